@@ -1,0 +1,76 @@
+//! A culprit: what is wrong, where, how much it costs, and what to do.
+
+use crate::trace::SpanIdx;
+
+/// How much a finding matters to the requests it affects.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Severity {
+    /// Worth knowing.
+    Info,
+    /// At least 10 % of the request and 20 ms, or 100 ms.
+    Warning,
+    /// At least 30 % of the request's critical path, or 500 ms.
+    Critical,
+}
+
+impl Severity {
+    /// The name in JSON, URLs and on the command line.
+    pub fn id(self) -> &'static str {
+        match self {
+            Severity::Info => "info",
+            Severity::Warning => "warning",
+            Severity::Critical => "critical",
+        }
+    }
+}
+
+/// One culprit in one entry span of one trace (or, from `review`, in one endpoint over time).
+///
+/// The same culprit in other traces has the same `fingerprint`: counts, savings and examples are
+/// gathered under it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Finding {
+    /// The detector's id, such as `n-plus-one-query`.
+    pub detector: &'static str,
+    /// Readable text that names this culprit in every trace and release:
+    /// detector, service, endpoint, call path, statement or target. Holds no ids, counts or versions.
+    pub fingerprint: String,
+    /// The culprit in one sentence without a full stop: `31 × select authors, one by one`.
+    pub title: String,
+    /// How much it matters.
+    pub severity: Severity,
+    /// How sure the detector is, 0 to 1.
+    pub confidence: f32,
+    /// What made it more or less sure, one clause each.
+    pub reasons: Vec<String>,
+    /// The entry it happened in: an index into [`crate::Analysis::entries`].
+    pub entry: usize,
+    /// The spans that are the culprit, in order of start. Empty for findings over time.
+    pub offenders: Vec<SpanIdx>,
+    /// Operation names from the entry span down to the offenders' parent.
+    pub call_path: Vec<String>,
+    /// The normalised statement, without literals.
+    pub statement: Option<String>,
+    /// What is called: a host and URL template, a log sink, a table, a database.
+    pub target: Option<String>,
+    /// Visible parameters of the first few offenders (at most 5), redacted, one text per call.
+    pub parameters: Vec<String>,
+    /// How many calls (an N+1's N).
+    pub count: u32,
+    /// From the first offender's start to the last one's end, ns.
+    pub window_ns: u64,
+    /// The offenders' durations added up, ns.
+    pub sum_ns: u64,
+    /// What a fix would take off the entry span's duration, ns; never more than that duration.
+    pub saved_ns: u64,
+    /// `file:line function`, if the sender says so (`code.*`).
+    pub code: Option<String>,
+    /// What happens here and why it is slow, with this trace's numbers. One short paragraph.
+    pub explanation: String,
+    /// What to change, in the words of the framework that was recognised. One short paragraph.
+    pub fix: String,
+    /// An example of the change as code or SQL, if one can be given without inventing names.
+    pub fix_code: Option<String>,
+    /// The framework or library the fix is written for, such as `SQLAlchemy`; `None` if generic.
+    pub framework: Option<&'static str>,
+}

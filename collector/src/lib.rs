@@ -1,0 +1,19 @@
+//! Unattended: OTLP in, Postgres, loops, alerts.
+//!
+//! A span's way: [`receiver`] (limits, decode) → [`journal`] (durable, then the OK) → [`assembly`]
+//! (traces in flight, idle, analyse, one transaction) → [`store`] → [`review`] → [`alert`].
+
+pub mod postgres;
+pub mod store;
+pub mod otlp;
+pub mod receiver;
+pub mod journal;
+pub mod assembly;
+pub mod review;
+pub mod alert;
+
+/// This project's own protobuf messages (`proto/`): what is stored encoded.
+pub mod proto {
+    #![allow(missing_docs)]
+    include!(concat!(env!("OUT_DIR"), "/culprit.stored.v1.rs"));
+}
