@@ -2,6 +2,7 @@
 //!
 //! Every statement names the schema `culprit`; binds only, never text put together from input.
 
+pub mod encoding;
 pub mod partitions;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -61,9 +62,10 @@ impl Store {
             .test_before_acquire(false)
             .connect_with(options)
             .await?;
-        let shards: String = sqlx::query_scalar("select value from culprit.meta where key = 'shards'")
-            .fetch_one(&pool)
-            .await?;
+        let shards: String =
+            sqlx::query_scalar("select value from culprit.meta where key = 'shards'")
+                .fetch_one(&pool)
+                .await?;
         let shards = shards
             .parse()
             .map_err(|_| StoreError::Damaged(format!("culprit.meta: shards is '{shards}'")))?;
@@ -100,10 +102,12 @@ pub async fn migrate(options: &PgConnectOptions, shards: u16) -> Result<(), Stor
     migrator.dangerous_set_table_name("culprit.migrations");
     migrator.create_schema("culprit");
     migrator.run(&mut connection).await?;
-    sqlx::query("insert into culprit.meta (key, value) values ('shards', $1) on conflict do nothing")
-        .bind(shards.to_string())
-        .execute(&mut connection)
-        .await?;
+    sqlx::query(
+        "insert into culprit.meta (key, value) values ('shards', $1) on conflict do nothing",
+    )
+    .bind(shards.to_string())
+    .execute(&mut connection)
+    .await?;
     connection.close().await?;
     Ok(())
 }
@@ -117,5 +121,9 @@ async fn refuse_foreign_schema(connection: &mut PgConnection) -> Result<(), Stor
     )
     .fetch_one(connection)
     .await?;
-    if foreign { Err(StoreError::ForeignSchema) } else { Ok(()) }
+    if foreign {
+        Err(StoreError::ForeignSchema)
+    } else {
+        Ok(())
+    }
 }
