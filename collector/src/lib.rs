@@ -6,6 +6,8 @@
 pub mod alert;
 pub mod assembly;
 pub mod journal;
+pub mod contribution;
+pub mod deltas;
 pub mod otlp;
 pub mod postgres;
 pub mod receiver;

@@ -3,6 +3,10 @@
 //! Every statement names the schema `culprit`; binds only, never text put together from input.
 
 pub mod encoding;
+pub mod journal;
+pub mod leases;
+pub mod dictionaries;
+pub mod finalise;
 pub mod partitions;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -82,6 +86,18 @@ impl Store {
     /// The pool, for the files of this folder and for tests.
     pub fn pool(&self) -> &PgPool {
         &self.pool
+    }
+
+    /// The database answers and takes writes (it is not a replica, nor read-only).
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn is_writable(&self) -> Result<bool, StoreError> {
+        let read_only: String =
+            sqlx::query_scalar("select current_setting('transaction_read_only')")
+                .fetch_one(&self.pool)
+                .await?;
+        Ok(read_only == "off")
     }
 
     /// Closes all connections; waits for those in use.

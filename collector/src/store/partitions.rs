@@ -36,7 +36,7 @@ impl Store {
         transaction.execute("set local lock_timeout = '5s'").await?;
         let days: Vec<(String, String, String)> = sqlx::query_as(
             "select to_char(day, 'YYYYMMDD'), day::text, (day + 1)::text
-             from (select current_date + n as day from generate_series(0, $1) n) days",
+             from (select (now() at time zone 'utc')::date + n as day from generate_series(0, $1) n) days",
         )
         .bind(DAYS_AHEAD)
         .fetch_all(&mut *transaction)
