@@ -8,15 +8,15 @@
 //! request waited for, [`attribution`] every nanosecond's category, [`call`] logical calls,
 //! [`detectors`] the culprits; then [`sketch`] and [`profile`], which gather many requests.
 
-pub mod span;
-pub mod trace;
 pub mod category;
-pub mod sql;
-pub mod finding;
 pub mod detectors;
-pub mod sketch;
-pub mod profile;
+pub mod finding;
 pub mod history;
+pub mod profile;
+pub mod sketch;
+pub mod span;
+pub mod sql;
+pub mod trace;
 
 use category::Category;
 use finding::Finding;

@@ -1,7 +1,23 @@
 //! What arrived and is not analysed yet: durable before it is acknowledged.
+//!
+//! Group commit without timers: while one commit is in flight the next batches gather. A lone
+//! request waits for about one commit; a flood makes big rows.
+//!
+//! ```text
+//! commit   |-- a --|-- b c d --|-- e f --|
+//! arrives  a b  c d      e f
+//! ```
 
 use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::{Notify, mpsc, oneshot};
+use uuid::Uuid;
+
+use crate::store::Store;
+use crate::store::journal::NewRow;
 
 /// The spans of one export request, split by shard. Committed together or not at all.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +37,12 @@ pub struct Part {
     pub otlp: Bytes,
 }
 
+impl Batch {
+    fn bytes(&self) -> usize {
+        self.parts.iter().map(|part| part.otlp.len()).sum()
+    }
+}
+
 /// Why a batch was not taken; the client should come again.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Refused {
@@ -38,24 +60,277 @@ pub enum Refused {
     },
 }
 
+/// Bytes of OTLP that may wait for a commit. Beyond it batches are refused with "come again":
+/// half a second of 200,000 spans a second, and little beside the rest of the process.
+const WAITING_BYTES_MAX: usize = 48 << 20;
+
+/// Batches that may wait for a commit; beyond it they are refused like bytes. Only tiny requests
+/// reach it.
+const WAITING_BATCHES_MAX: usize = 16_384;
+
+/// Bytes of OTLP that one commit takes; what has gathered beyond it waits for the next.
+const COMMIT_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes of OTLP in one row, unless a single request is larger: what a shard's owner must unpack
+/// to reach one span.
+const ROW_BYTES_MAX: usize = 512 << 10;
+
+/// A commit that takes longer counts as failed: the clients come again, and should it land after
+/// all, its spans are known by their content.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What refused clients are told to wait. The receiver adds jitter.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How often an unwritable database is asked whether it is back.
+const PROBE_EVERY: Duration = Duration::from_millis(500);
+
+/// zstd's fastest ordinary level: rows live for seconds.
+const JOURNAL_ZSTD_LEVEL: i32 = 1;
+
 /// The way into the journal table. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Journal {}
+pub struct Journal {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shards: u16,
+    queue: mpsc::Sender<Waiting>,
+    waiting_bytes: AtomicUsize,
+    ready: AtomicBool,
+    arrived: Notify,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    batch: Batch,
+    answer: oneshot::Sender<Result<(), Refused>>,
+}
 
 impl Journal {
-    /// Returns after the commit that holds the batch, or refuses it whole.
+    /// Starts the task that commits. It ends when the last clone of the journal is gone and
+    /// everything taken is committed.
+    pub fn start(store: Store) -> Journal {
+        let (queue, waiting) = mpsc::channel(WAITING_BATCHES_MAX);
+        let inner = Arc::new(Inner {
+            shards: store.shards(),
+            queue,
+            waiting_bytes: AtomicUsize::new(0),
+            ready: AtomicBool::new(true),
+            arrived: Notify::new(),
+        });
+        // The committer must not keep the queue open: it would never end.
+        tokio::spawn(commit_all(store, waiting, Arc::downgrade(&inner)));
+        Journal { inner }
+    }
+
+    /// Returns after the commit that holds the batch, or refuses it whole. A batch without parts
+    /// is taken at once.
+    ///
+    /// # Errors
+    /// [`Refused`], always meaning "come again"; the batch may be committed nevertheless if the
+    /// connection broke at the wrong moment.
     pub async fn append(&self, batch: Batch) -> Result<(), Refused> {
-        let _ = batch;
-        todo!()
+        let bytes = batch.bytes();
+        if bytes == 0 {
+            return Ok(());
+        }
+        let before = self.inner.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let admitted = Admitted {
+            inner: &self.inner,
+            bytes,
+        };
+        // A batch larger than the bound is taken when nothing else waits.
+        if before > 0 && before + bytes > WAITING_BYTES_MAX {
+            return Err(overloaded());
+        }
+        let (answer, answered) = oneshot::channel();
+        if self
+            .inner
+            .queue
+            .try_send(Waiting { batch, answer })
+            .is_err()
+        {
+            return Err(overloaded());
+        }
+        let answer = answered
+            .await
+            .unwrap_or_else(|_| Err(unavailable("culprit is stopping")));
+        drop(admitted);
+        answer
     }
 
     /// How many shards the schema was created with.
     pub fn shards(&self) -> u16 {
-        todo!()
+        self.inner.shards
     }
 
     /// Batches can be taken right now (for `/readyz` and the gRPC health service).
     pub fn is_ready(&self) -> bool {
-        todo!()
+        self.inner.ready.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of OTLP that wait for a commit.
+    pub fn waiting_bytes(&self) -> usize {
+        self.inner.waiting_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Waits until a commit has landed since the last call, so that an owner in the same process
+    /// need not poll.
+    pub async fn arrived(&self) {
+        self.inner.arrived.notified().await;
+    }
+}
+
+/// Gives admitted bytes back, also when the client hangs up while it waits.
+struct Admitted<'a> {
+    inner: &'a Inner,
+    bytes: usize,
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        self.inner
+            .waiting_bytes
+            .fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+fn overloaded() -> Refused {
+    Refused::Overloaded {
+        retry_after: RETRY_AFTER,
+    }
+}
+
+fn unavailable(reason: impl ToString) -> Refused {
+    Refused::Unavailable {
+        retry_after: RETRY_AFTER,
+        reason: reason.to_string(),
+    }
+}
+
+async fn commit_all(
+    store: Store,
+    mut queue: mpsc::Receiver<Waiting>,
+    inner: std::sync::Weak<Inner>,
+) {
+    while let Some(first) = queue.recv().await {
+        let gathered = gather(first, &mut queue);
+        let (batches, answers): (Vec<_>, Vec<_>) =
+            gathered.into_iter().map(|it| (it.batch, it.answer)).unzip();
+        let result = commit(&store, batches).await;
+        if let Some(inner) = inner.upgrade() {
+            inner.ready.store(result.is_ok(), Ordering::Relaxed);
+            inner.arrived.notify_one();
+        }
+        let failed = result.is_err();
+        for answer in answers {
+            // The client may have gone; its spans are stored all the same.
+            let _ = answer.send(result.clone());
+        }
+        if failed {
+            wait_for_database(&store, &mut queue, &inner).await;
+        }
+    }
+}
+
+/// The first batch and what else has gathered, up to one commit's size.
+fn gather(first: Waiting, queue: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
+    let mut bytes = first.batch.bytes();
+    let mut gathered = vec![first];
+    while bytes < COMMIT_BYTES_MAX {
+        let Ok(next) = queue.try_recv() else { break };
+        bytes += next.batch.bytes();
+        gathered.push(next);
+    }
+    gathered
+}
+
+async fn commit(store: &Store, batches: Vec<Batch>) -> Result<(), Refused> {
+    let rows = tokio::task::spawn_blocking(move || rows(&batches))
+        .await
+        .map_err(unavailable)?;
+    let written = tokio::time::timeout(COMMIT_TIMEOUT, store.append_journal(rows)).await;
+    let problem = match written {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no commit within {} s", COMMIT_TIMEOUT.as_secs()),
+    };
+    tracing::warn!(
+        problem,
+        "spans could not be written to the journal; clients are told to come again"
+    );
+    Err(unavailable(format!(
+        "the database cannot be written to: {problem}"
+    )))
+}
+
+/// The rows of a commit: each shard's parts one after the other (encoded requests concatenate),
+/// cut at [`ROW_BYTES_MAX`].
+fn rows(batches: &[Batch]) -> Vec<NewRow> {
+    let mut by_shard: BTreeMap<i16, Vec<&Part>> = BTreeMap::new();
+    for part in batches.iter().flat_map(|batch| &batch.parts) {
+        by_shard.entry(part.shard).or_default().push(part);
+    }
+    let mut rows = Vec::new();
+    for (shard, parts) in by_shard {
+        let mut raw = Vec::new();
+        let mut spans = 0;
+        for part in parts {
+            if !raw.is_empty() && raw.len() + part.otlp.len() > ROW_BYTES_MAX {
+                rows.push(row(shard, spans, &raw));
+                raw.clear();
+                spans = 0;
+            }
+            raw.extend_from_slice(&part.otlp);
+            spans += part.spans;
+        }
+        rows.push(row(shard, spans, &raw));
+    }
+    rows
+}
+
+/// A journal row of these encoded spans. Bodies are bounded far below 2 GiB, so sizes fit.
+pub(crate) fn row(shard: i16, spans: u32, raw: &[u8]) -> NewRow {
+    NewRow {
+        shard,
+        id: Uuid::now_v7(),
+        spans: spans as i32,
+        raw_bytes: raw.len() as i32,
+        payload: compress(raw, JOURNAL_ZSTD_LEVEL),
+    }
+}
+
+/// zstd in memory; cannot fail with a level zstd has.
+pub(crate) fn compress(raw: &[u8], level: i32) -> Vec<u8> {
+    zstd::bulk::compress(raw, level).expect("zstd compresses any bytes in memory")
+}
+
+/// Refuses what comes in until the database answers again.
+async fn wait_for_database(
+    store: &Store,
+    queue: &mut mpsc::Receiver<Waiting>,
+    inner: &std::sync::Weak<Inner>,
+) {
+    loop {
+        while let Ok(waiting) = queue.try_recv() {
+            let _ = waiting
+                .answer
+                .send(Err(unavailable("the database cannot be written to")));
+        }
+        if queue.is_closed() && queue.is_empty() {
+            return;
+        }
+        let probe = tokio::time::timeout(COMMIT_TIMEOUT, store.is_writable()).await;
+        if matches!(probe, Ok(Ok(true))) {
+            tracing::info!("the database can be written to again");
+            if let Some(inner) = inner.upgrade() {
+                inner.ready.store(true, Ordering::Relaxed);
+            }
+            return;
+        }
+        tokio::time::sleep(PROBE_EVERY).await;
     }
 }

@@ -1,1 +1,145 @@
-//! (being written)
+//! All SQL: one file per table family, one method per question a page or a loop asks.
+//!
+//! Every statement names the schema `culprit`; binds only, never text put together from input.
+
+pub mod encoding;
+pub mod journal;
+pub mod leases;
+pub mod dictionaries;
+pub mod finalise;
+pub mod partitions;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{Connection, PgConnection};
+use std::time::Duration;
+
+/// What can go wrong between us and Postgres.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Postgres said no, or could not be reached.
+    #[error(transparent)]
+    Postgres(#[from] sqlx::Error),
+    /// The schema could not be brought up to date.
+    #[error("the database's schema could not be brought up to date: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// There is a schema of our name that is not ours.
+    #[error(
+        "the database has a schema `culprit` that culprit did not create; \
+         use another database, or rename that schema"
+    )]
+    ForeignSchema,
+    /// Another owner has taken the shard over: what was computed must be forgotten.
+    #[error("the lease of shard {0} is lost")]
+    LeaseLost(i16),
+    /// What is stored cannot be read back.
+    #[error("stored data is damaged: {0}")]
+    Damaged(String),
+}
+
+/// The way to the database. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+    shards: u16,
+}
+
+/// Connections of one process. The UI, the shard owners and the journal share them; at the bound
+/// callers wait, at most [`ACQUIRE_TIMEOUT`].
+const CONNECTIONS_MAX: u32 = 12;
+
+/// After this long without a free connection the caller gets an error instead of waiting on.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Store {
+    /// Connects, creates or updates the schema, and reads how many shards it has. A new schema gets
+    /// `shards` of them; in an existing one they are fixed.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached, the schema is not ours, or a migration failed.
+    pub async fn connect(options: PgConnectOptions, shards: u16) -> Result<Store, StoreError> {
+        let options = options.application_name("culprit");
+        migrate(&options, shards).await?;
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS_MAX)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // A ping before every statement would double the round trips of ingest.
+            .test_before_acquire(false)
+            .connect_with(options)
+            .await?;
+        let shards: String =
+            sqlx::query_scalar("select value from culprit.meta where key = 'shards'")
+                .fetch_one(&pool)
+                .await?;
+        let shards = shards
+            .parse()
+            .map_err(|_| StoreError::Damaged(format!("culprit.meta: shards is '{shards}'")))?;
+        let store = Store { pool, shards };
+        store.create_partitions().await?;
+        Ok(store)
+    }
+
+    /// How many shards the schema was created with.
+    pub fn shards(&self) -> u16 {
+        self.shards
+    }
+
+    /// The pool, for the files of this folder and for tests.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// The database answers and takes writes (it is not a replica, nor read-only).
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn is_writable(&self) -> Result<bool, StoreError> {
+        let read_only: String =
+            sqlx::query_scalar("select current_setting('transaction_read_only')")
+                .fetch_one(&self.pool)
+                .await?;
+        Ok(read_only == "off")
+    }
+
+    /// Closes all connections; waits for those in use.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Brings the schema up to date, creating it if there is none. Safe to run in several processes at
+/// once: sqlx takes an advisory lock for it.
+///
+/// # Errors
+/// As [`Store::connect`].
+pub async fn migrate(options: &PgConnectOptions, shards: u16) -> Result<(), StoreError> {
+    let mut connection = PgConnection::connect_with(options).await?;
+    refuse_foreign_schema(&mut connection).await?;
+    let mut migrator = sqlx::migrate!("../migrations");
+    migrator.dangerous_set_table_name("culprit.migrations");
+    migrator.create_schema("culprit");
+    migrator.run(&mut connection).await?;
+    sqlx::query(
+        "insert into culprit.meta (key, value) values ('shards', $1) on conflict do nothing",
+    )
+    .bind(shards.to_string())
+    .execute(&mut connection)
+    .await?;
+    connection.close().await?;
+    Ok(())
+}
+
+async fn refuse_foreign_schema(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let foreign: bool = sqlx::query_scalar(
+        "select exists (select from pg_namespace where nspname = 'culprit')
+            and to_regclass('culprit.migrations') is null
+            and exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                        where n.nspname = 'culprit')",
+    )
+    .fetch_one(connection)
+    .await?;
+    if foreign {
+        Err(StoreError::ForeignSchema)
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,291 @@
+//! What a tick changes in the roll-ups: contributions added and taken out, gathered by key.
+//!
+//! Counts may be negative here; summed with what is stored they never are, because only what was
+//! counted is ever taken out. The recount (`culprit verify`) builds the same sums from the blocks.
+
+use analyzer::category::Category;
+use analyzer::profile::Profile;
+use analyzer::sketch::Sketch;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+use crate::contribution::{Contribution, Hit, Request, signed};
+use crate::store::dictionaries::{Dictionaries, Ids};
+use crate::store::encoding::{Hits, StatementCalls, Statements, merge_sketch};
+
+/// A day of the database, in days since the epoch: decides the partition.
+pub type Day = i32;
+
+/// Minutes in one row of `finding_hits`.
+pub const HITS_MINUTES: i32 = 10;
+
+/// Examples kept per row of `finding_hits`: the worst, by what a fix saves.
+pub const EXAMPLES_MAX: usize = 5;
+
+const NS_PER_MINUTE: u64 = 60_000_000_000;
+
+/// How a request was counted: stored in its row, so that it can be taken out again exactly.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Counted {
+    /// The partition of everything the trace contributes.
+    pub day: Day,
+    /// Whose.
+    pub ids: Ids,
+    /// Minute of its start, since the epoch.
+    pub minute: i32,
+    /// It was counted into the slow tail's profile.
+    pub tail: bool,
+}
+
+/// Changes of one endpoint, version and minute.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct MinuteDelta {
+    /// Requests, weighted.
+    pub requests: i64,
+    /// Failed ones, weighted.
+    pub errors: i64,
+    /// Durations added up, weighted, ns.
+    pub duration_ns: i64,
+    /// Critical-path ns by category, weighted.
+    pub categories: [i64; Category::COUNT],
+    /// Logical calls by category, weighted.
+    pub calls: [i64; Category::COUNT],
+    /// Durations.
+    pub latency: Sketch,
+}
+
+/// Changes of one endpoint, version and hour.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct HourDelta {
+    /// Statement id → calls.
+    pub statements: Statements,
+    /// All requests' call paths.
+    pub profile: Profile,
+    /// Requests in the slow tail, weighted.
+    pub tail_requests: i64,
+    /// The slow tail's call paths.
+    pub tail_profile: Profile,
+}
+
+/// Changes of one finding, version and ten minutes.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct HitsDelta {
+    /// Distinct traces affected.
+    pub traces: i64,
+    /// Entry spans affected, weighted.
+    pub requests: i64,
+    /// What a fix saves, added up, weighted, ns.
+    pub saved_ns: i64,
+    /// The distributions.
+    pub hits: Hits,
+    /// The worst few, as stored.
+    pub examples: Vec<Value>,
+}
+
+/// (day, endpoint or finding id, version id, minute or hour).
+pub type Key = (Day, i32, i32, i32);
+
+/// All changes of a tick.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Deltas {
+    /// By endpoint, version, minute.
+    pub minutes: BTreeMap<Key, MinuteDelta>,
+    /// By endpoint, version, hour.
+    pub hours: BTreeMap<Key, HourDelta>,
+    /// By finding, version, ten minutes.
+    pub hits: BTreeMap<Key, HitsDelta>,
+}
+
+/// The minute a request is counted in: of its start, since the epoch. Absurd times saturate.
+pub fn minute_of(start_ns: u64) -> i32 {
+    i32::try_from(start_ns / NS_PER_MINUTE).unwrap_or(i32::MAX)
+}
+
+impl Deltas {
+    /// Adds a request counted as `counted`, or takes it out again (`sign` 1 or -1).
+    pub fn add(
+        &mut self,
+        contribution: &Contribution,
+        request: &Request,
+        counted: &Counted,
+        names: &Dictionaries,
+        sign: i64,
+    ) {
+        let Counted { day, ids, minute, tail } = *counted;
+        let key = (day, ids.endpoint, ids.version, minute);
+        self.minutes.entry(key).or_default().add(request, sign);
+        let key = (day, ids.endpoint, ids.version, minute.div_euclid(60));
+        self.hours.entry(key).or_default().add(request, tail, names, sign);
+        for hit in &request.hits {
+            let Some(finding) = names.finding(&hit.finding.fingerprint) else { continue };
+            let slot = minute - minute.rem_euclid(HITS_MINUTES);
+            let delta = self.hits.entry((day, finding, ids.version, slot)).or_default();
+            delta.add(contribution, request, hit, sign);
+        }
+    }
+}
+
+impl MinuteDelta {
+    fn add(&mut self, request: &Request, sign: i64) {
+        let count = sign * request.weight;
+        self.requests += count;
+        self.errors += count * i64::from(request.error);
+        // Saturating: a sender may claim durations of centuries.
+        self.duration_ns =
+            self.duration_ns.saturating_add(count.saturating_mul(signed(request.duration_ns)));
+        for at in 0..Category::COUNT {
+            let ns = count.saturating_mul(signed(request.categories[at]));
+            self.categories[at] = self.categories[at].saturating_add(ns);
+            self.calls[at] += count * i64::from(request.calls[at]);
+        }
+        self.latency.record(request.duration_ns, count);
+    }
+
+    /// Adds `other`, or takes it away (`sign` 1 or -1).
+    pub fn merge(&mut self, other: &MinuteDelta, sign: i64) {
+        self.requests += sign * other.requests;
+        self.errors += sign * other.errors;
+        self.duration_ns = self.duration_ns.saturating_add(sign * other.duration_ns);
+        for at in 0..Category::COUNT {
+            self.categories[at] =
+                self.categories[at].saturating_add(sign * other.categories[at]);
+            self.calls[at] += sign * other.calls[at];
+        }
+        merge_sketch(&mut self.latency, &other.latency, sign);
+    }
+}
+
+impl HourDelta {
+    fn add(&mut self, request: &Request, tail: bool, names: &Dictionaries, sign: i64) {
+        for statement in &request.statements {
+            let Some(id) = names.statement(&statement.system, &statement.text) else { continue };
+            merge_statement(&mut self.statements, id, &statement.calls, sign);
+        }
+        self.profile.merge(&request.profile, sign);
+        if tail {
+            self.tail_requests += sign * request.weight;
+            self.tail_profile.merge(&request.profile, sign);
+        }
+    }
+
+    /// Adds `other`, or takes it away (`sign` 1 or -1).
+    pub fn merge(&mut self, other: &HourDelta, sign: i64) {
+        for (id, calls) in &other.statements {
+            merge_statement(&mut self.statements, *id, calls, sign);
+        }
+        self.profile.merge(&other.profile, sign);
+        self.tail_requests += sign * other.tail_requests;
+        self.tail_profile.merge(&other.tail_profile, sign);
+    }
+}
+
+/// Merges one statement's calls; what comes to nothing is dropped.
+fn merge_statement(statements: &mut Statements, id: i32, calls: &StatementCalls, sign: i64) {
+    let merged = statements.entry(id).or_default();
+    merged.merge(calls, sign);
+    if *merged == StatementCalls::default() {
+        statements.remove(&id);
+    }
+}
+
+impl HitsDelta {
+    fn add(&mut self, contribution: &Contribution, request: &Request, hit: &Hit, sign: i64) {
+        let count = sign * request.weight;
+        let saved = hit.finding.saved_ns.min(request.duration_ns);
+        self.traces += sign * i64::from(hit.first_in_trace);
+        self.requests += count;
+        self.saved_ns = self.saved_ns.saturating_add(count.saturating_mul(signed(saved)));
+        self.hits.saved.record(saved, count);
+        self.hits.calls.record(u64::from(hit.finding.count), count);
+        self.hits.before.record(request.duration_ns, count);
+        self.hits.after.record(request.duration_ns - saved, count);
+        if sign > 0 && self.has_room_for(saved) {
+            self.examples.push(example(contribution, request, hit));
+            keep_worst(&mut self.examples);
+        }
+    }
+
+    /// Adds `other`, or takes it away (`sign` 1 or -1). Examples are only ever added: an example
+    /// that was analysed again still is one.
+    pub fn merge(&mut self, other: &HitsDelta, sign: i64) {
+        self.traces += sign * other.traces;
+        self.requests += sign * other.requests;
+        self.saved_ns = self.saved_ns.saturating_add(sign * other.saved_ns);
+        self.hits.merge(&other.hits, sign);
+        self.examples.extend(other.examples.iter().cloned());
+        keep_worst(&mut self.examples);
+    }
+
+    /// Saves building an example that would be dropped at once.
+    fn has_room_for(&self, saved_ns: u64) -> bool {
+        self.examples.len() < EXAMPLES_MAX
+            || self.examples.last().is_some_and(|it| saved_of(it) < saved_ns)
+    }
+}
+
+fn saved_of(example: &Value) -> u64 {
+    example["saved_ns"].as_u64().unwrap_or_default()
+}
+
+/// The worst [`EXAMPLES_MAX`], worst first, one per entry span (the newer analysis wins).
+fn keep_worst(examples: &mut Vec<Value>) {
+    let mut kept: Vec<Value> = Vec::with_capacity(examples.len());
+    for example in examples.drain(..).rev() {
+        let same = |it: &Value| {
+            it["trace_id"] == example["trace_id"] && it["span_id"] == example["span_id"]
+        };
+        if !kept.iter().any(same) {
+            kept.push(example);
+        }
+    }
+    kept.sort_by_key(|it| std::cmp::Reverse(saved_of(it)));
+    kept.truncate(EXAMPLES_MAX);
+    *examples = kept;
+}
+
+/// An affected request, with the evidence a page or an alert needs without opening the trace.
+fn example(contribution: &Contribution, request: &Request, hit: &Hit) -> Value {
+    let finding = &hit.finding;
+    let offenders: Vec<String> = hit.offenders.iter().map(ToString::to_string).collect();
+    let evidence = json!({
+        "title": finding.title,
+        "severity": finding.severity.id(),
+        "confidence": finding.confidence,
+        "reasons": finding.reasons,
+        "call_path": finding.call_path,
+        "statement": finding.statement,
+        "target": finding.target,
+        "parameters": finding.parameters,
+        "count": finding.count,
+        "window_ns": finding.window_ns,
+        "sum_ns": finding.sum_ns,
+        "saved_ns": finding.saved_ns,
+        "code": finding.code,
+        "explanation": finding.explanation,
+        "fix": finding.fix,
+        "fix_code": finding.fix_code,
+        "framework": finding.framework,
+        "offenders": offenders,
+    });
+    without_nul(json!({
+        "trace_id": contribution.trace_id.to_string(),
+        "span_id": request.span_id.to_string(),
+        "start_ns": request.start_ns,
+        "duration_ns": request.duration_ns,
+        "saved_ns": finding.saved_ns.min(request.duration_ns),
+        "count": finding.count,
+        "evidence": evidence,
+    }))
+}
+
+/// Postgres' jsonb takes no NUL; one in a span name must not stop a whole tick.
+fn without_nul(value: Value) -> Value {
+    match value {
+        Value::String(text) if text.contains('\0') => Value::String(text.replace('\0', "\u{fffd}")),
+        Value::Array(items) => items.into_iter().map(without_nul).collect(),
+        Value::Object(fields) => {
+            Value::Object(fields.into_iter().map(|(key, it)| (key, without_nul(it))).collect())
+        }
+        other => other,
+    }
+}
