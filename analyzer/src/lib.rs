@@ -10,6 +10,7 @@
 
 pub mod span;
 pub mod trace;
+pub mod drawing;
 pub mod category;
 pub mod sql;
 pub mod finding;
