@@ -9,7 +9,10 @@
 //! [`detectors`] the culprits; then [`sketch`] and [`profile`], which gather many requests.
 
 pub mod span;
+pub mod sender;
 pub mod trace;
+mod clock_skew;
+pub mod drawing;
 pub mod category;
 pub mod sql;
 pub mod finding;

@@ -250,7 +250,9 @@ macro_rules! hex_id {
                 for (at, byte) in id.iter_mut().enumerate() {
                     *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
                 }
-                text.bytes().all(|it| it.is_ascii_hexdigit()).then_some(Self(id))
+                text.bytes()
+                    .all(|it| it.is_ascii_hexdigit())
+                    .then_some(Self(id))
             }
 
             /// All bytes zero: not a valid id.
