@@ -77,6 +77,25 @@ pub fn select(
     Ok(outline.write(request, |at, span| keep(at, span.trace_id), out))
 }
 
+/// Appends to each `out[to]` a valid request with the spans at the positions that `places` send
+/// there: (position in order of the wire, index into `out`), each position at most once. Positions
+/// that the request does not have are left out.
+pub fn distribute(
+    request: &[u8],
+    places: &[(u32, usize)],
+    out: &mut [Vec<u8>],
+) -> Result<(), WireError> {
+    let outline = outline::outline(request)?;
+    let mut places: Vec<(usize, u32)> = places.iter().map(|(at, to)| (*to, *at)).collect();
+    places.sort_unstable();
+    for group in places.chunk_by(|a, b| a.0 == b.0) {
+        let spans: Vec<_> =
+            group.iter().filter_map(|(_, at)| outline.spans.get(*at as usize)).collect();
+        outline.write_spans(request, &spans, &mut out[group[0].0]);
+    }
+    Ok(())
+}
+
 /// The trace ids of all spans, in order of the wire.
 pub fn trace_ids(request: &[u8]) -> Result<Vec<TraceId>, WireError> {
     let outline = outline::outline(request)?;

@@ -250,6 +250,13 @@ impl Outline {
                 kept.push(span);
             }
         }
+        self.write_spans(bytes, &kept, out);
+        kept.len()
+    }
+
+    /// Appends a request with these spans, which stand in order of the wire; nothing if there are
+    /// none.
+    pub(super) fn write_spans(&self, bytes: &[u8], kept: &[&SpanAt], out: &mut Vec<u8>) {
         let scopes: Vec<ScopePart> = kept
             .chunk_by(|a, b| a.scope == b.scope)
             .map(|spans| self.scope_part(spans))
@@ -257,7 +264,6 @@ impl Outline {
         for parts in scopes.chunk_by(|a, b| a.scope.resource == b.scope.resource) {
             self.write_resource(bytes, parts, out);
         }
-        kept.len()
     }
 
     fn scope_part<'a>(&'a self, spans: &'a [&'a SpanAt]) -> ScopePart<'a> {

@@ -7,6 +7,8 @@ pub mod journal;
 pub mod leases;
 pub mod dictionaries;
 pub mod finalise;
+pub mod traces_again;
+pub mod rollups;
 pub mod partitions;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};

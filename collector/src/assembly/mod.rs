@@ -1,0 +1,633 @@
+//! Journal → traces in flight → idle → analysis → one transaction.
+//!
+//! Each shard has one owner at a time. It reads the journal, holds positions of open traces
+//! ([`flight`]), analyses those that are due ([`analyse`]) and writes them with everything they
+//! change in one fenced transaction. Whatever goes wrong, it forgets all and reads again: the
+//! journal has it.
+
+mod analyse;
+mod completeness;
+mod flight;
+mod known;
+mod tail;
+
+use analyzer::span::TraceId;
+use analyzer::{ANALYSIS_VERSION, Settings};
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::contribution::{Contribution, Request};
+use crate::deltas::{Counted, Day, minute_of};
+use crate::journal::{self, Journal};
+use crate::otlp;
+use crate::store::dictionaries::Dictionaries;
+use crate::store::finalise::{
+    FLAG_ERROR, FLAG_FINDING, FLAG_FRAGMENT, FLAG_ROOT, FLAG_TAIL, NewBlock, NewRequest,
+    Quarantined, Replaced, Tick,
+};
+use crate::store::leases::Lease;
+use crate::store::traces_again::OldRequest;
+use crate::store::{Store, StoreError};
+
+pub use analyse::{analyse, damaged, decompress};
+pub use flight::Idle;
+
+use analyse::{Final, Outcome, Stored, Work};
+use completeness::Callees;
+use flight::{Due, Flight};
+use known::Known;
+use tail::Tails;
+
+/// Journal rows read at once.
+const ROWS_PER_READ: i64 = 64;
+
+/// Compressed journal bytes held per shard. Beyond it nothing more is read until traces are final:
+/// the journal keeps the rest.
+const HELD_BYTES_MAX: usize = 96 << 20;
+
+/// Spans analysed in one tick, about: bounds the tick's memory and the length of its transaction.
+const SPANS_PER_TICK: usize = 40_000;
+
+/// Raw bytes of one block, unless a single trace is larger: what must be unpacked to show a trace.
+const BLOCK_BYTES_MAX: usize = 1 << 20;
+
+/// Blocks are kept for weeks: a little more work than for the journal.
+const BLOCK_ZSTD_LEVEL: i32 = 3;
+
+/// Journal rows carried on in one tick.
+const CARRIED_ROWS_MAX: usize = 64;
+
+/// A row that was read this often and is still there has probably ended its readers: its traces
+/// are taken one by one.
+const ATTEMPTS_MAX: i16 = 3;
+
+/// How often a shard's owner looks for work when nobody tells it that there is some.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How often an idle owner renews its lease.
+const RENEW_EVERY: Duration = Duration::from_secs(3);
+
+/// How often roll-up rows are merged.
+const MERGE_EVERY: Duration = Duration::from_secs(30);
+
+/// How long after an error an owner starts anew.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
+
+/// How often a shard that another process owns is tried.
+const ACQUIRE_EVERY: Duration = Duration::from_secs(2);
+
+/// What an assembly needs to know.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// When traces are due.
+    pub idle: Idle,
+    /// What the user set for the analysis.
+    pub settings: Settings,
+    /// The database is this process's alone: leases of a former process are taken at once.
+    pub sole_owner: bool,
+}
+
+/// What assemblies have done since the start.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Traces made final, those that were final before included.
+    pub traces: AtomicU64,
+    /// Traces that were final before and had grown.
+    pub again: AtomicU64,
+    /// Traces that arrived again as they were.
+    pub repeated: AtomicU64,
+    /// Spans of traces made final.
+    pub spans: AtomicU64,
+    /// Ticks that failed.
+    pub failed_ticks: AtomicU64,
+    /// Traces in flight.
+    pub in_flight: AtomicU64,
+}
+
+/// Owns as many shards as it can get until `shutdown`; gives them back then.
+pub async fn run(
+    store: Store,
+    journal: Option<Journal>,
+    options: Options,
+    stats: Arc<Stats>,
+    shutdown: CancellationToken,
+) {
+    let process = Uuid::now_v7();
+    let owners = (0..store.shards() as i16).map(|shard| {
+        own(store.clone(), journal.clone(), shard, process, &options, &stats, &shutdown)
+    });
+    futures_util::future::join_all(owners).await;
+}
+
+/// Owns one shard, again and again.
+async fn own(
+    store: Store,
+    journal: Option<Journal>,
+    shard: i16,
+    process: Uuid,
+    options: &Options,
+    stats: &Stats,
+    shutdown: &CancellationToken,
+) {
+    while !shutdown.is_cancelled() {
+        let pause = match store.acquire_lease(shard, process, options.sole_owner).await {
+            Ok(Some(lease)) => {
+                let owner = Owner::new(&store, journal.as_ref(), lease, options, stats);
+                match owner.run(shutdown).await {
+                    Ok(()) => {
+                        let _ = store.release_lease(&lease).await;
+                        Duration::ZERO
+                    }
+                    Err(error) => {
+                        stats.failed_ticks.fetch_add(1, Ordering::Relaxed);
+                        tracing::warn!(shard, %error, "the analysis starts anew from the journal");
+                        PAUSE_AFTER_ERROR
+                    }
+                }
+            }
+            Ok(None) => ACQUIRE_EVERY,
+            Err(error) => {
+                tracing::debug!(shard, %error, "no lease");
+                PAUSE_AFTER_ERROR
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// A shard's owner, from taking the lease to losing it.
+struct Owner<'a> {
+    store: &'a Store,
+    journal: Option<&'a Journal>,
+    lease: Lease,
+    options: &'a Options,
+    stats: &'a Stats,
+    flight: Flight,
+    known: Known,
+    names: Dictionaries,
+    callees: Callees,
+    tails: Tails,
+    quarantined: HashSet<TraceId>,
+    last_id: i64,
+    renewed: Instant,
+    merged: Instant,
+    today: (Day, Instant),
+}
+
+/// A trace that becomes final in this tick.
+struct Decided {
+    due: Due,
+    last: Final,
+}
+
+impl<'a> Owner<'a> {
+    fn new(
+        store: &'a Store,
+        journal: Option<&'a Journal>,
+        lease: Lease,
+        options: &'a Options,
+        stats: &'a Stats,
+    ) -> Self {
+        let now = Instant::now();
+        Owner {
+            store,
+            journal,
+            lease,
+            options,
+            stats,
+            flight: Flight::default(),
+            known: Known::default(),
+            names: Dictionaries::default(),
+            callees: Callees::default(),
+            tails: Tails::default(),
+            quarantined: HashSet::new(),
+            last_id: 0,
+            renewed: now,
+            merged: now,
+            today: (0, now),
+        }
+    }
+
+    async fn run(mut self, shutdown: &CancellationToken) -> Result<(), StoreError> {
+        self.load().await?;
+        while !shutdown.is_cancelled() {
+            let read = self.read().await?;
+            let ticked = self.tick().await?;
+            self.carry().await?;
+            self.housekeep().await?;
+            self.stats.in_flight.store(self.flight.traces() as u64, Ordering::Relaxed);
+            if !read && !ticked {
+                self.wait(shutdown).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// What must be known before the first row is read.
+    async fn load(&mut self) -> Result<(), StoreError> {
+        let shard = self.lease.shard;
+        for trace_id in self.store.recent_trace_ids(shard).await? {
+            self.known.insert(trace_id);
+        }
+        self.quarantined = self.store.quarantined(shard).await?.into_iter().collect();
+        self.last_id = self.store.last_block_id(shard).await?;
+        self.today = (self.store.today().await?, Instant::now());
+        Ok(())
+    }
+
+    /// Takes in what the journal has; whether there may be more.
+    async fn read(&mut self) -> Result<bool, StoreError> {
+        if self.flight.bytes() >= HELD_BYTES_MAX {
+            return Ok(false);
+        }
+        let held = self.flight.held();
+        let rows = self.store.read_journal(self.lease.shard, &held, ROWS_PER_READ).await?;
+        let more = rows.len() as i64 == ROWS_PER_READ;
+        let now = Instant::now();
+        for row in rows {
+            let payload = Bytes::from(row.payload);
+            let trace_ids = otlp::trace_ids(&decompress(&payload)?).map_err(damaged)?;
+            let suspect = row.attempts > ATTEMPTS_MAX;
+            // Only a row that is suspect itself may hold what a former process died of.
+            let skip = if suspect { &self.quarantined } else { &HashSet::new() };
+            self.flight.add((row.id, payload), &trace_ids, suspect, skip, now);
+        }
+        Ok(more)
+    }
+
+    /// Makes due traces final; whether there were any.
+    async fn tick(&mut self) -> Result<bool, StoreError> {
+        let due = self.flight.due(Instant::now(), &self.options.idle, SPANS_PER_TICK);
+        if due.is_empty() && !self.flight_has_finished_rows() {
+            return Ok(false);
+        }
+        self.suspect(&due).await?;
+        let work = self.work(due).await?;
+        let outcomes = tokio::task::spawn_blocking(move || analyse::run(work))
+            .await
+            .map_err(|error| StoreError::Damaged(error.to_string()))??;
+        let mut tick = Tick { part: self.next_id(), ..Tick::default() };
+        let decided = self.sort_out(outcomes, &mut tick);
+        self.learn(&decided).await?;
+        self.count(&decided, &mut tick);
+        self.pack(&decided, &mut tick).await?;
+        tick.consumed = self.flight.take_finished_rows();
+        self.write(tick).await?;
+        self.remember(decided);
+        Ok(true)
+    }
+
+    fn flight_has_finished_rows(&self) -> bool {
+        // Rows whose traces are all in quarantine are finished as they arrive.
+        !self.quarantined.is_empty() && self.flight.traces() == 0 && self.flight.bytes() > 0
+    }
+
+    /// A suspect goes to quarantine before its analysis: should the process end, it stays there.
+    async fn suspect(&mut self, due: &[Due]) -> Result<(), StoreError> {
+        for it in due.iter().filter(|it| it.suspect) {
+            tracing::warn!(trace_id = %it.trace_id, "analysing a trace that may have ended culprit before");
+            let trace = Quarantined {
+                trace_id: it.trace_id,
+                reason: "its analysis ended the process".into(),
+                spans: it.places.len() as i32,
+                payload: journal::compress(&self.raw_bytes(it)?, BLOCK_ZSTD_LEVEL),
+            };
+            self.store.suspect(self.lease.shard, trace).await?;
+        }
+        Ok(())
+    }
+
+    fn raw_bytes(&self, due: &Due) -> Result<Vec<u8>, StoreError> {
+        let mut by_row: BTreeMap<u32, Vec<(u32, usize)>> = BTreeMap::new();
+        for place in &due.places {
+            by_row.entry(place.row).or_default().push((place.at, 0));
+        }
+        let mut out = vec![Vec::new()];
+        for (row, places) in by_row {
+            let Some(row) = self.flight.row(row) else { continue };
+            otlp::distribute(&decompress(&row.payload)?, &places, &mut out).map_err(damaged)?;
+        }
+        Ok(out.swap_remove(0))
+    }
+
+    /// Everything the computing part needs, owned.
+    async fn work(&mut self, due: Vec<Due>) -> Result<Work, StoreError> {
+        let rows = due.iter().flat_map(|it| &it.places).map(|place| place.row);
+        let rows: HashSet<u32> = rows.collect();
+        let rows = rows
+            .into_iter()
+            .filter_map(|at| Some((at, self.flight.row(at)?.payload.clone())))
+            .collect();
+        let stored = self.stored(&due).await?;
+        Ok(Work {
+            due,
+            rows,
+            stored,
+            callees: self.callees.clone(),
+            settings: self.options.settings.clone(),
+        })
+    }
+
+    /// What is stored of the due traces already.
+    async fn stored(&mut self, due: &[Due]) -> Result<HashMap<TraceId, Stored>, StoreError> {
+        let shard = self.lease.shard;
+        let ids: Vec<TraceId> =
+            due.iter().map(|it| it.trace_id).filter(|it| self.known.may_contain(*it)).collect();
+        let requests = self.store.stored_requests(shard, &ids, self.today.0).await?;
+        let mut keys: Vec<(Day, i64)> =
+            requests.values().flatten().map(|it| (it.day, it.block_id)).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let blocks = self.store.blocks(shard, &keys).await?;
+        let stored = requests.into_iter().filter_map(|(trace_id, requests)| {
+            let first = requests.first()?;
+            // Retention may have taken the block: then what comes now is a trace of its own.
+            let block = blocks.get(&(first.day, first.block_id))?.clone();
+            Some((trace_id, Stored { requests, block }))
+        });
+        Ok(stored.collect())
+    }
+
+    /// Settles what does not become final, and returns what does.
+    fn sort_out(&mut self, outcomes: Vec<(Due, Outcome)>, tick: &mut Tick) -> Vec<Decided> {
+        let mut decided = Vec::with_capacity(outcomes.len());
+        for (due, outcome) in outcomes {
+            match outcome {
+                Outcome::Wait => self.flight.wait(due.trace_id),
+                Outcome::Known => {
+                    self.stats.repeated.fetch_add(1, Ordering::Relaxed);
+                    self.flight.finish(due.trace_id);
+                    if due.suspect {
+                        tick.released.push(due.trace_id);
+                    }
+                }
+                Outcome::Final(last) => {
+                    self.flight.finish(due.trace_id);
+                    if due.suspect {
+                        tick.released.push(due.trace_id);
+                    }
+                    decided.push(Decided { due, last: *last });
+                }
+                Outcome::Panicked { reason, spans, otlp } => {
+                    tracing::error!(trace_id = %due.trace_id, reason, "a trace is put into quarantine");
+                    self.flight.finish(due.trace_id);
+                    tick.quarantined.push(Quarantined {
+                        trace_id: due.trace_id,
+                        reason,
+                        spans: spans as i32,
+                        payload: journal::compress(&otlp, BLOCK_ZSTD_LEVEL),
+                    });
+                }
+            }
+        }
+        decided
+    }
+
+    /// Makes ids for all names.
+    async fn learn(&mut self, decided: &[Decided]) -> Result<(), StoreError> {
+        let old = decided.iter().filter_map(|it| Some(&it.last.old.as_ref()?.0));
+        let new = decided.iter().map(|it| &it.last.contribution);
+        let all: Vec<&Contribution> = new.chain(old).collect();
+        self.store.learn(&mut self.names, &all).await
+    }
+
+    /// Takes out what was counted and counts what is.
+    fn count(&mut self, decided: &[Decided], tick: &mut Tick) {
+        for it in decided {
+            let day = it.day(self.today.0);
+            if let Some((old, rows)) = &it.last.old {
+                tick.replaced.push(Replaced { trace_id: it.due.trace_id, day });
+                self.take_out(old, rows, tick);
+            }
+            self.count_in(&it.last, day, tick);
+        }
+    }
+
+    fn take_out(&self, old: &Contribution, rows: &[OldRequest], tick: &mut Tick) {
+        for row in rows {
+            let request = old.requests.iter().find(|it| it.span_id == row.span_id);
+            if let (Some(request), Some(counted)) = (request, row.counted) {
+                tick.deltas.add(old, request, &counted, &self.names, -1);
+            }
+        }
+    }
+
+    fn count_in(&mut self, last: &Final, day: Day, tick: &mut Tick) {
+        let contribution = &last.contribution;
+        for request in &contribution.requests {
+            let Some(ids) = self.names.ids(request) else { continue };
+            let minute = minute_of(request.start_ns);
+            let tail = self.was_tail(last, request).unwrap_or_else(|| {
+                self.tails.is_tail(ids.endpoint, request.duration_ns)
+            });
+            let counted = Counted { day, ids, minute, tail };
+            tick.deltas.add(contribution, request, &counted, &self.names, 1);
+            tick.requests.push(new_request(contribution, request, &counted));
+        }
+        if contribution.requests.is_empty() {
+            tick.requests.push(new_fragment(contribution, day));
+        }
+    }
+
+    /// A request that was counted before stays in or out of the tail.
+    fn was_tail(&self, last: &Final, request: &Request) -> Option<bool> {
+        let (_, rows) = last.old.as_ref()?;
+        let row = rows.iter().find(|it| it.span_id == request.span_id)?;
+        row.counted.map(|it| it.tail)
+    }
+
+    /// Packs the traces into blocks, and tells their rows which.
+    async fn pack(&mut self, decided: &[Decided], tick: &mut Tick) -> Result<(), StoreError> {
+        let mut piles: Vec<Pile> = Vec::new();
+        let mut block_of: HashMap<TraceId, i64> = HashMap::new();
+        for it in decided {
+            let day = it.day(self.today.0);
+            let fits = |pile: &Pile| {
+                pile.day == day && pile.raw.len() + it.last.otlp.len() <= BLOCK_BYTES_MAX
+            };
+            let at = match piles.iter().position(fits) {
+                Some(at) => at,
+                None => {
+                    piles.push(Pile { day, id: self.next_id(), ..Pile::default() });
+                    piles.len() - 1
+                }
+            };
+            piles[at].add(&it.last);
+            block_of.insert(it.due.trace_id, piles[at].id);
+        }
+        for request in &mut tick.requests {
+            request.block_id = block_of.get(&request.trace_id).copied().unwrap_or_default();
+        }
+        let packing = tokio::task::spawn_blocking(move || piles.into_iter().map(Pile::pack).collect());
+        tick.blocks = packing.await.map_err(|error| StoreError::Damaged(error.to_string()))?;
+        Ok(())
+    }
+
+    async fn write(&mut self, tick: Tick) -> Result<(), StoreError> {
+        self.store.write_tick(&self.lease, ANALYSIS_VERSION, tick).await?;
+        self.renewed = Instant::now();
+        Ok(())
+    }
+
+    /// After the commit.
+    fn remember(&mut self, decided: Vec<Decided>) {
+        for it in decided {
+            self.known.insert(it.due.trace_id);
+            self.stats.traces.fetch_add(1, Ordering::Relaxed);
+            self.stats.spans.fetch_add(u64::from(it.last.contribution.spans), Ordering::Relaxed);
+            if it.last.old.is_some() {
+                self.flight.has_grown(it.due.trace_id);
+                self.stats.again.fetch_add(1, Ordering::Relaxed);
+            }
+            self.callees.learn(it.last.new_callees);
+        }
+    }
+
+    /// Rewrites what is still open of old journal rows.
+    async fn carry(&mut self) -> Result<(), StoreError> {
+        let now = Instant::now();
+        let sources = self.flight.rows_to_carry(now, &self.options.idle, CARRIED_ROWS_MAX);
+        if sources.is_empty() {
+            return Ok(());
+        }
+        let mut raw = vec![Vec::new()];
+        let mut spans = 0;
+        for (row, positions) in &sources {
+            let Some(row) = self.flight.row(*row) else { continue };
+            let places: Vec<(u32, usize)> = positions.iter().map(|at| (*at, 0)).collect();
+            otlp::distribute(&decompress(&row.payload)?, &places, &mut raw).map_err(damaged)?;
+            spans += positions.len() as u32;
+        }
+        let row = journal::row(self.lease.shard, spans, &raw[0]);
+        let held = (row.id, Bytes::from(row.payload.clone()));
+        let consumed = self.flight.carry(&sources, held, now);
+        let tick = Tick { part: self.next_id(), consumed, carried: vec![row], ..Tick::default() };
+        self.write(tick).await
+    }
+
+    /// What is due now and then.
+    async fn housekeep(&mut self) -> Result<(), StoreError> {
+        let now = Instant::now();
+        if now - self.renewed >= RENEW_EVERY {
+            self.store.renew_lease(&self.lease).await?;
+            self.renewed = now;
+        }
+        if now - self.today.1 >= RENEW_EVERY {
+            self.today = (self.store.today().await?, now);
+        }
+        if now - self.merged >= MERGE_EVERY {
+            let part = self.next_id();
+            self.store.merge_rollups(&self.lease, part).await?;
+            self.store.create_partitions().await?;
+            self.merged = now;
+        }
+        Ok(())
+    }
+
+    async fn wait(&self, shutdown: &CancellationToken) {
+        let arrived = async {
+            match self.journal {
+                Some(journal) => journal.arrived().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = arrived => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+
+    /// Ids rise with time and never repeat within a shard, also when the clock goes back.
+    fn next_id(&mut self) -> i64 {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.last_id = (self.last_id + 1).max(now.as_micros() as i64);
+        self.last_id
+    }
+}
+
+impl Decided {
+    /// The day of the first finalisation stays.
+    fn day(&self, today: Day) -> Day {
+        let old = self.last.old.as_ref().and_then(|(_, rows)| rows.first());
+        old.map_or(today, |row| row.day)
+    }
+}
+
+/// Traces that go into one block.
+#[derive(Default)]
+struct Pile {
+    day: Day,
+    id: i64,
+    spans: i32,
+    traces: i32,
+    raw: Vec<u8>,
+}
+
+impl Pile {
+    fn add(&mut self, last: &Final) {
+        self.spans += last.contribution.spans as i32;
+        self.traces += 1;
+        self.raw.extend_from_slice(&last.otlp);
+    }
+
+    fn pack(self) -> NewBlock {
+        NewBlock {
+            day: self.day,
+            id: self.id,
+            spans: self.spans,
+            traces: self.traces,
+            raw_bytes: self.raw.len() as i32,
+            payload: journal::compress(&self.raw, BLOCK_ZSTD_LEVEL),
+        }
+    }
+}
+
+fn new_request(contribution: &Contribution, request: &Request, counted: &Counted) -> NewRequest {
+    let flag = |set: bool, flag: i16| if set { flag } else { 0 };
+    NewRequest {
+        day: counted.day,
+        trace_id: contribution.trace_id,
+        span_id: request.span_id,
+        start_ns: request.start_ns,
+        duration_ns: request.duration_ns,
+        block_id: 0,
+        categories: request.categories,
+        calls: request.calls,
+        ids: Some(counted.ids),
+        minute: counted.minute,
+        weight: request.weight,
+        spans: contribution.spans,
+        flags: flag(request.error, FLAG_ERROR)
+            | flag(counted.tail, FLAG_TAIL)
+            | flag(request.root, FLAG_ROOT)
+            | flag(!request.hits.is_empty(), FLAG_FINDING),
+    }
+}
+
+fn new_fragment(contribution: &Contribution, day: Day) -> NewRequest {
+    let fragment = contribution.fragment;
+    NewRequest {
+        day,
+        trace_id: contribution.trace_id,
+        span_id: fragment.span_id,
+        start_ns: fragment.start_ns,
+        duration_ns: fragment.duration_ns,
+        block_id: 0,
+        categories: Default::default(),
+        calls: Default::default(),
+        ids: None,
+        minute: minute_of(fragment.start_ns),
+        weight: 1,
+        spans: contribution.spans,
+        flags: FLAG_FRAGMENT,
+    }
+}
