@@ -3,8 +3,6 @@
 
 /// A message's fields.
 pub(crate) struct Message {
-    /// Its name, for error texts.
-    pub name: &'static str,
     /// By number where the numbers have no gaps, because [`Message::field`] then needs no search.
     pub fields: &'static [Field],
     /// At most one field is set; of several the last one counts (`AnyValue`).
@@ -86,9 +84,8 @@ const fn many(number: u32, json: &'static str, kind: Kind) -> Field {
     }
 }
 
-const fn message(name: &'static str, fields: &'static [Field]) -> Message {
+const fn message(fields: &'static [Field]) -> Message {
     Message {
-        name,
         fields,
         one_of: false,
     }
@@ -113,9 +110,7 @@ pub(crate) mod number {
 }
 
 /// `ExportTraceServiceRequest`; `TracesData` looks the same.
-pub(crate) static REQUEST: Message = message(
-    "ExportTraceServiceRequest",
-    &[many(
+pub(crate) static REQUEST: Message = message(&[many(
         number::RESOURCE_SPANS,
         "resourceSpans",
         Kind::Message(&RESOURCE_SPANS),
@@ -123,9 +118,7 @@ pub(crate) static REQUEST: Message = message(
 );
 
 /// The spans of one sender.
-pub(crate) static RESOURCE_SPANS: Message = message(
-    "ResourceSpans",
-    &[
+pub(crate) static RESOURCE_SPANS: Message = message(&[
         one(number::RESOURCE, "resource", Kind::Message(&RESOURCE)),
         many(
             number::SCOPE_SPANS,
@@ -136,18 +129,14 @@ pub(crate) static RESOURCE_SPANS: Message = message(
     ],
 );
 
-static RESOURCE: Message = message(
-    "Resource",
-    &[
+static RESOURCE: Message = message(&[
         many(1, "attributes", Kind::Message(&KEY_VALUE)),
         one(2, "droppedAttributesCount", Kind::Uint32),
         many(3, "entityRefs", Kind::Message(&ENTITY_REF)),
     ],
 );
 
-static ENTITY_REF: Message = message(
-    "EntityRef",
-    &[
+static ENTITY_REF: Message = message(&[
         one(1, "schemaUrl", Kind::Text),
         one(2, "type", Kind::Text),
         many(3, "idKeys", Kind::Text),
@@ -156,18 +145,14 @@ static ENTITY_REF: Message = message(
 );
 
 /// The spans of one instrumentation.
-pub(crate) static SCOPE_SPANS: Message = message(
-    "ScopeSpans",
-    &[
+pub(crate) static SCOPE_SPANS: Message = message(&[
         one(number::SCOPE, "scope", Kind::Message(&SCOPE)),
         many(number::SPANS, "spans", Kind::Message(&SPAN)),
         one(3, "schemaUrl", Kind::Text),
     ],
 );
 
-static SCOPE: Message = message(
-    "InstrumentationScope",
-    &[
+static SCOPE: Message = message(&[
         one(1, "name", Kind::Text),
         one(2, "version", Kind::Text),
         many(3, "attributes", Kind::Message(&KEY_VALUE)),
@@ -176,9 +161,7 @@ static SCOPE: Message = message(
 );
 
 /// A span.
-pub(crate) static SPAN: Message = message(
-    "Span",
-    &[
+pub(crate) static SPAN: Message = message(&[
         one(number::TRACE_ID, "traceId", Kind::Id(16)),
         one(number::SPAN_ID, "spanId", Kind::Id(8)),
         one(3, "traceState", Kind::Text),
@@ -207,9 +190,7 @@ static SPAN_KINDS: &[&str] = &[
     "SPAN_KIND_CONSUMER",
 ];
 
-static EVENT: Message = message(
-    "Span.Event",
-    &[
+static EVENT: Message = message(&[
         one(1, "timeUnixNano", Kind::Fixed64),
         one(2, "name", Kind::Text),
         many(3, "attributes", Kind::Message(&KEY_VALUE)),
@@ -217,9 +198,7 @@ static EVENT: Message = message(
     ],
 );
 
-static LINK: Message = message(
-    "Span.Link",
-    &[
+static LINK: Message = message(&[
         one(1, "traceId", Kind::Id(16)),
         one(2, "spanId", Kind::Id(8)),
         one(3, "traceState", Kind::Text),
@@ -230,9 +209,7 @@ static LINK: Message = message(
 );
 
 // Field 1 was a deprecated code once; its number is not used again.
-static STATUS: Message = message(
-    "Status",
-    &[
+static STATUS: Message = message(&[
         one(2, "message", Kind::Text),
         one(3, "code", Kind::Enum(STATUS_CODES)),
     ],
@@ -242,9 +219,7 @@ static STATUS_CODES: &[&str] = &["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_
 
 // `keyStrindex` and `stringValueStrindex` belong to OTLP's profiles, whose texts stand in a
 // dictionary. A span has none, so they mean nothing here, but they are kept like all else.
-static KEY_VALUE: Message = message(
-    "KeyValue",
-    &[
+static KEY_VALUE: Message = message(&[
         one(1, "key", Kind::Text),
         one(2, "value", Kind::Message(&ANY_VALUE)),
         one(3, "keyStrindex", Kind::Int32),
@@ -253,7 +228,6 @@ static KEY_VALUE: Message = message(
 
 /// An attribute's value.
 pub(crate) static ANY_VALUE: Message = Message {
-    name: "AnyValue",
     fields: &[
         one(1, "stringValue", Kind::Text),
         one(2, "boolValue", Kind::Bool),
@@ -267,12 +241,8 @@ pub(crate) static ANY_VALUE: Message = Message {
     one_of: true,
 };
 
-static ARRAY_VALUE: Message = message(
-    "ArrayValue",
-    &[many(1, "values", Kind::Message(&ANY_VALUE))],
+static ARRAY_VALUE: Message = message(&[many(1, "values", Kind::Message(&ANY_VALUE))],
 );
 
-static KEY_VALUE_LIST: Message = message(
-    "KeyValueList",
-    &[many(1, "values", Kind::Message(&KEY_VALUE))],
+static KEY_VALUE_LIST: Message = message(&[many(1, "values", Kind::Message(&KEY_VALUE))],
 );
