@@ -239,7 +239,10 @@ mod tests {
             error_message: "why".into(),
         };
         assert_eq!(decode(300, "why").partial_success, Some(partial));
-        assert_eq!(decode(0, "warning").partial_success.unwrap().rejected_spans, 0);
+        assert_eq!(
+            decode(0, "warning").partial_success.unwrap().rejected_spans,
+            0
+        );
         let json = String::from_utf8(success_json(3, "a \"quote\"")).unwrap();
         assert_eq!(
             json,
@@ -256,11 +259,20 @@ mod tests {
             (Answer::too_large(20 << 20), false),
             (Answer::Unsupported("br".into()), false),
             (Answer::Overloaded { retry_after }, true),
-            (Answer::Unavailable { retry_after, reason }, true),
+            (
+                Answer::Unavailable {
+                    retry_after,
+                    reason,
+                },
+                true,
+            ),
         ] {
             let status = answer.status();
             let proto = tonic_types::pb::Status::decode(&status.to_protobuf()[..]).unwrap();
-            assert_eq!((proto.code, &proto.message), (status.code as i32, &status.message));
+            assert_eq!(
+                (proto.code, &proto.message),
+                (status.code as i32, &status.message)
+            );
             let grpc = tonic::Status::with_details(
                 status.code,
                 status.message.clone(),

@@ -85,7 +85,11 @@ fn zstd(body: &[u8]) -> io::Result<zstd::stream::read::Decoder<'static, impl Buf
     Ok(decoder)
 }
 
-fn read_all(from: &mut impl Read, bytes_max: usize, charge: &mut Charge) -> Result<Vec<u8>, Answer> {
+fn read_all(
+    from: &mut impl Read,
+    bytes_max: usize,
+    charge: &mut Charge,
+) -> Result<Vec<u8>, Answer> {
     let mut inflated = Vec::new();
     loop {
         let before = inflated.len();
@@ -120,7 +124,11 @@ mod tests {
         let admission = Admission::new(8 * MAX);
         let mut charge = admission.charge();
         let result = inflate(encoding, Bytes::copy_from_slice(body), MAX, &mut charge);
-        assert!(admission.used() <= MAX, "{} bytes charged", admission.used());
+        assert!(
+            admission.used() <= MAX,
+            "{} bytes charged",
+            admission.used()
+        );
         drop(charge);
         assert_eq!(admission.used(), 0);
         result
@@ -133,7 +141,8 @@ mod tests {
     }
 
     fn deflate(bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+        let mut encoder =
+            flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
         encoder.write_all(bytes).unwrap();
         encoder.finish().unwrap()
     }
@@ -154,7 +163,11 @@ mod tests {
             let bytes: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
             assert_eq!(check(Encoding::Identity, &bytes).unwrap(), bytes);
             for (encoding, compress) in ALL {
-                assert_eq!(check(encoding, &compress(&bytes)).unwrap(), bytes, "{encoding:?}");
+                assert_eq!(
+                    check(encoding, &compress(&bytes)).unwrap(),
+                    bytes,
+                    "{encoding:?}"
+                );
             }
         }
     }
@@ -162,36 +175,57 @@ mod tests {
     #[test]
     fn c4_c6_bombs_stop_at_the_limit() {
         let bomb = vec![0; 64 * MAX];
-        assert!(matches!(check(Encoding::Identity, &bomb), Err(Answer::TooLarge { .. })));
+        assert!(matches!(
+            check(Encoding::Identity, &bomb),
+            Err(Answer::TooLarge { .. })
+        ));
         for (encoding, compress) in ALL {
             for body in [compress(&bomb), compress(&bomb[..MAX + 1])] {
                 let answer = check(encoding, &body);
-                assert!(matches!(answer, Err(Answer::TooLarge { .. })), "{encoding:?}");
+                assert!(
+                    matches!(answer, Err(Answer::TooLarge { .. })),
+                    "{encoding:?}"
+                );
             }
         }
     }
 
     #[test]
     fn c5_cut_off_and_corrupt_bodies_are_malformed() {
-        let bytes: Vec<u8> = (0..5000u32).flat_map(|it| (it * it).to_le_bytes()).collect();
+        let bytes: Vec<u8> = (0..5000u32)
+            .flat_map(|it| (it * it).to_le_bytes())
+            .collect();
         for (encoding, compress) in ALL {
             let whole = compress(&bytes);
             let mut corrupt = whole.clone();
             let middle = corrupt.len() / 2;
             corrupt[middle] ^= 0x55;
             let trailing = [&whole[..], b"garbage"].concat();
-            for body in [&whole[..whole.len() - 1], &whole[..middle], &trailing, &corrupt[..], b"no"] {
+            for body in [
+                &whole[..whole.len() - 1],
+                &whole[..middle],
+                &trailing,
+                &corrupt[..],
+                b"no",
+            ] {
                 // A flipped bit in zstd without a checksum may go unnoticed here: protobuf sees it.
                 if body == &corrupt[..] && encoding == Encoding::Zstd {
                     continue;
                 }
                 let answer = check(encoding, body);
-                assert!(matches!(answer, Err(Answer::Malformed(_))), "{encoding:?} {answer:?}");
+                assert!(
+                    matches!(answer, Err(Answer::Malformed(_))),
+                    "{encoding:?} {answer:?}"
+                );
             }
         }
         for (encoding, compress) in [ALL[0], ALL[2]] {
             let members = [compress(b"one "), compress(b"two")].concat();
-            assert_eq!(check(encoding, &members).unwrap(), "one two", "{encoding:?}");
+            assert_eq!(
+                check(encoding, &members).unwrap(),
+                "one two",
+                "{encoding:?}"
+            );
         }
     }
 
@@ -199,7 +233,10 @@ mod tests {
     fn c7_zstd_windows_are_bounded() {
         // Magic, a descriptor without content size, a window of 2^27 bytes, a last raw block of 1.
         let frame = b"\x28\xb5\x2f\xfd\x00\x88\x09\x00\x00x";
-        assert!(matches!(check(Encoding::Zstd, frame), Err(Answer::Malformed(_))));
+        assert!(matches!(
+            check(Encoding::Zstd, frame),
+            Err(Answer::Malformed(_))
+        ));
         let honest = b"\x28\xb5\x2f\xfd\x00\x70\x09\x00\x00x";
         assert_eq!(check(Encoding::Zstd, honest).unwrap(), "x");
     }

@@ -763,7 +763,10 @@ mod tests {
             {"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174"}]}]}]}"#;
         let decoded = decode(json.as_bytes()).unwrap();
         let hint = decoded.hint.unwrap();
-        assert!(hint.contains("traceId") && hint.contains("is base64"), "{hint}");
+        assert!(
+            hint.contains("traceId") && hint.contains("is base64"),
+            "{hint}"
+        );
         let accepted = otlp::accept(decoded.protobuf.into(), 1).unwrap();
         assert_eq!(accepted.rejected, 2);
         assert_eq!(accepted.batch.parts[0].spans, 1);
@@ -784,7 +787,10 @@ mod tests {
 
     #[test]
     fn j4_snake_case_is_unknown_and_named_if_nothing_else_is_there() {
-        assert_eq!(span(r#""start_time_unix_nano":"5""#).start_time_unix_nano, 0);
+        assert_eq!(
+            span(r#""start_time_unix_nano":"5""#).start_time_unix_nano,
+            0
+        );
         let error = request(r#"{"resource_spans":[{"scope_spans":[]}]}"#).unwrap_err();
         assert!(error.what.contains("resourceSpans"), "{error}");
         assert_eq!(request(r#"{"resourceSpans":[]}"#), Ok(Request::default()));
@@ -804,9 +810,20 @@ mod tests {
             let span = span(&format!(r#""startTimeUnixNano":{json}"#));
             assert_eq!(span.start_time_unix_nano, number, "{json}");
         }
-        assert_eq!(value(r#"{"intValue":"-9223372036854775808"}"#), Some(any_value::Value::IntValue(i64::MIN)));
+        assert_eq!(
+            value(r#"{"intValue":"-9223372036854775808"}"#),
+            Some(any_value::Value::IntValue(i64::MIN))
+        );
         assert_eq!(span(r#""flags":"257","droppedEventsCount":"3""#).flags, 257);
-        for json in ["1.5", "-1", r#""x""#, "18446744073709551616", "true", "[]", r#""NaN""#] {
+        for json in [
+            "1.5",
+            "-1",
+            r#""x""#,
+            "18446744073709551616",
+            "true",
+            "[]",
+            r#""NaN""#,
+        ] {
             let what = span_error(&format!(r#""startTimeUnixNano":{json}"#));
             assert!(what.contains("startTimeUnixNano"), "{json}: {what}");
         }
@@ -856,7 +873,10 @@ mod tests {
             panic!("an array");
         };
         assert_eq!(array.values[1], AnyValue::default());
-        assert_eq!(array.values[2].value, Some(any_value::Value::BoolValue(false)));
+        assert_eq!(
+            array.values[2].value,
+            Some(any_value::Value::BoolValue(false))
+        );
     }
 
     #[test]
@@ -869,7 +889,10 @@ mod tests {
         assert_eq!(span.attributes[0].key, "z");
         assert_eq!(span.events[0].name, "e");
         assert_eq!(span.status.unwrap().message, "");
-        assert_eq!(value(r#"{"stringValue":"a","intValue":1}"#), Some(any_value::Value::IntValue(1)));
+        assert_eq!(
+            value(r#"{"stringValue":"a","intValue":1}"#),
+            Some(any_value::Value::IntValue(1))
+        );
         assert_eq!(value(r#"{"stringValue":"a","stringValue":null}"#), None);
     }
 
@@ -886,9 +909,15 @@ mod tests {
             assert_eq!(error.what, "values nested too deep");
         }
         let skipped = format!(r#"{{"x":{}"#, "[".repeat(100_000));
-        assert_eq!(decode(skipped.as_bytes()).unwrap_err().what, "values nested too deep");
+        assert_eq!(
+            decode(skipped.as_bytes()).unwrap_err().what,
+            "values nested too deep"
+        );
 
-        assert_eq!(span(r#""name":"\ud83d\ude00 \ud800 \udc00x \u0000\/""#).name, "😀 \u{FFFD} \u{FFFD}x \0/");
+        assert_eq!(
+            span(r#""name":"\ud83d\ude00 \ud800 \udc00x \u0000\/""#).name,
+            "😀 \u{FFFD} \u{FFFD}x \0/"
+        );
         let marked = format!("\u{FEFF} {}", in_span(r#""name":"x""#));
         assert!(decode(marked.as_bytes()).is_ok());
         assert!(decode(b"{\"a\":\"\xff\"}").is_err());
@@ -896,13 +925,33 @@ mod tests {
 
     #[test]
     fn nothing_is_an_empty_request_and_noise_is_none() {
-        for json in ["", " \n", "{}", r#"{"resourceSpans":[{},{"scopeSpans":[{}]}]}"#] {
+        for json in [
+            "",
+            " \n",
+            "{}",
+            r#"{"resourceSpans":[{},{"scopeSpans":[{}]}]}"#,
+        ] {
             assert_eq!(decode(json.as_bytes()).unwrap().hint, None, "{json}");
         }
         for json in [
-            "hello", "[]", "1", "null", "{", "{}}", r#"{"a"}"#, r#"{"a":}"#, r#"{"a":1,}"#,
-            r#"{"a":01}"#, r#"{"a":NaN}"#, r#"{"a":[1,]}"#, r#"{"a":[1 2]}"#, "{\"a\":\"\n\"}",
-            r#"{"a":"\x"}"#, r#"{"resourceSpans":{}}"#, r#"{"resourceSpans":[1]}"#, r#"{,"a":1}"#,
+            "hello",
+            "[]",
+            "1",
+            "null",
+            "{",
+            "{}}",
+            r#"{"a"}"#,
+            r#"{"a":}"#,
+            r#"{"a":1,}"#,
+            r#"{"a":01}"#,
+            r#"{"a":NaN}"#,
+            r#"{"a":[1,]}"#,
+            r#"{"a":[1 2]}"#,
+            "{\"a\":\"\n\"}",
+            r#"{"a":"\x"}"#,
+            r#"{"resourceSpans":{}}"#,
+            r#"{"resourceSpans":[1]}"#,
+            r#"{,"a":1}"#,
         ] {
             assert!(decode(json.as_bytes()).is_err(), "{json}");
         }

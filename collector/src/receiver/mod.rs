@@ -12,7 +12,8 @@ mod answer;
 mod inflate;
 mod serve;
 mod stats;
-
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,7 +84,7 @@ struct Inner {
     journal: Journal,
     limits: Limits,
     admission: Admission,
-    stats: Stats,
+    stats: Arc<Stats>,
 }
 
 /// How a request body is written.
@@ -94,23 +95,28 @@ enum Format {
 }
 
 impl Receiver {
+    /// A receiver that writes to this journal, with the usual limits.
+    pub fn new(journal: Journal) -> Self {
+        Self::with_limits(journal, Limits::default())
+    }
+
     /// A receiver that writes to this journal.
-    pub fn new(journal: Journal, limits: Limits) -> Self {
+    pub fn with_limits(journal: Journal, limits: Limits) -> Self {
         let admission = Admission::new(limits.in_flight_bytes_max);
         let inner = Inner {
             journal,
             limits,
             admission,
-            stats: Stats::default(),
+            stats: Arc::default(),
         };
         Self {
             inner: Arc::new(inner),
         }
     }
 
-    /// What arrived and what was refused since the start.
-    pub fn stats(&self) -> &Stats {
-        &self.inner.stats
+    /// What arrived and what was refused since the start; goes on counting.
+    pub fn stats(&self) -> Arc<Stats> {
+        self.inner.stats.clone()
     }
 
     /// Bytes of requests that are not answered yet.
@@ -149,7 +155,10 @@ impl Receiver {
             Ok(Err(ReadError::Refused(answer))) => Err(answer),
             Err(_) => Err(Answer::Unavailable {
                 retry_after: SLOW_RETRY_AFTER,
-                reason: format!("the request took longer than {} s to arrive", deadline.as_secs()),
+                reason: format!(
+                    "the request took longer than {} s to arrive",
+                    deadline.as_secs()
+                ),
             }),
         }
     }
