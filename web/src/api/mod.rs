@@ -1,0 +1,1 @@
+//! JSON for the same things as the pages, under /api/v1.
