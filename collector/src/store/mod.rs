@@ -2,14 +2,17 @@
 //!
 //! Every statement names the schema `culprit`; binds only, never text put together from input.
 
+pub mod dictionaries;
 pub mod encoding;
+pub mod finalise;
+pub mod findings;
 pub mod journal;
 pub mod leases;
-pub mod dictionaries;
-pub mod finalise;
-pub mod traces_again;
-pub mod rollups;
+pub mod outbox;
 pub mod partitions;
+pub mod recount;
+pub mod rollups;
+pub mod traces_again;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection, PgConnection};
