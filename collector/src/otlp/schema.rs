@@ -52,7 +52,7 @@ pub(crate) enum Kind {
 
 impl Message {
     /// The field of that number, if this version of the table knows it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn field(&self, number: u32) -> Option<&'static Field> {
         match self.fields.get((number as usize).wrapping_sub(1)) {
             Some(field) if field.number == number => Some(field),

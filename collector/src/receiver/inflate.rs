@@ -151,7 +151,9 @@ mod tests {
         zstd::bulk::compress(bytes, 3).unwrap()
     }
 
-    const ALL: [(Encoding, fn(&[u8]) -> Vec<u8>); 3] = [
+    type Compress = fn(&[u8]) -> Vec<u8>;
+
+    const ALL: [(Encoding, Compress); 3] = [
         (Encoding::Gzip, gzip),
         (Encoding::Deflate, deflate),
         (Encoding::Zstd, zstd_frame),

@@ -233,8 +233,10 @@ impl Reply {
     }
 }
 
-const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
-const JSON: (&str, &str) = ("content-type", "application/json");
+type Header = (&'static str, &'static str);
+
+const PROTOBUF: Header = ("content-type", "application/x-protobuf");
+const JSON: Header = ("content-type", "application/json");
 
 fn spans(count: u8) -> ExportTraceServiceRequest {
     let span = |at: u8| Span {
@@ -360,7 +362,7 @@ async fn http_refuses_in_the_requests_own_format(served: &Served) {
     let zeros = gzip(&vec![0; 200 << 20]);
     let gzipped = ("content-encoding", "gzip");
     let deep = format!("{{\"a\":{}", "[".repeat(100_000));
-    let rows: Vec<(&str, Vec<(&str, &str)>, Vec<u8>, u16, Code)> = vec![
+    let rows: Vec<(&str, Vec<Header>, Vec<u8>, u16, Code)> = vec![
         (
             "C3",
             vec![PROTOBUF, ("content-encoding", "br")],
@@ -550,7 +552,7 @@ async fn grpc_refuses_with_codes_that_are_not_retried(served: &Served) {
     let gzipped = [("grpc-encoding", "gzip")];
     let snappy = [("grpc-encoding", "snappy")];
     let zeros = gzip(&vec![0; 200 << 20]);
-    let rows: Vec<(&str, &[(&str, &str)], Vec<u8>, Code)> = vec![
+    let rows: Vec<(&str, &[Header], Vec<u8>, Code)> = vec![
         ("fine", &[], framed(0, &good), Code::Ok),
         ("fine", &gzipped, framed(0, &good), Code::Ok),
         ("C3", &snappy, framed(1, &good), Code::Unimplemented),
