@@ -234,6 +234,7 @@ impl Reply {
 }
 
 type Header = (&'static str, &'static str);
+type Headers = Vec<Header>;
 
 const PROTOBUF: Header = ("content-type", "application/x-protobuf");
 const JSON: Header = ("content-type", "application/json");
@@ -362,7 +363,7 @@ async fn http_refuses_in_the_requests_own_format(served: &Served) {
     let zeros = gzip(&vec![0; 200 << 20]);
     let gzipped = ("content-encoding", "gzip");
     let deep = format!("{{\"a\":{}", "[".repeat(100_000));
-    let rows: Vec<(&str, Vec<Header>, Vec<u8>, u16, Code)> = vec![
+    let rows: Vec<(&str, Headers, Vec<u8>, u16, Code)> = vec![
         (
             "C3",
             vec![PROTOBUF, ("content-encoding", "br")],
