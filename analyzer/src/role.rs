@@ -23,11 +23,7 @@ const UPKEEP: &[&str] = &[
 
 /// The role of the entry `entry` (an index into [`Analysis::entries`]).
 pub fn role(analysis: &Analysis<'_>, entry: usize) -> Role {
-    let endpoint = &analysis.entries[entry].endpoint;
-    let mut words = endpoint.split(['/', ' ', '.']).filter(|it| !it.is_empty());
-    // `GET /health`, `/actuator/health`, but not `GET /orders/{id}/status`.
-    let first = words.find(|it| !it.bytes().all(|byte| byte.is_ascii_uppercase()));
-    if first.is_some_and(|it| UPKEEP.iter().any(|word| it.eq_ignore_ascii_case(word))) {
+    if is_upkeep(&analysis.entries[entry].endpoint) {
         return Role::Upkeep;
     }
     let kind = |entry: usize| analysis.trace.span(analysis.entries[entry].span).kind;
@@ -37,4 +33,26 @@ pub fn role(analysis: &Analysis<'_>, entry: usize) -> Role {
         return Role::Background;
     }
     Role::Request
+}
+
+/// `GET /health`, `/actuator/health`, but not `GET /orders/{id}/status`.
+pub fn is_upkeep(endpoint: &str) -> bool {
+    let mut words = endpoint.split(['/', ' ', '.']).filter(|it| !it.is_empty());
+    let first = words.find(|it| !it.bytes().all(|byte| byte.is_ascii_uppercase()));
+    first.is_some_and(|it| UPKEEP.iter().any(|word| it.eq_ignore_ascii_case(word)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_are_told_by_their_first_word() {
+        for probe in ["GET /health", "GET /healthz/db", "/actuator/health", "GET /metrics", "ping"] {
+            assert!(is_upkeep(probe), "{probe}");
+        }
+        for work in ["GET /orders/{id}/status", "GET /", "POST /healthy-recipes", "GET"] {
+            assert!(!is_upkeep(work), "{work}");
+        }
+    }
 }

@@ -356,6 +356,3 @@ fn fix_code(analysis: &Analysis<'_>, found: &Loop) -> Option<String> {
     };
     Some(format!("{before} {list}{after}"))
 }
-
-#[cfg(test)]
-mod tests;
