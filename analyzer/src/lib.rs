@@ -27,6 +27,8 @@ pub mod detectors;
 pub mod sketch;
 pub mod profile;
 pub mod history;
+#[cfg(test)]
+mod tests;
 
 use category::Category;
 use detectors::Detect;
