@@ -108,10 +108,13 @@ fn raw_parameters(analysis: &Analysis<'_>, call: &Call) -> Vec<(String, String)>
     if !parameters.is_empty() {
         return parameters;
     }
+    // With placeholders in the text, its literals are constants, and what varies is not shown.
+    let bound = call.statement.as_ref().is_some_and(|it| it.had_placeholders);
+    let text = spans.text(span, &["db.query.text", "db.statement"]);
     let sources = [
         (spans.text(span, &["db.statement.parameters"]), "mysql"),
         (
-            spans.text(span, &["db.query.text", "db.statement"]),
+            text.filter(|_| !bound),
             spans.text(span, &["db.system.name", "db.system"]).unwrap_or(""),
         ),
     ];
