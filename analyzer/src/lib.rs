@@ -10,6 +10,7 @@
 
 pub mod category;
 pub mod detectors;
+pub mod drawing;
 pub mod finding;
 pub mod history;
 pub mod profile;

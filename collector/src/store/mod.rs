@@ -9,6 +9,9 @@ pub mod dictionaries;
 pub mod finalise;
 pub mod traces_again;
 pub mod rollups;
+pub mod traces;
+pub mod requests;
+pub mod quarantine;
 pub mod partitions;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
