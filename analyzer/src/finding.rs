@@ -14,6 +14,21 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// By what a fix would save of a request: critical from 30 % of it (and 20 ms, so that nobody is
+    /// woken for microseconds) or 500 ms, warning from 10 % and 20 ms, or 100 ms.
+    pub fn of(saved_ns: u64, duration_ns: u64) -> Severity {
+        const MS: u64 = 1_000_000;
+        let share =
+            |percent: u64| saved_ns.saturating_mul(100) >= duration_ns.saturating_mul(percent);
+        if saved_ns >= 500 * MS || (share(30) && saved_ns >= 20 * MS) {
+            Severity::Critical
+        } else if saved_ns >= 100 * MS || (share(10) && saved_ns >= 20 * MS) {
+            Severity::Warning
+        } else {
+            Severity::Info
+        }
+    }
+
     /// The name in JSON, URLs and on the command line.
     pub fn id(self) -> &'static str {
         match self {

@@ -120,11 +120,15 @@ impl Contribution {
             if !seen_ids.insert(span_id) {
                 continue;
             }
-            let hits = findings.remove(&at).unwrap_or_default().into_iter().map(|finding| Hit {
-                offenders: offenders(analysis, finding),
-                first_in_trace: seen_fingerprints.insert(finding.fingerprint.as_str()),
-                finding: finding.clone(),
-            });
+            let hits = findings
+                .remove(&at)
+                .unwrap_or_default()
+                .into_iter()
+                .map(|finding| Hit {
+                    offenders: offenders(analysis, finding),
+                    first_in_trace: seen_fingerprints.insert(finding.fingerprint.as_str()),
+                    finding: finding.clone(),
+                });
             requests.push(Request {
                 hits: hits.collect(),
                 statements: statements(analysis, entry, calls.remove(&at).unwrap_or_default()),
@@ -182,18 +186,25 @@ fn statements(analysis: &Analysis<'_>, entry: &Entry<'_>, calls: Vec<&Call>) -> 
     let mut positions: HashMap<(&str, &str), usize> = HashMap::new();
     let mut statements: Vec<Statement> = Vec::new();
     for call in calls {
-        let Some(fingerprint) = &call.statement else { continue };
+        let Some(fingerprint) = &call.statement else {
+            continue;
+        };
         let span = analysis.trace.span(call.span);
-        let system =
-            analysis.trace.spans.text(span, &["db.system.name", "db.system"]).unwrap_or_default();
-        let at = *positions.entry((system, fingerprint.text.as_str())).or_insert_with(|| {
-            statements.push(Statement {
-                system: system.into(),
-                text: fingerprint.text.clone(),
-                calls: StatementCalls::default(),
+        let system = analysis
+            .trace
+            .spans
+            .text(span, &["db.system.name", "db.system"])
+            .unwrap_or_default();
+        let at = *positions
+            .entry((system, fingerprint.text.as_str()))
+            .or_insert_with(|| {
+                statements.push(Statement {
+                    system: system.into(),
+                    text: fingerprint.text.clone(),
+                    calls: StatementCalls::default(),
+                });
+                statements.len() - 1
             });
-            statements.len() - 1
-        });
         let duration_ns = analysis.trace.duration_ns(call.outer);
         let node = analysis.trace.node(call.outer);
         let on_path: u64 = (call.outer..node.subtree_end)

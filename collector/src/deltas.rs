@@ -111,15 +111,28 @@ impl Deltas {
         names: &Dictionaries,
         sign: i64,
     ) {
-        let Counted { day, ids, minute, tail } = *counted;
+        let Counted {
+            day,
+            ids,
+            minute,
+            tail,
+        } = *counted;
         let key = (day, ids.endpoint, ids.version, minute);
         self.minutes.entry(key).or_default().add(request, sign);
         let key = (day, ids.endpoint, ids.version, minute.div_euclid(60));
-        self.hours.entry(key).or_default().add(request, tail, names, sign);
+        self.hours
+            .entry(key)
+            .or_default()
+            .add(request, tail, names, sign);
         for hit in &request.hits {
-            let Some(finding) = names.finding(&hit.finding.fingerprint) else { continue };
+            let Some(finding) = names.finding(&hit.finding.fingerprint) else {
+                continue;
+            };
             let slot = minute - minute.rem_euclid(HITS_MINUTES);
-            let delta = self.hits.entry((day, finding, ids.version, slot)).or_default();
+            let delta = self
+                .hits
+                .entry((day, finding, ids.version, slot))
+                .or_default();
             delta.add(contribution, request, hit, sign);
         }
     }
@@ -131,8 +144,9 @@ impl MinuteDelta {
         self.requests += count;
         self.errors += count * i64::from(request.error);
         // Saturating: a sender may claim durations of centuries.
-        self.duration_ns =
-            self.duration_ns.saturating_add(count.saturating_mul(signed(request.duration_ns)));
+        self.duration_ns = self
+            .duration_ns
+            .saturating_add(count.saturating_mul(signed(request.duration_ns)));
         for at in 0..Category::COUNT {
             let ns = count.saturating_mul(signed(request.categories[at]));
             self.categories[at] = self.categories[at].saturating_add(ns);
@@ -147,8 +161,7 @@ impl MinuteDelta {
         self.errors += sign * other.errors;
         self.duration_ns = self.duration_ns.saturating_add(sign * other.duration_ns);
         for at in 0..Category::COUNT {
-            self.categories[at] =
-                self.categories[at].saturating_add(sign * other.categories[at]);
+            self.categories[at] = self.categories[at].saturating_add(sign * other.categories[at]);
             self.calls[at] += sign * other.calls[at];
         }
         merge_sketch(&mut self.latency, &other.latency, sign);
@@ -158,7 +171,9 @@ impl MinuteDelta {
 impl HourDelta {
     fn add(&mut self, request: &Request, tail: bool, names: &Dictionaries, sign: i64) {
         for statement in &request.statements {
-            let Some(id) = names.statement(&statement.system, &statement.text) else { continue };
+            let Some(id) = names.statement(&statement.system, &statement.text) else {
+                continue;
+            };
             merge_statement(&mut self.statements, id, &statement.calls, sign);
         }
         self.profile.merge(&request.profile, sign);
@@ -194,7 +209,9 @@ impl HitsDelta {
         let saved = hit.finding.saved_ns.min(request.duration_ns);
         self.traces += sign * i64::from(hit.first_in_trace);
         self.requests += count;
-        self.saved_ns = self.saved_ns.saturating_add(count.saturating_mul(signed(saved)));
+        self.saved_ns = self
+            .saved_ns
+            .saturating_add(count.saturating_mul(signed(saved)));
         self.hits.saved.record(saved, count);
         self.hits.calls.record(u64::from(hit.finding.count), count);
         self.hits.before.record(request.duration_ns, count);
@@ -219,7 +236,10 @@ impl HitsDelta {
     /// Saves building an example that would be dropped at once.
     fn has_room_for(&self, saved_ns: u64) -> bool {
         self.examples.len() < EXAMPLES_MAX
-            || self.examples.last().is_some_and(|it| saved_of(it) < saved_ns)
+            || self
+                .examples
+                .last()
+                .is_some_and(|it| saved_of(it) < saved_ns)
     }
 }
 
@@ -283,9 +303,12 @@ fn without_nul(value: Value) -> Value {
     match value {
         Value::String(text) if text.contains('\0') => Value::String(text.replace('\0', "\u{fffd}")),
         Value::Array(items) => items.into_iter().map(without_nul).collect(),
-        Value::Object(fields) => {
-            Value::Object(fields.into_iter().map(|(key, it)| (key, without_nul(it))).collect())
-        }
+        Value::Object(fields) => Value::Object(
+            fields
+                .into_iter()
+                .map(|(key, it)| (key, without_nul(it)))
+                .collect(),
+        ),
         other => other,
     }
 }

@@ -5,14 +5,15 @@
 
 pub mod alert;
 pub mod assembly;
-pub mod journal;
 pub mod contribution;
 pub mod deltas;
+pub mod journal;
 pub mod otlp;
 pub mod postgres;
 pub mod receiver;
 pub mod review;
 pub mod store;
+pub mod verify;
 
 /// This project's own protobuf messages (`proto/`): what is stored encoded.
 pub mod proto {

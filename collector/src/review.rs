@@ -1,1 +1,159 @@
-//! (being written)
+//! Every few seconds: what the ticks appended → findings with a life → alerts.
+//!
+//! One review at a time, under a lease of its own. It only reads what ticks wrote, so that it may
+//! be late, restarted or taken over at any moment without a finding being lost or told twice.
+
+use analyzer::finding::Severity;
+use serde_json::json;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::alert::{Alerting, CHANNEL_WEBHOOK};
+use crate::store::findings::{Judged, RecentHits, Untold};
+use crate::store::leases::{Lease, REVIEW_SHARD};
+use crate::store::{Store, StoreError};
+
+/// How often the review looks. A finding is on the list this long after its trace is final.
+const REVIEW_EVERY: Duration = Duration::from_secs(1);
+
+/// After an error or while another process reviews.
+const PAUSE: Duration = Duration::from_secs(3);
+
+/// A finding is told once it has affected so many traces: one may be chance.
+const TRACES_MIN: i64 = 3;
+
+/// What is told when it is new.
+const TOLD: &[&str] = &["n-plus-one-query"];
+
+/// Bytes of a statement in a message; a message is 20 kB at most.
+const STATEMENT_BYTES_MAX: usize = 2_000;
+
+/// Reviews until `shutdown`; gives the lease back then.
+pub async fn run(
+    store: Store,
+    alerting: Option<Alerting>,
+    sole_owner: bool,
+    shutdown: CancellationToken,
+) {
+    let process = Uuid::now_v7();
+    while !shutdown.is_cancelled() {
+        match store.acquire_lease(REVIEW_SHARD, process, sole_owner).await {
+            Ok(Some(lease)) => {
+                if let Err(error) = review(&store, &lease, alerting.as_ref(), &shutdown).await {
+                    tracing::warn!(%error, "the review starts anew");
+                } else {
+                    let _ = store.release_lease(&lease).await;
+                }
+            }
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, "no lease for the review"),
+        }
+        pause(PAUSE, &shutdown).await;
+    }
+}
+
+async fn review(
+    store: &Store,
+    lease: &Lease,
+    alerting: Option<&Alerting>,
+    shutdown: &CancellationToken,
+) -> Result<(), StoreError> {
+    while !shutdown.is_cancelled() {
+        look(store, lease, alerting).await?;
+        pause(REVIEW_EVERY, shutdown).await;
+    }
+    Ok(())
+}
+
+/// One look: findings are brought up to date, and what is new is queued to be told.
+///
+/// # Errors
+/// The lease is lost, or Postgres failed; nothing is half done.
+pub async fn look(
+    store: &Store,
+    lease: &Lease,
+    alerting: Option<&Alerting>,
+) -> Result<(), StoreError> {
+    let recent = store.recent_hits().await?;
+    let judged: Vec<Judged> = recent.into_iter().filter(is_affecting).map(judge).collect();
+    store.write_findings(lease, &judged).await?;
+    if let Some(alerting) = alerting {
+        for untold in store.untold_findings(TOLD, TRACES_MIN).await? {
+            let body = message(&untold, alerting);
+            store
+                .open_alert(lease, untold.id, CHANNEL_WEBHOOK, &body)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// A late span may have taken a finding's last hit away: it stays as it was.
+fn is_affecting(recent: &RecentHits) -> bool {
+    recent.traces > 0 && !recent.example.is_null()
+}
+
+/// By the medians over all affected requests, not by the worst one.
+fn judge(recent: RecentHits) -> Judged {
+    let saved_ns = recent.hits.saved.quantile(0.5).unwrap_or_default();
+    let duration_ns = recent.hits.before.quantile(0.5).unwrap_or_default();
+    let severity = match Severity::of(saved_ns, duration_ns) {
+        Severity::Info => 0,
+        Severity::Warning => 1,
+        Severity::Critical => 2,
+    };
+    // A detector may hold a finding down on purpose (a batch job's N+1): never raise that.
+    let held_down = recent.example["evidence"]["severity"] == "info";
+    Judged {
+        recent,
+        severity: if held_down { 0 } else { severity },
+    }
+}
+
+/// The body of a message about a new finding (Standard Webhooks: type, timestamp, data).
+fn message(finding: &Untold, alerting: &Alerting) -> serde_json::Value {
+    let evidence = &finding.evidence;
+    let statement = evidence["statement"]
+        .as_str()
+        .map(|it| shorten(it, STATEMENT_BYTES_MAX));
+    json!({
+        "type": format!("bottleneck.{}.opened", finding.detector.replace('-', "_")),
+        "timestamp": finding.now,
+        "data": {
+            "id": finding.id,
+            "detector": finding.detector,
+            "fingerprint": shorten(&finding.fingerprint, STATEMENT_BYTES_MAX),
+            "title": finding.title,
+            "severity": (["info", "warning", "critical"].get(finding.severity as usize)),
+            "service": finding.service,
+            "environment": finding.environment,
+            "endpoint": finding.endpoint,
+            "version": finding.version,
+            "first_seen": finding.first_seen,
+            "affected_traces": finding.traces,
+            "count": evidence["count"],
+            "sum_ns": evidence["sum_ns"],
+            "saved_ns": evidence["saved_ns"],
+            "statement": statement,
+            "code": evidence["code"],
+            "explanation": evidence["explanation"],
+            "fix": evidence["fix"],
+            "url": format!("{}/bottlenecks/{}", alerting.public_url.trim_end_matches('/'), finding.id),
+        }
+    })
+}
+
+fn shorten(text: &str, bytes_max: usize) -> &str {
+    let end = (0..=bytes_max.min(text.len()))
+        .rev()
+        .find(|at| text.is_char_boundary(*at));
+    &text[..end.unwrap_or(0)]
+}
+
+async fn pause(duration: Duration, shutdown: &CancellationToken) {
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = tokio::time::sleep(duration) => {}
+    }
+}

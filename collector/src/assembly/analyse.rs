@@ -95,8 +95,9 @@ fn gather(due: &[Due], rows: &HashMap<u32, Bytes>) -> Result<Vec<Vec<u8>>, Store
     wanted.sort_unstable_by_key(|(row, _)| *row);
     let mut gathered = vec![Vec::new(); due.len()];
     for (row, places) in wanted {
-        let payload =
-            rows.get(&row).ok_or_else(|| StoreError::Damaged("a journal row is not held".into()))?;
+        let payload = rows
+            .get(&row)
+            .ok_or_else(|| StoreError::Damaged("a journal row is not held".into()))?;
         let raw = decompress(payload)?;
         otlp::distribute(&raw, &places, &mut gathered).map_err(damaged)?;
     }
@@ -105,24 +106,37 @@ fn gather(due: &[Due], rows: &HashMap<u32, Bytes>) -> Result<Vec<Vec<u8>>, Store
 
 fn look_at(due: &Due, arrived: Vec<u8>, work: &Work) -> Result<Outcome, StoreError> {
     let stored = work.stored.get(&due.trace_id);
-    let old = stored.map(|it| stored_bytes(due.trace_id, it)).transpose()?;
+    let old = stored
+        .map(|it| stored_bytes(due.trace_id, it))
+        .transpose()?;
     let otlp = unite(old.as_deref().unwrap_or_default(), &arrived)?;
     if old.as_ref().is_some_and(|old| old.len() == otlp.len()) {
         return Ok(Outcome::Known);
     }
     // The analysis is total by contract; should that be broken, one trace pays for it.
-    let result = catch_unwind(AssertUnwindSafe(|| finalise(due, &otlp, old.as_deref(), work)));
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        finalise(due, &otlp, old.as_deref(), work)
+    }));
     match result {
         Ok(result) => {
             let Some((contribution, old_contribution, new_callees)) = result? else {
                 return Ok(Outcome::Wait);
             };
             let old = old_contribution.zip(stored.map(|it| it.requests.clone()));
-            Ok(Outcome::Final(Box::new(Final { contribution, otlp, old, new_callees })))
+            Ok(Outcome::Final(Box::new(Final {
+                contribution,
+                otlp,
+                old,
+                new_callees,
+            })))
         }
         Err(panic) => {
             let spans = otlp::trace_ids(&otlp).map_err(damaged)?.len() as u32;
-            Ok(Outcome::Panicked { reason: panic_text(panic.as_ref()), spans, otlp })
+            Ok(Outcome::Panicked {
+                reason: panic_text(panic.as_ref()),
+                spans,
+                otlp,
+            })
         }
     }
 }
@@ -168,7 +182,10 @@ fn stored_bytes(trace_id: TraceId, stored: &Stored) -> Result<Vec<u8>, StoreErro
 fn unite(stored: &[u8], arrived: &[u8]) -> Result<Vec<u8>, StoreError> {
     let mut seen: HashSet<(SpanId, u64)> = identities(stored)?.into_iter().collect();
     let mut united = stored.to_vec();
-    let fresh: Vec<bool> = identities(arrived)?.into_iter().map(|it| seen.insert(it)).collect();
+    let fresh: Vec<bool> = identities(arrived)?
+        .into_iter()
+        .map(|it| seen.insert(it))
+        .collect();
     if fresh.iter().all(|it| *it) {
         united.extend_from_slice(arrived);
     } else if fresh.iter().any(|it| *it) {
@@ -180,7 +197,11 @@ fn unite(stored: &[u8], arrived: &[u8]) -> Result<Vec<u8>, StoreError> {
 fn identities(otlp: &[u8]) -> Result<Vec<(SpanId, u64)>, StoreError> {
     let mut spans = Spans::default();
     otlp::decode_into(&mut spans, otlp, |_| true).map_err(damaged)?;
-    Ok(spans.spans.iter().map(|span| (span.id, span.content)).collect())
+    Ok(spans
+        .spans
+        .iter()
+        .map(|span| (span.id, span.content))
+        .collect())
 }
 
 /// Unpacks a payload of ours.

@@ -37,13 +37,15 @@ impl Callees {
     /// Nothing seems to be missing.
     pub fn is_complete(&self, trace: &Trace<'_>) -> bool {
         let spans = &trace.spans.spans;
-        let rooted = trace.roots.iter().any(|it| spans[*it as usize].parent_id.is_none());
+        let rooted = trace
+            .roots
+            .iter()
+            .any(|it| spans[*it as usize].parent_id.is_none());
         let whole = trace.nodes.iter().all(|node| !node.orphan);
         rooted
             && whole
-            && clients(trace).all(|(idx, callee)| {
-                !self.reporting.contains(callee) || has_server(trace, idx)
-            })
+            && clients(trace)
+                .all(|(idx, callee)| !self.reporting.contains(callee) || has_server(trace, idx))
     }
 }
 
@@ -56,15 +58,26 @@ fn clients<'t, 'a>(trace: &'t Trace<'a>) -> impl Iterator<Item = (SpanIdx, &'a s
 
 /// Databases never report; everything else is known by where it is.
 fn callee<'a>(spans: &Spans<'a>, span: &analyzer::span::Span<'a>) -> Option<&'a str> {
-    if spans.first_of(span, &["db.system.name", "db.system"]).is_some() {
+    if spans
+        .first_of(span, &["db.system.name", "db.system"])
+        .is_some()
+    {
         return None;
     }
     spans.text(
         span,
-        &["service.peer.name", "peer.service", "server.address", "net.peer.name", "rpc.service"],
+        &[
+            "service.peer.name",
+            "peer.service",
+            "server.address",
+            "net.peer.name",
+            "rpc.service",
+        ],
     )
 }
 
 fn has_server(trace: &Trace<'_>, client: SpanIdx) -> bool {
-    trace.children(client).any(|it| trace.span(it).kind == SpanKind::Server)
+    trace
+        .children(client)
+        .any(|it| trace.span(it).kind == SpanKind::Server)
 }

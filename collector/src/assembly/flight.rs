@@ -128,7 +128,17 @@ impl Flight {
         }
         self.bytes += payload.len();
         let spans = trace_ids.len() as u32;
-        self.rows.insert(row, Row { id, payload, spans, open, since: now, suspect });
+        self.rows.insert(
+            row,
+            Row {
+                id,
+                payload,
+                spans,
+                open,
+                since: now,
+                suspect,
+            },
+        );
         row
     }
 
@@ -202,7 +212,9 @@ impl Flight {
 
     /// The trace is final: its spans are open no more.
     pub fn finish(&mut self, trace_id: TraceId) {
-        let Some(open) = self.traces.remove(&trace_id) else { return };
+        let Some(open) = self.traces.remove(&trace_id) else {
+            return;
+        };
         for place in open.places {
             if let Some(row) = self.rows.get_mut(&place.row) {
                 row.open -= 1;
@@ -212,21 +224,37 @@ impl Flight {
 
     /// Lets go of the rows in which nothing is open; they are to be consumed.
     pub fn take_finished_rows(&mut self) -> Vec<Uuid> {
-        let finished: Vec<u32> =
-            self.rows.iter().filter(|(_, row)| row.open == 0).map(|(at, _)| *at).collect();
-        finished.into_iter().filter_map(|at| self.remove(at)).map(|row| row.id).collect()
+        let finished: Vec<u32> = self
+            .rows
+            .iter()
+            .filter(|(_, row)| row.open == 0)
+            .map(|(at, _)| *at)
+            .collect();
+        finished
+            .into_iter()
+            .filter_map(|at| self.remove(at))
+            .map(|row| row.id)
+            .collect()
     }
 
     /// Rows held for long, at most half of which is still open, with the open positions in
     /// ascending order: to be rewritten as one. Carrying at half bounds the work to twice the spans.
-    pub fn rows_to_carry(&self, now: Instant, idle: &Idle, rows_max: usize) -> Vec<(u32, Vec<u32>)> {
+    pub fn rows_to_carry(
+        &self,
+        now: Instant,
+        idle: &Idle,
+        rows_max: usize,
+    ) -> Vec<(u32, Vec<u32>)> {
         let mut old: HashMap<u32, Vec<u32>> = self
             .rows
             .iter()
             .filter(|(_, row)| {
                 let held = now.saturating_duration_since(row.since);
                 // A suspect row keeps its counter of readings: it is not rewritten.
-                held >= idle.carry_after && row.open * 2 <= row.spans && row.open > 0 && !row.suspect
+                held >= idle.carry_after
+                    && row.open * 2 <= row.spans
+                    && row.open > 0
+                    && !row.suspect
             })
             .take(rows_max)
             .map(|(at, _)| (*at, Vec::new()))
@@ -240,7 +268,8 @@ impl Flight {
             }
         }
         let mut old: Vec<_> = old.into_iter().collect();
-        old.iter_mut().for_each(|(_, positions)| positions.sort_unstable());
+        old.iter_mut()
+            .for_each(|(_, positions)| positions.sort_unstable());
         old.sort_unstable();
         old
     }
@@ -258,8 +287,17 @@ impl Flight {
         let mut moved: HashMap<Place, Place> = HashMap::new();
         for (source, positions) in sources {
             for at in positions {
-                let to = Place { row, at: moved.len() as u32 };
-                moved.insert(Place { row: *source, at: *at }, to);
+                let to = Place {
+                    row,
+                    at: moved.len() as u32,
+                };
+                moved.insert(
+                    Place {
+                        row: *source,
+                        at: *at,
+                    },
+                    to,
+                );
             }
         }
         for open in self.traces.values_mut() {
@@ -271,8 +309,22 @@ impl Flight {
         }
         let spans = moved.len() as u32;
         self.bytes += payload.len();
-        self.rows.insert(row, Row { id, payload, spans, open: spans, since: now, suspect: false });
-        sources.iter().filter_map(|(at, _)| self.remove(*at)).map(|row| row.id).collect()
+        self.rows.insert(
+            row,
+            Row {
+                id,
+                payload,
+                spans,
+                open: spans,
+                since: now,
+                suspect: false,
+            },
+        );
+        sources
+            .iter()
+            .filter_map(|(at, _)| self.remove(*at))
+            .map(|row| row.id)
+            .collect()
     }
 
     fn remove(&mut self, row: u32) -> Option<Row> {
@@ -308,7 +360,9 @@ mod tests {
 
     fn due(flight: &Flight, now: Instant) -> Vec<(TraceId, bool, usize)> {
         let due = flight.due(now, &Idle::default(), 1_000);
-        due.into_iter().map(|it| (it.trace_id, it.early, it.places.len())).collect()
+        due.into_iter()
+            .map(|it| (it.trace_id, it.early, it.places.len()))
+            .collect()
     }
 
     #[test]
@@ -318,12 +372,18 @@ mod tests {
         let mut flight = Flight::default();
         flight.add(row(1), &[trace(1), trace(2), trace(1)], false, &skip, start);
         assert_eq!(due(&flight, start), []);
-        assert_eq!(due(&flight, after(start, 1)), [(trace(1), true, 2), (trace(2), true, 1)]);
+        assert_eq!(
+            due(&flight, after(start, 1)),
+            [(trace(1), true, 2), (trace(2), true, 1)]
+        );
         flight.wait(trace(1));
         assert_eq!(due(&flight, after(start, 7)), [(trace(2), true, 1)]);
         // Another span of it: it may have become complete.
         flight.add(row(2), &[trace(1)], false, &skip, after(start, 7));
-        assert_eq!(due(&flight, after(start, 8)), [(trace(2), false, 1), (trace(1), true, 3)]);
+        assert_eq!(
+            due(&flight, after(start, 8)),
+            [(trace(2), false, 1), (trace(1), true, 3)]
+        );
     }
 
     #[test]
@@ -343,8 +403,20 @@ mod tests {
         let start = Instant::now();
         let mut flight = Flight::default();
         let slow = trace(9);
-        flight.add(row(1), &[trace(1), slow, trace(1)], false, &HashSet::new(), start);
-        flight.add(row(2), &[slow, trace(2), trace(2)], false, &HashSet::new(), start);
+        flight.add(
+            row(1),
+            &[trace(1), slow, trace(1)],
+            false,
+            &HashSet::new(),
+            start,
+        );
+        flight.add(
+            row(2),
+            &[slow, trace(2), trace(2)],
+            false,
+            &HashSet::new(),
+            start,
+        );
         flight.finish(trace(1));
         flight.finish(trace(2));
         let idle = Idle::default();
@@ -355,7 +427,10 @@ mod tests {
         consumed.sort_unstable();
         assert_eq!(consumed, [Uuid::from_u128(1), Uuid::from_u128(2)]);
         let due = flight.due(after(start, 20), &idle, 100);
-        assert_eq!(due[0].places, [Place { row: 2, at: 0 }, Place { row: 2, at: 1 }]);
+        assert_eq!(
+            due[0].places,
+            [Place { row: 2, at: 0 }, Place { row: 2, at: 1 }]
+        );
         flight.finish(slow);
         assert_eq!(flight.take_finished_rows(), [Uuid::from_u128(3)]);
     }

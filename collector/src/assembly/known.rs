@@ -32,11 +32,19 @@ struct Filter {
 impl Known {
     /// Remembers an id.
     pub fn insert(&mut self, trace_id: TraceId) {
-        let full = self.filters.last().is_none_or(|it| it.ids >= IDS_PER_FILTER);
+        let full = self
+            .filters
+            .last()
+            .is_none_or(|it| it.ids >= IDS_PER_FILTER);
         if full && self.filters.len() < FILTERS_MAX {
-            self.filters.push(Filter { bits: vec![0; BITS / 64], ids: 0 });
+            self.filters.push(Filter {
+                bits: vec![0; BITS / 64],
+                ids: 0,
+            });
         }
-        let Some(filter) = self.filters.last_mut() else { return };
+        let Some(filter) = self.filters.last_mut() else {
+            return;
+        };
         filter.ids += 1;
         for bit in bits(trace_id) {
             filter.bits[bit / 64] |= 1 << (bit % 64);
@@ -83,7 +91,9 @@ mod tests {
         assert!(!known.may_contain(id(1)));
         (0..50_000).for_each(|n| known.insert(id(n)));
         assert!((0..50_000).all(|n| known.may_contain(id(n))));
-        let made_up = (50_000..100_000).filter(|n| known.may_contain(id(*n))).count();
+        let made_up = (50_000..100_000)
+            .filter(|n| known.may_contain(id(*n)))
+            .count();
         assert!(made_up < 50, "{made_up} of 50,000");
     }
 }

@@ -119,7 +119,15 @@ pub async fn run(
 ) {
     let process = Uuid::now_v7();
     let owners = (0..store.shards() as i16).map(|shard| {
-        own(store.clone(), journal.clone(), shard, process, &options, &stats, &shutdown)
+        own(
+            store.clone(),
+            journal.clone(),
+            shard,
+            process,
+            &options,
+            &stats,
+            &shutdown,
+        )
     });
     futures_util::future::join_all(owners).await;
 }
@@ -135,7 +143,10 @@ async fn own(
     shutdown: &CancellationToken,
 ) {
     while !shutdown.is_cancelled() {
-        let pause = match store.acquire_lease(shard, process, options.sole_owner).await {
+        let pause = match store
+            .acquire_lease(shard, process, options.sole_owner)
+            .await
+        {
             Ok(Some(lease)) => {
                 let owner = Owner::new(&store, journal.as_ref(), lease, options, stats);
                 match owner.run(shutdown).await {
@@ -223,7 +234,9 @@ impl<'a> Owner<'a> {
             let ticked = self.tick().await?;
             self.carry().await?;
             self.housekeep().await?;
-            self.stats.in_flight.store(self.flight.traces() as u64, Ordering::Relaxed);
+            self.stats
+                .in_flight
+                .store(self.flight.traces() as u64, Ordering::Relaxed);
             if !read && !ticked {
                 self.wait(shutdown).await;
             }
@@ -249,7 +262,10 @@ impl<'a> Owner<'a> {
             return Ok(false);
         }
         let held = self.flight.held();
-        let rows = self.store.read_journal(self.lease.shard, &held, ROWS_PER_READ).await?;
+        let rows = self
+            .store
+            .read_journal(self.lease.shard, &held, ROWS_PER_READ)
+            .await?;
         let more = rows.len() as i64 == ROWS_PER_READ;
         let now = Instant::now();
         for row in rows {
@@ -257,15 +273,22 @@ impl<'a> Owner<'a> {
             let trace_ids = otlp::trace_ids(&decompress(&payload)?).map_err(damaged)?;
             let suspect = row.attempts > ATTEMPTS_MAX;
             // Only a row that is suspect itself may hold what a former process died of.
-            let skip = if suspect { &self.quarantined } else { &HashSet::new() };
-            self.flight.add((row.id, payload), &trace_ids, suspect, skip, now);
+            let skip = if suspect {
+                &self.quarantined
+            } else {
+                &HashSet::new()
+            };
+            self.flight
+                .add((row.id, payload), &trace_ids, suspect, skip, now);
         }
         Ok(more)
     }
 
     /// Makes due traces final; whether there were any.
     async fn tick(&mut self) -> Result<bool, StoreError> {
-        let due = self.flight.due(Instant::now(), &self.options.idle, SPANS_PER_TICK);
+        let due = self
+            .flight
+            .due(Instant::now(), &self.options.idle, SPANS_PER_TICK);
         if due.is_empty() && !self.flight_has_finished_rows() {
             return Ok(false);
         }
@@ -274,7 +297,10 @@ impl<'a> Owner<'a> {
         let outcomes = tokio::task::spawn_blocking(move || analyse::run(work))
             .await
             .map_err(|error| StoreError::Damaged(error.to_string()))??;
-        let mut tick = Tick { part: self.next_id(), ..Tick::default() };
+        let mut tick = Tick {
+            part: self.next_id(),
+            ..Tick::default()
+        };
         let decided = self.sort_out(outcomes, &mut tick);
         self.learn(&decided).await?;
         self.count(&decided, &mut tick);
@@ -312,7 +338,9 @@ impl<'a> Owner<'a> {
         }
         let mut out = vec![Vec::new()];
         for (row, places) in by_row {
-            let Some(row) = self.flight.row(row) else { continue };
+            let Some(row) = self.flight.row(row) else {
+                continue;
+            };
             otlp::distribute(&decompress(&row.payload)?, &places, &mut out).map_err(damaged)?;
         }
         Ok(out.swap_remove(0))
@@ -339,11 +367,20 @@ impl<'a> Owner<'a> {
     /// What is stored of the due traces already.
     async fn stored(&mut self, due: &[Due]) -> Result<HashMap<TraceId, Stored>, StoreError> {
         let shard = self.lease.shard;
-        let ids: Vec<TraceId> =
-            due.iter().map(|it| it.trace_id).filter(|it| self.known.may_contain(*it)).collect();
-        let requests = self.store.stored_requests(shard, &ids, self.today.0).await?;
-        let mut keys: Vec<(Day, i64)> =
-            requests.values().flatten().map(|it| (it.day, it.block_id)).collect();
+        let ids: Vec<TraceId> = due
+            .iter()
+            .map(|it| it.trace_id)
+            .filter(|it| self.known.may_contain(*it))
+            .collect();
+        let requests = self
+            .store
+            .stored_requests(shard, &ids, self.today.0)
+            .await?;
+        let mut keys: Vec<(Day, i64)> = requests
+            .values()
+            .flatten()
+            .map(|it| (it.day, it.block_id))
+            .collect();
         keys.sort_unstable();
         keys.dedup();
         let blocks = self.store.blocks(shard, &keys).await?;
@@ -376,7 +413,11 @@ impl<'a> Owner<'a> {
                     }
                     decided.push(Decided { due, last: *last });
                 }
-                Outcome::Panicked { reason, spans, otlp } => {
+                Outcome::Panicked {
+                    reason,
+                    spans,
+                    otlp,
+                } => {
                     tracing::error!(trace_id = %due.trace_id, reason, "a trace is put into quarantine");
                     self.flight.finish(due.trace_id);
                     tick.quarantined.push(Quarantined {
@@ -393,7 +434,9 @@ impl<'a> Owner<'a> {
 
     /// Makes ids for all names.
     async fn learn(&mut self, decided: &[Decided]) -> Result<(), StoreError> {
-        let old = decided.iter().filter_map(|it| Some(&it.last.old.as_ref()?.0));
+        let old = decided
+            .iter()
+            .filter_map(|it| Some(&it.last.old.as_ref()?.0));
         let new = decided.iter().map(|it| &it.last.contribution);
         let all: Vec<&Contribution> = new.chain(old).collect();
         self.store.learn(&mut self.names, &all).await
@@ -404,7 +447,10 @@ impl<'a> Owner<'a> {
         for it in decided {
             let day = it.day(self.today.0);
             if let Some((old, rows)) = &it.last.old {
-                tick.replaced.push(Replaced { trace_id: it.due.trace_id, day });
+                tick.replaced.push(Replaced {
+                    trace_id: it.due.trace_id,
+                    day,
+                });
                 self.take_out(old, rows, tick);
             }
             self.count_in(&it.last, day, tick);
@@ -423,14 +469,23 @@ impl<'a> Owner<'a> {
     fn count_in(&mut self, last: &Final, day: Day, tick: &mut Tick) {
         let contribution = &last.contribution;
         for request in &contribution.requests {
-            let Some(ids) = self.names.ids(request) else { continue };
+            let Some(ids) = self.names.ids(request) else {
+                continue;
+            };
             let minute = minute_of(request.start_ns);
-            let tail = self.was_tail(last, request).unwrap_or_else(|| {
-                self.tails.is_tail(ids.endpoint, request.duration_ns)
-            });
-            let counted = Counted { day, ids, minute, tail };
-            tick.deltas.add(contribution, request, &counted, &self.names, 1);
-            tick.requests.push(new_request(contribution, request, &counted));
+            let tail = self
+                .was_tail(last, request)
+                .unwrap_or_else(|| self.tails.is_tail(ids.endpoint, request.duration_ns));
+            let counted = Counted {
+                day,
+                ids,
+                minute,
+                tail,
+            };
+            tick.deltas
+                .add(contribution, request, &counted, &self.names, 1);
+            tick.requests
+                .push(new_request(contribution, request, &counted));
         }
         if contribution.requests.is_empty() {
             tick.requests.push(new_fragment(contribution, day));
@@ -456,7 +511,11 @@ impl<'a> Owner<'a> {
             let at = match piles.iter().position(fits) {
                 Some(at) => at,
                 None => {
-                    piles.push(Pile { day, id: self.next_id(), ..Pile::default() });
+                    piles.push(Pile {
+                        day,
+                        id: self.next_id(),
+                        ..Pile::default()
+                    });
                     piles.len() - 1
                 }
             };
@@ -466,13 +525,18 @@ impl<'a> Owner<'a> {
         for request in &mut tick.requests {
             request.block_id = block_of.get(&request.trace_id).copied().unwrap_or_default();
         }
-        let packing = tokio::task::spawn_blocking(move || piles.into_iter().map(Pile::pack).collect());
-        tick.blocks = packing.await.map_err(|error| StoreError::Damaged(error.to_string()))?;
+        let packing =
+            tokio::task::spawn_blocking(move || piles.into_iter().map(Pile::pack).collect());
+        tick.blocks = packing
+            .await
+            .map_err(|error| StoreError::Damaged(error.to_string()))?;
         Ok(())
     }
 
     async fn write(&mut self, tick: Tick) -> Result<(), StoreError> {
-        self.store.write_tick(&self.lease, ANALYSIS_VERSION, tick).await?;
+        self.store
+            .write_tick(&self.lease, ANALYSIS_VERSION, tick)
+            .await?;
         self.renewed = Instant::now();
         Ok(())
     }
@@ -482,7 +546,9 @@ impl<'a> Owner<'a> {
         for it in decided {
             self.known.insert(it.due.trace_id);
             self.stats.traces.fetch_add(1, Ordering::Relaxed);
-            self.stats.spans.fetch_add(u64::from(it.last.contribution.spans), Ordering::Relaxed);
+            self.stats
+                .spans
+                .fetch_add(u64::from(it.last.contribution.spans), Ordering::Relaxed);
             if it.last.old.is_some() {
                 self.flight.has_grown(it.due.trace_id);
                 self.stats.again.fetch_add(1, Ordering::Relaxed);
@@ -494,14 +560,18 @@ impl<'a> Owner<'a> {
     /// Rewrites what is still open of old journal rows.
     async fn carry(&mut self) -> Result<(), StoreError> {
         let now = Instant::now();
-        let sources = self.flight.rows_to_carry(now, &self.options.idle, CARRIED_ROWS_MAX);
+        let sources = self
+            .flight
+            .rows_to_carry(now, &self.options.idle, CARRIED_ROWS_MAX);
         if sources.is_empty() {
             return Ok(());
         }
         let mut raw = vec![Vec::new()];
         let mut spans = 0;
         for (row, positions) in &sources {
-            let Some(row) = self.flight.row(*row) else { continue };
+            let Some(row) = self.flight.row(*row) else {
+                continue;
+            };
             let places: Vec<(u32, usize)> = positions.iter().map(|at| (*at, 0)).collect();
             otlp::distribute(&decompress(&row.payload)?, &places, &mut raw).map_err(damaged)?;
             spans += positions.len() as u32;
@@ -509,7 +579,12 @@ impl<'a> Owner<'a> {
         let row = journal::row(self.lease.shard, spans, &raw[0]);
         let held = (row.id, Bytes::from(row.payload.clone()));
         let consumed = self.flight.carry(&sources, held, now);
-        let tick = Tick { part: self.next_id(), consumed, carried: vec![row], ..Tick::default() };
+        let tick = Tick {
+            part: self.next_id(),
+            consumed,
+            carried: vec![row],
+            ..Tick::default()
+        };
         self.write(tick).await
     }
 
@@ -548,7 +623,9 @@ impl<'a> Owner<'a> {
 
     /// Ids rise with time and never repeat within a shard, also when the clock goes back.
     fn next_id(&mut self) -> i64 {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         self.last_id = (self.last_id + 1).max(now.as_micros() as i64);
         self.last_id
     }

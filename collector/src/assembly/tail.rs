@@ -36,7 +36,9 @@ impl Tails {
             self.endpoints.clear();
         }
         let recent = self.endpoints.entry(endpoint).or_default();
-        let tail = recent.threshold_ns.is_some_and(|threshold| duration_ns > threshold);
+        let tail = recent
+            .threshold_ns
+            .is_some_and(|threshold| duration_ns > threshold);
         recent.record(duration_ns);
         tail
     }
@@ -54,7 +56,11 @@ impl Recent {
         self.since_update = 0;
         self.threshold_ns = self.latency.quantile(TAIL_FROM);
         if requests >= REQUESTS_MAX {
-            let halved = self.latency.bins().iter().map(|(bin, count)| (*bin, count / 2));
+            let halved = self
+                .latency
+                .bins()
+                .iter()
+                .map(|(bin, count)| (*bin, count / 2));
             self.latency = Sketch::from_bins(halved.collect::<Vec<_>>());
         }
     }

@@ -89,8 +89,10 @@ pub fn distribute(
     let mut places: Vec<(usize, u32)> = places.iter().map(|(at, to)| (*to, *at)).collect();
     places.sort_unstable();
     for group in places.chunk_by(|a, b| a.0 == b.0) {
-        let spans: Vec<_> =
-            group.iter().filter_map(|(_, at)| outline.spans.get(*at as usize)).collect();
+        let spans: Vec<_> = group
+            .iter()
+            .filter_map(|(_, at)| outline.spans.get(*at as usize))
+            .collect();
         outline.write_spans(request, &spans, &mut out[group[0].0]);
     }
     Ok(())

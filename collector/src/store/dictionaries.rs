@@ -70,7 +70,8 @@ impl Dictionaries {
     /// A statement's id.
     pub fn statement(&self, system: &str, text: &str) -> Option<i32> {
         let id = self.statements.get(&statement_digest(system, text));
-        id.or_else(|| self.statements.get(&statement_digest("", OTHER))).copied()
+        id.or_else(|| self.statements.get(&statement_digest("", OTHER)))
+            .copied()
     }
 
     /// A finding's id by its fingerprint.
@@ -107,10 +108,11 @@ impl Store {
 
     /// The caps hold over restarts: how much there is already.
     async fn load_counts(&self, known: &mut Dictionaries) -> Result<(), StoreError> {
-        let counts: Vec<(i32, i64)> =
-            sqlx::query_as("select service_id, count(*) from culprit.endpoints group by service_id")
-                .fetch_all(self.pool())
-                .await?;
+        let counts: Vec<(i32, i64)> = sqlx::query_as(
+            "select service_id, count(*) from culprit.endpoints group by service_id",
+        )
+        .fetch_all(self.pool())
+        .await?;
         known.endpoints_of = counts.into_iter().map(|(id, n)| (id, n as usize)).collect();
         known.loaded = true;
         Ok(())
@@ -136,8 +138,11 @@ impl Store {
         let column = |of: fn(&ServiceName) -> &String| -> Vec<String> {
             missing.iter().map(|it| of(it).clone()).collect()
         };
-        let (namespaces, names, environments) =
-            (column(|it| &it.namespace), column(|it| &it.name), column(|it| &it.environment));
+        let (namespaces, names, environments) = (
+            column(|it| &it.namespace),
+            column(|it| &it.name),
+            column(|it| &it.environment),
+        );
         let mut transaction = self.pool().begin().await?;
         sqlx::query(
             "insert into culprit.services (namespace, name, environment)
@@ -160,7 +165,14 @@ impl Store {
         .await?;
         transaction.commit().await?;
         for (id, namespace, name, environment) in rows {
-            known.services.insert(ServiceName { namespace, name, environment }, id);
+            known.services.insert(
+                ServiceName {
+                    namespace,
+                    name,
+                    environment,
+                },
+                id,
+            );
         }
         Ok(())
     }
@@ -172,7 +184,9 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut missing: BTreeSet<(i32, String)> = BTreeSet::new();
         for request in requests {
-            let Some(service) = known.service(&request.service) else { continue };
+            let Some(service) = known.service(&request.service) else {
+                continue;
+            };
             let key = (service, clean(&request.endpoint, NAME_BYTES_MAX));
             if known.endpoints.contains_key(&key) || missing.contains(&key) {
                 continue;
@@ -223,7 +237,9 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut missing: BTreeSet<(i32, String)> = BTreeSet::new();
         for request in requests {
-            let Some(service) = known.service(&request.service) else { continue };
+            let Some(service) = known.service(&request.service) else {
+                continue;
+            };
             let key = (service, clean(&request.version, NAME_BYTES_MAX));
             if !known.versions.contains_key(&key) {
                 let full = known.versions.len() + missing.len() >= SERVICES_MAX;
@@ -257,11 +273,21 @@ impl Store {
         }
         let (services, names): (Vec<i32>, Vec<String>) = missing.into_iter().unzip();
         let mut transaction = self.pool().begin().await?;
-        sqlx::query(insert).bind(&services).bind(&names).execute(&mut *transaction).await?;
-        let rows: Vec<(i32, i32, String)> =
-            sqlx::query_as(select).bind(&services).bind(&names).fetch_all(&mut *transaction).await?;
+        sqlx::query(insert)
+            .bind(&services)
+            .bind(&names)
+            .execute(&mut *transaction)
+            .await?;
+        let rows: Vec<(i32, i32, String)> = sqlx::query_as(select)
+            .bind(&services)
+            .bind(&names)
+            .fetch_all(&mut *transaction)
+            .await?;
         transaction.commit().await?;
-        Ok(rows.into_iter().map(|(id, service, name)| ((service, name), id)).collect())
+        Ok(rows
+            .into_iter()
+            .map(|(id, service, name)| ((service, name), id))
+            .collect())
     }
 
     async fn learn_statements(
@@ -312,11 +338,16 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut missing: BTreeMap<[u8; 32], (&str, &str, Ids)> = BTreeMap::new();
         for request in requests {
-            let Some(ids) = known.ids(request) else { continue };
+            let Some(ids) = known.ids(request) else {
+                continue;
+            };
             for hit in &request.hits {
                 let fingerprint = hit.finding.fingerprint.as_str();
                 if !known.findings.contains_key(fingerprint) {
-                    missing.insert(digest(&[fingerprint]), (fingerprint, hit.finding.detector, ids));
+                    missing.insert(
+                        digest(&[fingerprint]),
+                        (fingerprint, hit.finding.detector, ids),
+                    );
                 }
             }
         }
@@ -355,11 +386,15 @@ async fn ids_by_digest(
     select: &'static str,
     digests: &[Vec<u8>],
 ) -> Result<Vec<([u8; 32], i32)>, StoreError> {
-    let rows: Vec<(Vec<u8>, i32)> =
-        sqlx::query_as(select).bind(digests).fetch_all(connection).await?;
+    let rows: Vec<(Vec<u8>, i32)> = sqlx::query_as(select)
+        .bind(digests)
+        .fetch_all(connection)
+        .await?;
     let rows = rows.into_iter().map(|(digest, id)| {
         let digest = digest.try_into();
-        digest.map(|digest| (digest, id)).map_err(|_| StoreError::Damaged("a digest's length".into()))
+        digest
+            .map(|digest| (digest, id))
+            .map_err(|_| StoreError::Damaged("a digest's length".into()))
     });
     rows.collect()
 }
@@ -376,7 +411,9 @@ fn digest(parts: &[&str]) -> [u8; 32] {
 
 /// Text as Postgres takes it (no NUL), cut at `bytes_max`.
 fn clean(text: &str, bytes_max: usize) -> String {
-    let end = (0..=bytes_max.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    let end = (0..=bytes_max.min(text.len()))
+        .rev()
+        .find(|at| text.is_char_boundary(*at));
     text[..end.unwrap_or(0)].replace('\0', "\u{fffd}")
 }
 
@@ -389,5 +426,9 @@ fn clean_service(name: &ServiceName) -> ServiceName {
 }
 
 fn other_service() -> ServiceName {
-    ServiceName { namespace: String::new(), name: OTHER.into(), environment: String::new() }
+    ServiceName {
+        namespace: String::new(),
+        name: OTHER.into(),
+        environment: String::new(),
+    }
 }

@@ -213,8 +213,10 @@ async fn delete_replaced(
     if replaced.is_empty() {
         return Ok(());
     }
-    let (ids, days): (Vec<Uuid>, Vec<i32>) =
-        replaced.iter().map(|it| (uuid(it.trace_id), it.day)).unzip();
+    let (ids, days): (Vec<Uuid>, Vec<i32>) = replaced
+        .iter()
+        .map(|it| (uuid(it.trace_id), it.day))
+        .unzip();
     sqlx::query(
         "delete from culprit.request_rows r
          using unnest($2::uuid[], $3::integer[]) as gone(trace_id, day)
@@ -279,10 +281,14 @@ async fn insert_requests(
     }
     let category = |at: Category| {
         // Zero is stored as null, which costs a bit instead of eight bytes.
-        column(requests, |it| Some(signed(it.categories[at as usize])).filter(|ns| *ns != 0))
+        column(requests, |it| {
+            Some(signed(it.categories[at as usize])).filter(|ns| *ns != 0)
+        })
     };
     let calls = |at: Category| {
-        column(requests, |it| i16::try_from(it.calls[at as usize]).unwrap_or(i16::MAX))
+        column(requests, |it| {
+            i16::try_from(it.calls[at as usize]).unwrap_or(i16::MAX)
+        })
     };
     sqlx::query(
         "insert into culprit.request_rows
@@ -357,8 +363,11 @@ async fn insert_minutes(
     part: i64,
     deltas: &Deltas,
 ) -> Result<(), StoreError> {
-    let rows: Vec<_> =
-        deltas.minutes.iter().filter(|(_, it)| **it != Default::default()).collect();
+    let rows: Vec<_> = deltas
+        .minutes
+        .iter()
+        .filter(|(_, it)| **it != Default::default())
+        .collect();
     if rows.is_empty() {
         return Ok(());
     }
@@ -401,7 +410,11 @@ async fn insert_hours(
     part: i64,
     deltas: &Deltas,
 ) -> Result<(), StoreError> {
-    let rows: Vec<_> = deltas.hours.iter().filter(|(_, it)| **it != Default::default()).collect();
+    let rows: Vec<_> = deltas
+        .hours
+        .iter()
+        .filter(|(_, it)| **it != Default::default())
+        .collect();
     if rows.is_empty() {
         return Ok(());
     }
@@ -422,10 +435,26 @@ async fn insert_hours(
     .bind(rows.iter().map(|(key, _)| key.1).collect::<Vec<_>>())
     .bind(rows.iter().map(|(key, _)| key.2).collect::<Vec<_>>())
     .bind(rows.iter().map(|(key, _)| key.3).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, it)| encoding::statements_bytes(&it.statements)).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, it)| encoding::profile_bytes(&it.profile)).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, it)| it.tail_requests).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, it)| encoding::profile_bytes(&it.tail_profile)).collect::<Vec<_>>())
+    .bind(
+        rows.iter()
+            .map(|(_, it)| encoding::statements_bytes(&it.statements))
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        rows.iter()
+            .map(|(_, it)| encoding::profile_bytes(&it.profile))
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        rows.iter()
+            .map(|(_, it)| it.tail_requests)
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        rows.iter()
+            .map(|(_, it)| encoding::profile_bytes(&it.tail_profile))
+            .collect::<Vec<_>>(),
+    )
     .execute(connection)
     .await?;
     Ok(())
@@ -437,7 +466,11 @@ async fn insert_hits(
     part: i64,
     deltas: &Deltas,
 ) -> Result<(), StoreError> {
-    let rows: Vec<_> = deltas.hits.iter().filter(|(_, it)| **it != Default::default()).collect();
+    let rows: Vec<_> = deltas
+        .hits
+        .iter()
+        .filter(|(_, it)| **it != Default::default())
+        .collect();
     if rows.is_empty() {
         return Ok(());
     }

@@ -2,17 +2,20 @@
 //!
 //! Every statement names the schema `culprit`; binds only, never text put together from input.
 
+pub mod dictionaries;
 pub mod encoding;
+pub mod finalise;
+pub mod findings;
 pub mod journal;
 pub mod leases;
-pub mod dictionaries;
-pub mod finalise;
-pub mod traces_again;
+pub mod outbox;
+pub mod partitions;
+pub mod quarantine;
+pub mod recount;
+pub mod requests;
 pub mod rollups;
 pub mod traces;
-pub mod requests;
-pub mod quarantine;
-pub mod partitions;
+pub mod traces_again;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection, PgConnection};

@@ -22,17 +22,31 @@ impl Store {
     /// [`StoreError::LeaseLost`] if the shard has another owner; or Postgres failed.
     pub async fn merge_rollups(&self, lease: &Lease, part: i64) -> Result<(), StoreError> {
         let mut transaction = self.pool().begin().await?;
-        transaction.execute("set local idle_in_transaction_session_timeout = '5s'").await?;
+        transaction
+            .execute("set local idle_in_transaction_session_timeout = '5s'")
+            .await?;
         renew(&mut transaction, lease).await?;
         let mut merged = Deltas::default();
         for row in take(&mut transaction, MERGE_MINUTES, lease.shard).await? {
-            merged.minutes.entry(key(&row)?).or_default().merge(&minute(&row)?, 1);
+            merged
+                .minutes
+                .entry(key(&row)?)
+                .or_default()
+                .merge(&minute(&row)?, 1);
         }
         for row in take(&mut transaction, MERGE_HOURS, lease.shard).await? {
-            merged.hours.entry(key(&row)?).or_default().merge(&hour(&row)?, 1);
+            merged
+                .hours
+                .entry(key(&row)?)
+                .or_default()
+                .merge(&hour(&row)?, 1);
         }
         for row in take(&mut transaction, MERGE_HITS, lease.shard).await? {
-            merged.hits.entry(key(&row)?).or_default().merge(&hits(&row)?, 1);
+            merged
+                .hits
+                .entry(key(&row)?)
+                .or_default()
+                .merge(&hits(&row)?, 1);
         }
         insert_deltas(&mut transaction, lease.shard, part, &merged).await?;
         transaction.commit().await?;
@@ -47,13 +61,22 @@ impl Store {
         let mut sums = Deltas::default();
         let mut transaction = self.pool().begin().await?;
         for row in all(&mut transaction, ALL_MINUTES, shard).await? {
-            sums.minutes.entry(key(&row)?).or_default().merge(&minute(&row)?, 1);
+            sums.minutes
+                .entry(key(&row)?)
+                .or_default()
+                .merge(&minute(&row)?, 1);
         }
         for row in all(&mut transaction, ALL_HOURS, shard).await? {
-            sums.hours.entry(key(&row)?).or_default().merge(&hour(&row)?, 1);
+            sums.hours
+                .entry(key(&row)?)
+                .or_default()
+                .merge(&hour(&row)?, 1);
         }
         for row in all(&mut transaction, ALL_HITS, shard).await? {
-            sums.hits.entry(key(&row)?).or_default().merge(&hits(&row)?, 1);
+            sums.hits
+                .entry(key(&row)?)
+                .or_default()
+                .merge(&hits(&row)?, 1);
         }
         transaction.commit().await?;
         Ok(sums)
@@ -113,7 +136,11 @@ async fn take(
     delete: &'static str,
     shard: i16,
 ) -> Result<Vec<PgRow>, StoreError> {
-    Ok(sqlx::query(delete).bind(shard).bind(KEYS_PER_MERGE).fetch_all(connection).await?)
+    Ok(sqlx::query(delete)
+        .bind(shard)
+        .bind(KEYS_PER_MERGE)
+        .fetch_all(connection)
+        .await?)
 }
 
 async fn all(
@@ -121,7 +148,10 @@ async fn all(
     select: &'static str,
     shard: i16,
 ) -> Result<Vec<PgRow>, StoreError> {
-    Ok(sqlx::query(select).bind(shard).fetch_all(connection).await?)
+    Ok(sqlx::query(select)
+        .bind(shard)
+        .fetch_all(connection)
+        .await?)
 }
 
 fn key(row: &PgRow) -> Result<Key, StoreError> {
@@ -136,7 +166,9 @@ fn key(row: &PgRow) -> Result<Key, StoreError> {
 fn minute(row: &PgRow) -> Result<MinuteDelta, StoreError> {
     let numbers = |column: &str| -> Result<[i64; _], StoreError> {
         let numbers: Vec<i64> = row.try_get(column)?;
-        numbers.try_into().map_err(|_| StoreError::Damaged(format!("{column} of a roll-up")))
+        numbers
+            .try_into()
+            .map_err(|_| StoreError::Damaged(format!("{column} of a roll-up")))
     };
     Ok(MinuteDelta {
         requests: row.try_get("requests")?,

@@ -49,7 +49,11 @@ impl From<Row> for OldRequest {
             day: row.day,
             counted: ids.map(|((service, endpoint), version)| Counted {
                 day: row.day,
-                ids: Ids { service, endpoint, version },
+                ids: Ids {
+                    service,
+                    endpoint,
+                    version,
+                },
                 minute: row.minute,
                 tail: row.flags & FLAG_TAIL != 0,
             }),
@@ -59,7 +63,8 @@ impl From<Row> for OldRequest {
 }
 
 impl Store {
-    /// The stored requests of those traces of a shard that were finalised within a day.
+    /// The stored requests of those traces of a shard that were finalised within a day. A trace id
+    /// that was used on several days goes on with the newest.
     ///
     /// # Errors
     /// Postgres cannot be reached.
@@ -69,33 +74,43 @@ impl Store {
         traces: &[TraceId],
         today: Day,
     ) -> Result<HashMap<TraceId, Vec<OldRequest>>, StoreError> {
-        let mut found: HashMap<TraceId, Vec<OldRequest>> = HashMap::new();
+        let mut found = HashMap::new();
         if traces.is_empty() {
             return Ok(found);
         }
+        for day in [today - 1, today, today + 1] {
+            found.extend(self.requests_of_day(shard, traces, day).await?);
+        }
+        Ok(found)
+    }
+
+    /// The stored requests of those traces of a shard that were finalised on `day`.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn requests_of_day(
+        &self,
+        shard: i16,
+        traces: &[TraceId],
+        day: Day,
+    ) -> Result<HashMap<TraceId, Vec<OldRequest>>, StoreError> {
         let ids: Vec<Uuid> = traces.iter().map(|it| uuid(*it)).collect();
         let rows: Vec<Row> = sqlx::query_as(
             "select trace_id, span_id, block_id, day - date '1970-01-01' as day,
                     service_id, endpoint_id, version_id, minute, flags, analysis
              from culprit.request_rows
-             where trace_id = any($1) and shard = $2
-               and day between date '1970-01-01' + ($3 - 1) and date '1970-01-01' + ($3 + 1)
-             order by trace_id, day, span_id",
+             where trace_id = any($1) and shard = $2 and day = date '1970-01-01' + $3
+             order by trace_id, span_id",
         )
         .bind(ids)
         .bind(shard)
-        .bind(today)
+        .bind(day)
         .fetch_all(self.pool())
         .await?;
+        let mut found: HashMap<TraceId, Vec<OldRequest>> = HashMap::new();
         for row in rows {
             let trace_id = TraceId(row.trace_id.into_bytes());
-            let requests = found.entry(trace_id).or_default();
-            let old = OldRequest::from(row);
-            // A trace id that was stored on two days: the newer one is the one that goes on.
-            if requests.first().is_some_and(|it| it.day < old.day) {
-                requests.clear();
-            }
-            requests.push(old);
+            found.entry(trace_id).or_default().push(row.into());
         }
         Ok(found)
     }
@@ -124,7 +139,10 @@ impl Store {
         .bind(ids)
         .fetch_all(self.pool())
         .await?;
-        Ok(rows.into_iter().map(|(day, id, payload)| ((day, id), payload.into())).collect())
+        Ok(rows
+            .into_iter()
+            .map(|(day, id, payload)| ((day, id), payload.into()))
+            .collect())
     }
 
     /// The ids of a shard's traces that were finalised yesterday or today.

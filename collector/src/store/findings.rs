@@ -1,0 +1,231 @@
+//! The lives of findings. Only the review writes here; ticks append to `finding_hits`.
+
+use serde_json::Value;
+use sqlx::{Executor, PgConnection};
+use uuid::Uuid;
+
+use super::leases::{Lease, renew};
+use super::{Store, StoreError, encoding};
+use crate::store::encoding::Hits;
+
+/// What the ticks of yesterday and today say of one finding.
+#[derive(Clone, Debug)]
+pub struct RecentHits {
+    /// finding_keys.id
+    pub finding_id: i32,
+    /// Distinct traces affected.
+    pub traces: i64,
+    /// The distributions over all affected requests.
+    pub hits: Hits,
+    /// The version of the earliest hit.
+    pub first_version_id: i32,
+    /// The worst example, as stored by the ticks.
+    pub example: Value,
+}
+
+/// A finding as the review judges it now.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// What the ticks say.
+    pub recent: RecentHits,
+    /// 0 info, 1 warning, 2 critical.
+    pub severity: i16,
+}
+
+/// A finding that is new enough to be told.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Untold {
+    /// finding_keys.id
+    pub id: i32,
+    /// The detector's id.
+    pub detector: String,
+    /// The readable fingerprint.
+    pub fingerprint: String,
+    /// The service.
+    pub service: String,
+    /// Its environment, or empty.
+    pub environment: String,
+    /// The endpoint.
+    pub endpoint: String,
+    /// Where it was first seen, or empty.
+    pub version: String,
+    /// One sentence.
+    pub title: String,
+    /// 0 info, 1 warning, 2 critical.
+    pub severity: i16,
+    /// When it was first seen, RFC 3339.
+    pub first_seen: String,
+    /// Now, RFC 3339.
+    pub now: String,
+    /// Traces affected so far.
+    pub traces: i64,
+    /// The worst example's evidence.
+    pub evidence: Value,
+}
+
+impl Store {
+    /// What the ticks of yesterday and today say, by finding, for those findings of which there is
+    /// more than the review knows.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached, or a row is damaged.
+    pub async fn recent_hits(&self) -> Result<Vec<RecentHits>, StoreError> {
+        let rows: Vec<(i32, i64, Vec<u8>, i32, Value)> = sqlx::query_as(
+            "with grown as (
+                 select h.finding_id from culprit.finding_hits h
+                 left join culprit.findings f on f.id = h.finding_id
+                 where h.day >= (now() at time zone 'utc')::date - 1
+                 group by h.finding_id, f.traces
+                 having sum(h.traces) is distinct from f.traces)
+             select h.finding_id, h.traces, h.hits, h.version_id, h.examples
+             from culprit.finding_hits h join grown using (finding_id)
+             where h.day >= (now() at time zone 'utc')::date - 1
+             order by h.finding_id, h.minute",
+        )
+        .fetch_all(self.pool())
+        .await?;
+        let mut recent: Vec<RecentHits> = Vec::new();
+        for (finding_id, traces, hits, version_id, examples) in rows {
+            if recent.last().is_none_or(|it| it.finding_id != finding_id) {
+                recent.push(RecentHits {
+                    finding_id,
+                    traces: 0,
+                    hits: Hits::default(),
+                    first_version_id: version_id,
+                    example: Value::Null,
+                });
+            }
+            let Some(it) = recent.last_mut() else {
+                continue;
+            };
+            it.traces += traces;
+            it.hits.merge(&encoding::hits(&hits)?, 1);
+            let worst = examples.as_array().and_then(|it| it.first());
+            if let Some(worst) = worst
+                && worst["saved_ns"].as_u64() >= it.example["saved_ns"].as_u64()
+            {
+                it.example = worst.clone();
+            }
+        }
+        Ok(recent)
+    }
+
+    /// Writes what the review found: findings come into being or are brought up to date. Under the
+    /// review's lease, so that two reviews cannot do it at once.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`] if there is another review; or Postgres failed.
+    pub async fn write_findings(&self, lease: &Lease, judged: &[Judged]) -> Result<(), StoreError> {
+        let mut transaction = self.pool().begin().await?;
+        transaction
+            .execute("set local idle_in_transaction_session_timeout = '5s'")
+            .await?;
+        renew(&mut transaction, lease).await?;
+        for it in judged {
+            upsert(&mut transaction, it).await?;
+        }
+        sqlx::query(
+            "update culprit.findings set state = 'open'
+             where state = 'new' and first_seen < now() - interval '1 day'",
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Findings of `detectors` that have affected at least `traces_min` traces and were never told.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn untold_findings(
+        &self,
+        detectors: &[&str],
+        traces_min: i64,
+    ) -> Result<Vec<Untold>, StoreError> {
+        let untold = sqlx::query_as(
+            "select f.id, f.detector, k.fingerprint, s.name as service, s.environment,
+                    e.name as endpoint, coalesce(v.version, '') as version, f.title, f.severity,
+                    to_char(f.first_seen at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') as first_seen,
+                    to_char(now() at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') as now,
+                    f.traces, f.evidence
+             from culprit.findings f
+             join culprit.finding_keys k on k.id = f.id
+             join culprit.services s on s.id = f.service_id
+             join culprit.endpoints e on e.id = f.endpoint_id
+             left join culprit.versions v on v.id = f.version_id
+             where f.detector = any($1) and f.traces >= $2 and f.state = 'new'
+               and not exists (select from culprit.alerts a
+                               where a.finding_id = f.id and a.kind = 'finding.new')
+             order by f.id limit 100",
+        )
+        .bind(detectors)
+        .bind(traces_min)
+        .fetch_all(self.pool())
+        .await?;
+        Ok(untold)
+    }
+
+    /// Opens an alert for a finding and queues what is to be said, in one transaction under the
+    /// review's lease. Does nothing if the finding was told before.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`] if there is another review; or Postgres failed.
+    pub async fn open_alert(
+        &self,
+        lease: &Lease,
+        finding_id: i32,
+        channel: &str,
+        body: &Value,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.pool().begin().await?;
+        renew(&mut transaction, lease).await?;
+        let alert: Option<Uuid> = sqlx::query_scalar(
+            "insert into culprit.alerts (id, finding_id, kind) values ($1, $2, 'finding.new')
+             on conflict do nothing returning id",
+        )
+        .bind(Uuid::now_v7())
+        .bind(finding_id)
+        .fetch_optional(&mut *transaction)
+        .await?;
+        if let Some(alert) = alert {
+            sqlx::query(
+                "insert into culprit.outbox (id, alert_id, channel, body) values ($1, $2, $3, $4)",
+            )
+            .bind(Uuid::now_v7())
+            .bind(alert)
+            .bind(channel)
+            .bind(body)
+            .execute(&mut *transaction)
+            .await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+}
+
+async fn upsert(connection: &mut PgConnection, judged: &Judged) -> Result<(), StoreError> {
+    let recent = &judged.recent;
+    let evidence = &recent.example["evidence"];
+    sqlx::query(
+        "insert into culprit.findings
+            (id, state, detector, service_id, endpoint_id, version_id, severity, confidence, title,
+             first_seen, last_seen, traces, evidence)
+         select k.id, 'new', k.detector, k.service_id, k.endpoint_id, $2, $3, $4, $5,
+             now(), now(), $6, $7
+         from culprit.finding_keys k where k.id = $1
+         on conflict (id) do update set
+             severity = excluded.severity, confidence = excluded.confidence, title = excluded.title,
+             last_seen = now(), traces = excluded.traces, evidence = excluded.evidence",
+    )
+    .bind(recent.finding_id)
+    .bind(recent.first_version_id)
+    .bind(judged.severity)
+    .bind(evidence["confidence"].as_f64().unwrap_or_default() as f32)
+    .bind(evidence["title"].as_str().unwrap_or_default())
+    .bind(recent.traces)
+    .bind(evidence)
+    .execute(connection)
+    .await?;
+    Ok(())
+}

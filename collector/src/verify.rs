@@ -1,0 +1,229 @@
+//! The recount: every roll-up and every finding's hits once more, from the stored traces.
+//!
+//! What is stored is the sum of many small differences, added and taken out over days. This builds
+//! the same sums from the blocks in one go; the difference must be nothing.
+
+use analyzer::Settings;
+use analyzer::profile::ProfileNode;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::assembly::{analyse, damaged, decompress};
+use crate::contribution::Contribution;
+use crate::deltas::{Day, Deltas, HitsDelta, HourDelta, Key, MinuteDelta};
+use crate::otlp;
+use crate::store::dictionaries::Dictionaries;
+use crate::store::recount::BlockTraces;
+use crate::store::{Store, StoreError};
+
+/// Differences described in a report; more are only counted.
+const DESCRIBED_MAX: usize = 50;
+
+/// Blocks read at once.
+const BLOCKS_AT_ONCE: usize = 16;
+
+/// What a recount came to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// Traces recounted.
+    pub traces: u64,
+    /// Distinct spans in them.
+    pub spans: u64,
+    /// Requests recounted.
+    pub requests: u64,
+    /// Roll-up rows, summed by key, that were compared.
+    pub compared: u64,
+    /// How many of them differ, or are missing on one side.
+    pub differences: u64,
+    /// The first of them in words.
+    pub described: Vec<String>,
+}
+
+/// Recounts everything. Nothing must be written meanwhile, else the difference is what was.
+///
+/// # Errors
+/// Postgres cannot be reached, or stored data cannot be read.
+pub async fn recount(
+    store: &Store,
+    settings: &Settings,
+    progress: impl Fn(&Report),
+) -> Result<Report, StoreError> {
+    let mut report = Report::default();
+    for shard in 0..store.shards() as i16 {
+        let mut sums = Deltas::default();
+        for day in store.stored_days(shard).await? {
+            recount_day(
+                store,
+                settings,
+                (shard, day),
+                &mut sums,
+                &mut report,
+                &progress,
+            )
+            .await?;
+        }
+        let stored = store.stored_rollups(shard).await?;
+        compare(&stored, &sums, &mut report);
+    }
+    Ok(report)
+}
+
+async fn recount_day(
+    store: &Store,
+    settings: &Settings,
+    (shard, day): (i16, Day),
+    sums: &mut Deltas,
+    report: &mut Report,
+    progress: &impl Fn(&Report),
+) -> Result<(), StoreError> {
+    let mut names = Dictionaries::default();
+    let blocks: Vec<(i64, BlockTraces)> = store
+        .counted_traces(shard, day)
+        .await?
+        .into_iter()
+        .collect();
+    for some in blocks.chunks(BLOCKS_AT_ONCE) {
+        let keys: Vec<(Day, i64)> = some.iter().map(|(id, _)| (day, *id)).collect();
+        let payloads = store.blocks(shard, &keys).await?;
+        for (id, traces) in some {
+            let Some(payload) = payloads.get(&(day, *id)) else {
+                report.differs(format!("block {id} of shard {shard} is missing"));
+                continue;
+            };
+            let contributions = contributions(&decompress(payload)?, traces, settings)?;
+            store
+                .learn(&mut names, &contributions.iter().collect::<Vec<_>>())
+                .await?;
+            for contribution in &contributions {
+                count(contribution, traces, &names, sums, report);
+            }
+        }
+        progress(report);
+    }
+    Ok(())
+}
+
+fn contributions(
+    block: &[u8],
+    traces: &BlockTraces,
+    settings: &Settings,
+) -> Result<Vec<Contribution>, StoreError> {
+    let contributions = traces.keys().map(|trace_id| {
+        let mut bytes = Vec::new();
+        otlp::select(block, |_, it| it == *trace_id, &mut bytes).map_err(damaged)?;
+        Ok(Contribution::of(&analyse(&bytes, settings)?))
+    });
+    contributions.collect()
+}
+
+fn count(
+    contribution: &Contribution,
+    traces: &BlockTraces,
+    names: &Dictionaries,
+    sums: &mut Deltas,
+    report: &mut Report,
+) {
+    let trace_id = contribution.trace_id;
+    report.traces += 1;
+    report.spans += u64::from(contribution.spans);
+    let rows = traces.get(&trace_id).map(Vec::as_slice).unwrap_or_default();
+    for request in &contribution.requests {
+        report.requests += 1;
+        match rows
+            .iter()
+            .find(|it| it.span_id == request.span_id)
+            .and_then(|it| it.counted)
+        {
+            Some(counted) => sums.add(contribution, request, &counted, names, 1),
+            None => report.differs(format!(
+                "trace {trace_id}: entry span {} has no request row",
+                request.span_id
+            )),
+        }
+    }
+    let counted = rows.iter().filter(|it| it.counted.is_some()).count();
+    if counted > contribution.requests.len() {
+        report.differs(format!("trace {trace_id}: a request row has no entry span"));
+    }
+}
+
+fn compare(stored: &Deltas, recounted: &Deltas, report: &mut Report) {
+    compare_all(
+        "minute",
+        &stored.minutes,
+        &recounted.minutes,
+        same_minute,
+        report,
+    );
+    compare_all("hour", &stored.hours, &recounted.hours, same_hour, report);
+    compare_all("finding", &stored.hits, &recounted.hits, same_hits, report);
+}
+
+fn compare_all<T: Default>(
+    what: &str,
+    stored: &BTreeMap<Key, T>,
+    recounted: &BTreeMap<Key, T>,
+    same: fn(&T, &T) -> Option<String>,
+    report: &mut Report,
+) {
+    let keys: BTreeSet<&Key> = stored.keys().chain(recounted.keys()).collect();
+    for key in keys {
+        report.compared += 1;
+        // What came to nothing has no row, or a row that says nothing.
+        let nothing = T::default();
+        let difference = same(
+            stored.get(key).unwrap_or(&nothing),
+            recounted.get(key).unwrap_or(&nothing),
+        );
+        if let Some(difference) = difference {
+            let (day, subject, version, slot) = key;
+            report.differs(format!(
+                "{what} {slot} of {subject} (version {version}, day {day}): {difference}"
+            ));
+        }
+    }
+}
+
+impl Report {
+    fn differs(&mut self, description: String) {
+        self.differences += 1;
+        if self.described.len() < DESCRIBED_MAX {
+            self.described.push(description);
+        }
+    }
+}
+
+fn same_minute(stored: &MinuteDelta, recounted: &MinuteDelta) -> Option<String> {
+    (stored != recounted).then(|| {
+        format!(
+            "{} requests stored, {} recounted, or their times",
+            stored.requests, recounted.requests
+        )
+    })
+}
+
+fn same_hour(stored: &HourDelta, recounted: &HourDelta) -> Option<String> {
+    if stored.statements != recounted.statements {
+        return Some("statements".into());
+    }
+    if stored.tail_requests != recounted.tail_requests {
+        return Some("requests in the slow tail".into());
+    }
+    let values: [fn(&ProfileNode) -> i64; 3] =
+        [|it| it.count, |it| it.self_ns, |it| it.critical_ns];
+    let differs = values.into_iter().any(|value| {
+        stored.profile.folded(value) != recounted.profile.folded(value)
+            || stored.tail_profile.folded(value) != recounted.tail_profile.folded(value)
+    });
+    differs.then(|| "call paths".into())
+}
+
+/// Examples are samples and not sums: they are not compared.
+fn same_hits(stored: &HitsDelta, recounted: &HitsDelta) -> Option<String> {
+    let numbers = |it: &HitsDelta| (it.traces, it.requests, it.saved_ns, it.hits.clone());
+    (numbers(stored) != numbers(recounted)).then(|| {
+        format!(
+            "{} traces stored, {} recounted",
+            stored.traces, recounted.traces
+        )
+    })
+}
