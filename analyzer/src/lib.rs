@@ -8,16 +8,18 @@
 //! request waited for, [`attribution`] every nanosecond's category, [`call`] logical calls,
 //! [`detectors`] the culprits; then [`sketch`] and [`profile`], which gather many requests.
 
-pub mod category;
-pub mod detectors;
-pub mod drawing;
-pub mod finding;
-pub mod history;
-pub mod profile;
-pub mod sketch;
 pub mod span;
-pub mod sql;
+pub mod sender;
 pub mod trace;
+mod clock_skew;
+pub mod drawing;
+pub mod category;
+pub mod sql;
+pub mod finding;
+pub mod detectors;
+pub mod sketch;
+pub mod profile;
+pub mod history;
 
 use category::Category;
 use finding::Finding;

@@ -1,6 +1,22 @@
 //! Spans → one tree.
+//!
+//! [`Trace::assemble`] is the list of steps. They work on a draft in which spans stand in order of
+//! their ids, so that the order of arrival is forgotten before anything is decided. Everything is a
+//! loop over arrays: a chain of a million spans is as welcome as a million siblings.
+//!
+//! ```text
+//! as sent                 dedupe · link · cut cycles · clamp · clock skew · sort
+//! 7 ← 3  |---|            1   |-----------|
+//! 1      |-----------|    3     |------|
+//! 3 ← 1    |------|       7        |---|      under its parent, in order of start
+//! 3 ← 1    |------|
+//! ```
 
-use crate::span::{Span, Spans};
+use crate::clock_skew;
+use crate::sender::{self, Sender};
+use crate::span::{Span, SpanKind, Spans};
+use std::cmp::Reverse;
+use std::ops::Range;
 
 /// A span's position in [`Trace::spans`]: after assembly, spans stand in order of the tree.
 pub type SpanIdx = u32;
@@ -50,12 +66,33 @@ pub struct Warning {
     pub text: String,
 }
 
+/// So many warnings are kept, the first in tree order; one more says how many were not. A page of
+/// them is as much as anybody reads, and a broken clock gives one per call.
+pub const WARNINGS_MAX: usize = 100;
+
 impl<'a> Trace<'a> {
     /// Builds the tree. Total on any input; every distinct span appears exactly once; the order of
     /// arrival never matters.
     pub fn assemble(spans: Spans<'a>) -> Trace<'a> {
-        let _ = spans;
-        todo!()
+        let senders = sender::senders(&spans);
+        let mut draft = Draft::new(&spans, &senders);
+        draft.dedupe();
+        draft.link();
+        draft.share_ids();
+        draft.cut_cycles();
+        draft.clamp();
+        // Only now is there a tree to walk down from clients to servers.
+        clock_skew::correct(&mut draft);
+        let order = draft.depth_first();
+        let nodes = draft.nodes(&order);
+        let warnings = draft.warnings(&order);
+        let sources = order.iter().map(|at| draft.sources[*at as usize]).collect();
+        Trace {
+            roots: roots(&nodes),
+            nodes,
+            warnings,
+            spans: reorder(spans, sources),
+        }
     }
 
     /// The span at `idx`.
@@ -77,5 +114,577 @@ impl<'a> Trace<'a> {
     pub fn duration_ns(&self, idx: SpanIdx) -> u64 {
         let node = self.node(idx);
         node.end_ns - node.start_ns
+    }
+}
+
+/// A position in the draft: an index into [`Draft::sources`] and its siblings.
+pub(crate) type At = u32;
+
+/// No parent, no child.
+pub(crate) const NONE: At = At::MAX;
+
+/// A trace while it is being built. Positions are in order of id (then kind), whatever the order of
+/// arrival was, so ties that are broken by position are broken by id.
+pub(crate) struct Draft<'s, 'a> {
+    pub(crate) spans: &'s Spans<'a>,
+    pub(crate) senders: &'s [Sender<'a>],
+    /// Where each span stands in `spans`.
+    pub(crate) sources: Vec<u32>,
+    /// Ids as numbers, ascending.
+    ids: Vec<u64>,
+    pub(crate) parents: Vec<At>,
+    orphans: Vec<bool>,
+    /// Corrected times, ns.
+    pub(crate) times: Vec<Range<u64>>,
+    /// `span` is a position in the draft.
+    pub(crate) warnings: Vec<Warning>,
+}
+
+impl<'s, 'a> Draft<'s, 'a> {
+    fn new(spans: &'s Spans<'a>, senders: &'s [Sender<'a>]) -> Self {
+        Draft {
+            spans,
+            senders,
+            sources: Vec::new(),
+            ids: Vec::new(),
+            parents: Vec::new(),
+            orphans: Vec::new(),
+            times: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.sources.len()
+    }
+
+    pub(crate) fn span(&self, at: At) -> &'s Span<'a> {
+        &self.spans.spans[self.sources[at as usize] as usize]
+    }
+
+    pub(crate) fn sender(&self, at: At) -> Sender<'a> {
+        sender::of(self.senders, self.span(at).resource)
+    }
+
+    pub(crate) fn warn(&mut self, at: At, text: impl Into<String>) {
+        let text = text.into();
+        let span = Some(at);
+        self.warnings.push(Warning { span, text });
+    }
+
+    /// One span per id and kind. A retry brings a span twice: same content, and one goes. A retry
+    /// that was enriched on its way has other content: the more complete one is analysed.
+    fn dedupe(&mut self) {
+        let spans = &self.spans.spans;
+        let mut arrived: Vec<(u64, u32)> = (0..)
+            .zip(spans)
+            .map(|(source, span)| (u64::from_be_bytes(span.id.0), source))
+            .collect();
+        arrived.sort_unstable();
+        self.sources.reserve(arrived.len());
+        self.ids.reserve(arrived.len());
+        for same_id in arrived.chunk_by_mut(|a, b| a.0 == b.0) {
+            if let [only] = same_id {
+                self.keep(*only);
+                continue;
+            }
+            same_id.sort_unstable_by_key(|(_, source)| self.preference(*source));
+            let kind = |it: &(u64, u32)| spans[it.1 as usize].kind;
+            for same_kind in same_id.chunk_by(|a, b| kind(a) == kind(b)) {
+                self.keep(same_kind[0]);
+                self.warn_of_versions(same_kind);
+            }
+        }
+    }
+
+    fn keep(&mut self, (id, source): (u64, u32)) {
+        self.sources.push(source);
+        self.ids.push(id);
+    }
+
+    /// Orders spans of one id: by kind, the one to keep first. The caller's side of a shared id
+    /// stands before the callee's.
+    fn preference(&self, source: u32) -> impl Ord + use<'a> {
+        let span = &self.spans.spans[source as usize];
+        let kind = match span.kind {
+            SpanKind::Client => 0,
+            SpanKind::Producer => 1,
+            SpanKind::Internal => 2,
+            SpanKind::Unspecified => 3,
+            SpanKind::Consumer => 4,
+            SpanKind::Server => 5,
+        };
+        let sender = sender::of(self.senders, span.resource);
+        let complete = Reverse((span.end_ns, span.attributes.len(), span.content));
+        (kind, complete, sender)
+    }
+
+    fn warn_of_versions(&mut self, same_kind: &[(u64, u32)]) {
+        let content = |it: &(u64, u32)| self.spans.spans[it.1 as usize].content;
+        let kept = content(&same_kind[0]);
+        if same_kind.iter().any(|it| content(it) != kept) {
+            let text = "This span arrived in different versions; the one that ends last is shown.";
+            self.warn(self.len() as At - 1, text);
+        }
+    }
+
+    /// Finds every span's parent: both sides sorted by id, then one pass over both.
+    fn link(&mut self) {
+        self.parents = vec![NONE; self.len()];
+        self.orphans = vec![false; self.len()];
+        let mut wanted: Vec<(u64, At)> = (0..self.len() as At)
+            .filter_map(|at| {
+                let id = self.span(at).parent_id.filter(|it| !it.is_zero())?;
+                Some((u64::from_be_bytes(id.0), at))
+            })
+            .collect();
+        wanted.sort_unstable();
+        let mut from = 0;
+        for (id, at) in wanted {
+            while from < self.len() && self.ids[from] < id {
+                from += 1;
+            }
+            let same_id = self.ids[from..].iter().take_while(|it| **it == id).count();
+            self.adopt(at, from as At..(from + same_id) as At);
+        }
+    }
+
+    /// `candidates` have the id that the span at `at` names as its parent's.
+    fn adopt(&mut self, at: At, candidates: Range<At>) {
+        let others = || candidates.clone().filter(|it| *it != at);
+        // Of a client and a server span with one id, the parent is the one in the child's process;
+        // the server's side, which comes last, if neither is.
+        let sender = self.sender(at);
+        let near = others().rfind(|it| self.sender(*it) == sender);
+        match near.or_else(|| others().next_back()) {
+            Some(parent) => self.parents[at as usize] = parent,
+            None if candidates.is_empty() => self.orphans[at as usize] = true,
+            None => self.warn(
+                at,
+                "This span names itself as its parent; it is shown as a root.",
+            ),
+        }
+    }
+
+    /// Zipkin's way: client and server share one id. The server span is the client span's child.
+    fn share_ids(&mut self) {
+        let mut from = 0;
+        while from < self.len() {
+            let same_id = self.ids[from..]
+                .iter()
+                .take_while(|it| **it == self.ids[from]);
+            let same_id = from as At..(from + same_id.count()) as At;
+            from = same_id.end as usize;
+            if same_id.len() < 2 {
+                continue;
+            }
+            let kind = |at: At| self.span(at).kind;
+            let find = |wanted| same_id.clone().find(|at| kind(*at) == wanted);
+            for (caller, callee) in [
+                (find(SpanKind::Client), find(SpanKind::Server)),
+                (find(SpanKind::Producer), find(SpanKind::Consumer)),
+            ] {
+                if let (Some(caller), Some(callee)) = (caller, callee) {
+                    self.parents[callee as usize] = caller;
+                    self.orphans[callee as usize] = false;
+                }
+            }
+        }
+    }
+
+    /// Breaks every circle of parents at its span of earliest start, which becomes a root.
+    fn cut_cycles(&mut self) {
+        // Which walk came by: each span is walked over once, so this is linear.
+        let mut walks = vec![NONE; self.len()];
+        for from in 0..self.len() as At {
+            let mut at = from;
+            while at != NONE && walks[at as usize] == NONE {
+                walks[at as usize] = from;
+                at = self.parents[at as usize];
+            }
+            if at != NONE && walks[at as usize] == from {
+                self.cut_cycle(at);
+            }
+        }
+    }
+
+    fn cut_cycle(&mut self, member: At) {
+        let next = |at: &At| Some(self.parents[*at as usize]).filter(|it| *it != member);
+        let members = std::iter::successors(Some(member), next);
+        let first = members.min_by_key(|at| {
+            let span = self.span(*at);
+            (span.start_ns, Reverse(span.end_ns), *at)
+        });
+        let first = first.unwrap_or(member);
+        self.parents[first as usize] = NONE;
+        self.warn(
+            first,
+            "This span is its own ancestor; it is shown as a root.",
+        );
+    }
+
+    /// No span ends before it starts.
+    fn clamp(&mut self) {
+        let times = |at| {
+            let span = self.span(at);
+            span.start_ns..span.end_ns.max(span.start_ns)
+        };
+        self.times = (0..self.len() as At).map(times).collect();
+        for at in 0..self.len() as At {
+            let span = self.span(at);
+            if span.end_ns == 0 && span.start_ns > 0 {
+                self.warn(at, "This span never ended; it is shown as an instant.");
+            } else if span.end_ns < span.start_ns {
+                self.warn(
+                    at,
+                    "This span ends before it starts; it is shown as an instant.",
+                );
+            }
+        }
+    }
+
+    /// Positions in the order of the tree: parents before children, siblings by start.
+    fn depth_first(&self) -> Vec<At> {
+        let mut sorted: Vec<(u64, Reverse<u64>, At)> = (0..)
+            .zip(&self.times)
+            .map(|(at, time)| (time.start, Reverse(time.end), at))
+            .collect();
+        sorted.sort_unstable();
+        // Backwards, so that each list of siblings, built by putting in front, ends up sorted.
+        let mut first_root = NONE;
+        let mut first_child = vec![NONE; self.len()];
+        let mut next_sibling = vec![NONE; self.len()];
+        for (_, _, at) in sorted.into_iter().rev() {
+            let head = match self.parents[at as usize] {
+                NONE => &mut first_root,
+                parent => &mut first_child[parent as usize],
+            };
+            next_sibling[at as usize] = std::mem::replace(head, at);
+        }
+        let mut order = Vec::with_capacity(self.len());
+        let mut at = first_root;
+        while at != NONE {
+            order.push(at);
+            let down = first_child[at as usize];
+            if down != NONE {
+                at = down;
+                continue;
+            }
+            while at != NONE && next_sibling[at as usize] == NONE {
+                at = self.parents[at as usize];
+            }
+            if at != NONE {
+                at = next_sibling[at as usize];
+            }
+        }
+        order
+    }
+
+    /// The finished nodes. Depth-first order makes the tree's pointers a matter of counting.
+    fn nodes(&self, order: &[At]) -> Vec<Node> {
+        let idx_of = inverse(order);
+        let mut nodes: Vec<Node> = Vec::with_capacity(order.len());
+        for at in order.iter().map(|at| *at as usize) {
+            let parent = match self.parents[at] {
+                NONE => None,
+                parent => Some(idx_of[parent as usize]),
+            };
+            nodes.push(Node {
+                parent,
+                depth: parent.map_or(0, |it| nodes[it as usize].depth + 1),
+                // Grows to its end as descendants report, below.
+                subtree_end: nodes.len() as SpanIdx + 1,
+                start_ns: self.times[at].start,
+                end_ns: self.times[at].end,
+                orphan: self.orphans[at],
+                ..Node::default()
+            });
+        }
+        for idx in (0..nodes.len()).rev() {
+            let node = nodes[idx];
+            if let Some(parent) = node.parent {
+                let detached = self.is_detached(order[idx], &node, &nodes[parent as usize]);
+                nodes[idx].detached = detached;
+                let above = &mut nodes[parent as usize];
+                above.subtree_end = above.subtree_end.max(node.subtree_end);
+                above.first_child = Some(idx as SpanIdx);
+                let next = nodes.get(node.subtree_end as usize);
+                if next.is_some_and(|it| it.parent == node.parent) {
+                    nodes[idx].next_sibling = Some(node.subtree_end);
+                }
+            }
+        }
+        nodes
+    }
+
+    fn is_detached(&self, at: At, child: &Node, parent: &Node) -> bool {
+        let kind = self.span(at).kind;
+        let hand_over = kind == SpanKind::Consumer
+            && self.span(self.parents[at as usize]).kind == SpanKind::Producer;
+        let instant_inside = child.start_ns == child.end_ns
+            && child.start_ns >= parent.start_ns
+            && child.end_ns <= parent.end_ns;
+        let outside = child.start_ns >= parent.end_ns || child.end_ns <= parent.start_ns;
+        hand_over || (outside && !instant_inside)
+    }
+
+    /// The warnings in tree order, and no more of them than anybody reads.
+    fn warnings(&mut self, order: &[At]) -> Vec<Warning> {
+        let mut warnings = std::mem::take(&mut self.warnings);
+        if warnings.is_empty() {
+            return warnings;
+        }
+        let idx_of = inverse(order);
+        for warning in &mut warnings {
+            warning.span = warning.span.map(|at| idx_of[at as usize]);
+        }
+        warnings.sort_by(|a, b| (a.span, &a.text).cmp(&(b.span, &b.text)));
+        let more = warnings.len().saturating_sub(WARNINGS_MAX);
+        if more > 0 {
+            warnings.truncate(WARNINGS_MAX);
+            let text = format!("{more} more warnings are not shown.");
+            warnings.push(Warning { span: None, text });
+        }
+        warnings
+    }
+}
+
+fn inverse(order: &[At]) -> Vec<SpanIdx> {
+    let mut idx_of = vec![0; order.len()];
+    for (idx, at) in (0..).zip(order) {
+        idx_of[*at as usize] = idx;
+    }
+    idx_of
+}
+
+fn roots(nodes: &[Node]) -> Vec<SpanIdx> {
+    let next = |idx: &SpanIdx| Some(nodes.get(*idx as usize)?.subtree_end);
+    let all = std::iter::successors(Some(0), next);
+    all.take_while(|idx| (*idx as usize) < nodes.len())
+        .collect()
+}
+
+/// The spans that stand at `sources` now, in that order.
+fn reorder<'a>(mut spans: Spans<'a>, sources: Vec<u32>) -> Spans<'a> {
+    let take = |source: u32| std::mem::take(&mut spans.spans[source as usize]);
+    spans.spans = sources.into_iter().map(take).collect();
+    spans
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drawing::{self, Drawing};
+    use crate::span::SpanId;
+    use expect_test::{Expect, expect};
+
+    fn check(drawing: &str, expected: Expect) {
+        check_drawing(&drawing::parse(drawing), expected);
+    }
+
+    /// Forwards and backwards: the order of arrival never matters.
+    fn check_drawing(drawing: &Drawing, expected: Expect) {
+        let mut spans = drawing.spans();
+        let forwards = show(&Trace::assemble(spans.clone()));
+        spans.spans.reverse();
+        assert_eq!(forwards, show(&Trace::assemble(spans)));
+        expected.assert_eq(&forwards);
+    }
+
+    fn show(trace: &Trace<'_>) -> String {
+        let mut text = drawing::draw_trace(trace);
+        for warning in &trace.warnings {
+            let of = warning.span.map_or("", |it| trace.span(it).name);
+            text.push_str(&format!("! {of}: {}\n", warning.text));
+        }
+        text
+    }
+
+    #[test]
+    fn siblings_stand_in_order_of_start_and_longer_ones_first() {
+        check(
+            "
+            shop  GET /      |-----------|
+            shop    late          |--|
+            shop      inner        |
+            shop    short     |--|
+            shop    long      |------|
+            ",
+            expect![[r#"
+                shop  GET /      |-----------|
+                shop    long      |------|
+                shop    short     |--|
+                shop    late          |--|
+                shop      inner        |
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_retry_brings_a_span_twice() {
+        check(
+            "
+            shop  GET /                                |-----------|
+            shop    work {span.id=7}                     |--|
+            shop    work {span.id=7, more=2}             |--|
+            shop    work {span.id=7, never=ended}        |
+            ",
+            expect![[r#"
+                shop  GET /   |-----------|
+                shop    work    |--|
+                ! work: This span arrived in different versions; the one that ends last is shown.
+            "#]],
+        );
+        let drawing = drawing::parse("shop GET / |--|");
+        let mut spans = drawing.spans();
+        spans.spans.push(spans.spans[0].clone());
+        let trace = Trace::assemble(spans);
+        assert_eq!((trace.nodes.len(), trace.warnings.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_client_and_a_server_may_share_one_id() {
+        check(
+            "
+            shop      GET /                               |-----------|
+            shop        call [client] {span.id=7}            |------|
+            payments  serve [server] {span.id=7, parent.id=1} |---|
+            payments  query {parent.id=7}                       |
+            shop      dns {parent.id=7}                      ||
+            ",
+            expect![[r#"
+                shop      GET /        |-----------|
+                shop        call          |------|
+                shop          dns         ||
+                payments      serve        |---|
+                payments        query        |
+            "#]],
+        );
+    }
+
+    #[test]
+    fn orphans_are_roots() {
+        check(
+            "
+            shop  GET /             |-----------|
+            shop    query             |--|
+            shop    lost {orphan}        |--|
+            ",
+            expect![[r#"
+                shop  GET /          |-----------|
+                shop    query          |--|
+                shop  lost {orphan}       |--|
+            "#]],
+        );
+    }
+
+    #[test]
+    fn circles_are_cut_at_their_earliest_span() {
+        check(
+            "
+            shop  a {span.id=1, parent.id=3}     |-----------|
+            shop  b {span.id=2, parent.id=1}       |--|
+            shop  c {span.id=3, parent.id=2}         |
+            shop  d {span.id=4, parent.id=3}         |
+            shop  e {span.id=5, parent.id=5}         |
+            ",
+            expect![[r#"
+                shop  a        |-----------|
+                shop    b        |--|
+                shop      c        |
+                shop        d      |
+                shop  e            |
+                ! a: This span is its own ancestor; it is shown as a root.
+                ! e: This span names itself as its parent; it is shown as a root.
+            "#]],
+        );
+    }
+
+    #[test]
+    fn what_does_not_block_its_parent_is_detached() {
+        check(
+            "
+            shop  GET /                   |---------|
+            shop    publish [producer]     ||
+            mail      send [consumer]       |------|
+            shop    after                           |---|
+            shop    overlapping                  |------|
+            shop    instant               |
+            shop    last                            |
+            ",
+            expect![[r#"
+                shop  GET /                |---------|
+                shop    instant            |
+                shop    publish             ||
+                mail      send {detached}    |------|
+                shop    overlapping               |------|
+                shop    after {detached}             |---|
+                shop    last                         |
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_span_that_never_ended_is_an_instant() {
+        let drawing = drawing::parse(
+            "
+            shop  GET /     |----|
+            shop    hung      |
+            shop    odd         |
+            ",
+        );
+        let mut spans = drawing.spans();
+        spans.spans[1].end_ns = 0;
+        spans.spans[2].end_ns -= 1;
+        let trace = Trace::assemble(spans);
+        expect![[r#"
+            shop  GET /   |----|
+            shop    hung    |
+            shop    odd       |
+            ! hung: This span never ended; it is shown as an instant.
+            ! odd: This span ends before it starts; it is shown as an instant.
+        "#]]
+        .assert_eq(&show(&trace));
+    }
+
+    #[test]
+    fn chains_and_crowds_of_many_spans_are_fine() {
+        let chain = |at: u64| at.checked_sub(1);
+        let crowd = |at: u64| (at > 0).then_some(0);
+        for parent in [chain, crowd] {
+            let id = |at: u64| SpanId((at + 1).to_be_bytes());
+            let span = |at| Span {
+                id: id(at),
+                parent_id: parent(at).map(id),
+                start_ns: at,
+                end_ns: 1_000_000,
+                ..Span::default()
+            };
+            let spans = (0..200_000).map(span).collect();
+            let spans = Spans {
+                spans,
+                ..Spans::default()
+            };
+            let trace = Trace::assemble(spans);
+            assert_eq!(trace.roots, [0]);
+            assert_eq!(trace.node(0).subtree_end, 200_000);
+        }
+    }
+
+    #[test]
+    fn too_many_warnings_are_counted() {
+        let span = |at: u64| Span {
+            id: SpanId(at.to_be_bytes()),
+            start_ns: 1,
+            ..Span::default()
+        };
+        let spans = (1..=150).map(span).collect();
+        let trace = Trace::assemble(Spans {
+            spans,
+            ..Spans::default()
+        });
+        assert_eq!(trace.warnings.len(), WARNINGS_MAX + 1);
+        let last = trace.warnings.last().map(|it| it.text.as_str());
+        assert_eq!(last, Some("50 more warnings are not shown."));
     }
 }
