@@ -3,11 +3,13 @@
 //!
 //! What is not finalised yet is looked for in the journal, what could not be analysed in quarantine.
 
+use std::collections::HashMap;
 use std::io::Read;
 
 use analyzer::span::TraceId;
 use futures_util::TryStreamExt;
 
+use super::dictionaries::digest;
 use super::finalise::uuid;
 use super::{Store, StoreError};
 use crate::otlp;
@@ -67,6 +69,28 @@ impl Store {
             return Ok(Some(found));
         }
         self.quarantined_trace(trace_id).await
+    }
+
+    /// The ids under which those fingerprints stand in the list of findings; a finding that the
+    /// review has not taken up yet has none.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn finding_ids(
+        &self,
+        fingerprints: &[&str],
+    ) -> Result<HashMap<String, i32>, StoreError> {
+        let digests: HashMap<Vec<u8>, &str> =
+            fingerprints.iter().map(|it| (digest(&[it]).to_vec(), *it)).collect();
+        let rows: Vec<(Vec<u8>, i32)> = sqlx::query_as(
+            "select k.digest, k.id from culprit.finding_keys k
+             join culprit.findings f on f.id = k.id where k.digest = any($1)",
+        )
+        .bind(digests.keys().cloned().collect::<Vec<_>>())
+        .fetch_all(self.pool())
+        .await?;
+        let known = |(key, id): (Vec<u8>, i32)| Some((digests.get(&key)?.to_string(), id));
+        Ok(rows.into_iter().filter_map(known).collect())
     }
 
     async fn final_trace(&self, trace_id: TraceId) -> Result<Option<StoredTrace>, StoreError> {
