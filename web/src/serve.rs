@@ -1,0 +1,313 @@
+//! `culprit serve`: Postgres → schema → all listeners → addresses → run → drain.
+
+use analyzer::Settings;
+use anyhow::Context;
+use collector::alert::{Alerting, Secret, Webhook};
+use collector::journal::Journal;
+use collector::receiver::{self, Receiver};
+use collector::{alert, assembly, review};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::AppState;
+use crate::cli::{Role, ServeOptions};
+use crate::database::Database;
+
+/// Where things listen unless told otherwise: loopback only, nothing is authenticated.
+const GRPC_PORT: u16 = 4317;
+const HTTP_PORT: u16 = 4318;
+const UI_PORT: u16 = 7007;
+
+/// After a signal everything has this long to finish; what is acknowledged is in the journal
+/// anyhow, so nothing is lost at the bound.
+const DRAIN_MAX: Duration = Duration::from_secs(20);
+
+/// A running culprit.
+pub struct Serving {
+    /// The OTLP/gRPC address, if this process collects.
+    pub grpc: Option<SocketAddr>,
+    /// The OTLP/HTTP address, if this process collects.
+    pub http: Option<SocketAddr>,
+    /// The UI's address, if this process shows it.
+    pub ui: Option<SocketAddr>,
+    /// The database.
+    pub database: Database,
+    /// What the analysis has done since the start.
+    pub stats: Arc<assembly::Stats>,
+    tasks: JoinSet<()>,
+    intake: CancellationToken,
+    analysis: CancellationToken,
+}
+
+/// What to do about a port that is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IfTaken {
+    /// Say who has it, and end.
+    Fail,
+    /// Take a free one instead, unless the user named the port.
+    UseAnother,
+}
+
+/// Serves until a signal.
+///
+/// # Errors
+/// Something could not be started.
+pub async fn run(options: ServeOptions) -> anyhow::Result<ExitCode> {
+    let since = Instant::now();
+    let serving = start(&options, IfTaken::Fail).await?;
+    serving.print_addresses(since);
+    wait_for_signal().await?;
+    serving.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts everything this process's roles need.
+///
+/// # Errors
+/// Something could not be started; what was started is stopped again.
+pub async fn start(options: &ServeOptions, if_taken: IfTaken) -> anyhow::Result<Serving> {
+    let alerting = alerting(options)?;
+    // Bound before Postgres starts: a taken port is told at once, and clients queue meanwhile.
+    let listeners = Listeners::bind(options, if_taken).await?;
+    let database = Database::open(&options.database).await?;
+    let mut serving = Serving {
+        grpc: listeners.grpc.as_ref().and_then(|it| it.local_addr().ok()),
+        http: listeners.http.as_ref().and_then(|it| it.local_addr().ok()),
+        ui: listeners.ui.as_ref().and_then(|it| it.local_addr().ok()),
+        database,
+        stats: Arc::default(),
+        tasks: JoinSet::new(),
+        intake: CancellationToken::new(),
+        analysis: CancellationToken::new(),
+    };
+    serving.spawn_all(options, listeners, alerting);
+    Ok(serving)
+}
+
+impl Serving {
+    fn spawn_all(
+        &mut self,
+        options: &ServeOptions,
+        listeners: Listeners,
+        mut alerting: Option<Alerting>,
+    ) {
+        let store = &self.database.store;
+        let journal = options.plays(Role::Collector).then(|| Journal::start(store.clone()));
+        let receiver = journal.clone().map(Receiver::new);
+        if let Some(receiver) = &receiver {
+            if let Some(listener) = listeners.grpc {
+                self.tasks.spawn(receiver::grpc::serve(listener, receiver.clone(), self.intake.clone()));
+            }
+            if let Some(listener) = listeners.http {
+                self.tasks.spawn(receiver::http::serve(listener, receiver.clone(), self.intake.clone()));
+            }
+        }
+        if let (Some(alerting), None) = (&mut alerting, &options.public_url) {
+            alerting.public_url = self.ui.map(|it| format!("http://{it}")).unwrap_or_default();
+        }
+        if options.plays(Role::Analyzer) {
+            self.spawn_analysis(options, journal, alerting);
+        }
+        if let Some(listener) = listeners.ui {
+            let state = AppState {
+                store: self.database.store.clone(),
+                grpc: self.grpc,
+                http: self.http,
+                receiver: receiver.as_ref().map(Receiver::stats),
+            };
+            let shutdown = self.intake.clone();
+            self.tasks.spawn(async move {
+                let serve = axum::serve(listener, crate::router(state))
+                    .with_graceful_shutdown(async move { shutdown.cancelled().await });
+                if let Err(error) = serve.await {
+                    tracing::error!(%error, "the UI has stopped");
+                }
+            });
+        }
+    }
+
+    fn spawn_analysis(
+        &mut self,
+        options: &ServeOptions,
+        journal: Option<Journal>,
+        alerting: Option<Alerting>,
+    ) {
+        let store = &self.database.store;
+        let sole_owner = self.database.is_private();
+        let assembly_options = assembly::Options {
+            settings: Settings { log_destinations: options.log_destinations.clone() },
+            sole_owner,
+            ..assembly::Options::default()
+        };
+        let (stats, shutdown) = (self.stats.clone(), self.analysis.clone());
+        self.tasks.spawn(assembly::run(
+            store.clone(),
+            journal,
+            assembly_options,
+            stats,
+            shutdown.clone(),
+        ));
+        self.tasks.spawn(review::run(store.clone(), alerting.clone(), sole_owner, shutdown.clone()));
+        if let Some(alerting) = alerting {
+            self.tasks.spawn(alert::run(store.clone(), alerting, shutdown));
+        }
+    }
+
+    /// One line per address, for people and for whoever started the process.
+    pub fn print_addresses(&self, since: Instant) {
+        println!("culprit is ready after {:.1} s", since.elapsed().as_secs_f64());
+        if let Some(ui) = self.ui {
+            println!("  UI         http://{ui}");
+        }
+        if let Some(grpc) = self.grpc {
+            println!("  OTLP/gRPC  http://{grpc}");
+        }
+        if let Some(http) = self.http {
+            println!("  OTLP/HTTP  http://{http}");
+        }
+        for address in [self.grpc, self.http, self.ui].into_iter().flatten() {
+            if !address.ip().is_loopback() {
+                tracing::warn!(%address, "reachable from other machines, and nobody is asked for a password");
+            }
+        }
+    }
+
+    /// Takes nothing more, finishes what is taken, then stops the analysis and the database.
+    pub async fn stop(mut self) {
+        self.intake.cancel();
+        self.analysis.cancel();
+        let drained = tokio::time::timeout(DRAIN_MAX, async {
+            while self.tasks.join_next().await.is_some() {}
+        });
+        if drained.await.is_err() {
+            tracing::warn!("some connections were cut: they did not end in time");
+            self.tasks.shutdown().await;
+        }
+        self.database.close().await;
+    }
+}
+
+/// Ctrl-C or SIGTERM.
+///
+/// # Errors
+/// The system does not let us listen for signals.
+pub async fn wait_for_signal() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminate.recv() => {}
+    }
+    eprintln!("culprit: stopping");
+    Ok(())
+}
+
+fn alerting(options: &ServeOptions) -> anyhow::Result<Option<Alerting>> {
+    let Some(url) = &options.alert_webhook else { return Ok(None) };
+    let secret = options.alert_webhook_secret.as_deref().map(Secret::parse).transpose();
+    let webhook = secret
+        .and_then(|secret| Webhook::new(url, secret))
+        .map_err(|problem| anyhow::anyhow!("--alert-webhook: {problem}"))?;
+    Ok(Some(Alerting { webhook, public_url: options.public_url.clone().unwrap_or_default() }))
+}
+
+/// All listeners, bound before anything runs.
+struct Listeners {
+    grpc: Option<TcpListener>,
+    http: Option<TcpListener>,
+    ui: Option<TcpListener>,
+}
+
+impl Listeners {
+    async fn bind(options: &ServeOptions, if_taken: IfTaken) -> anyhow::Result<Listeners> {
+        let mut listeners = Listeners { grpc: None, http: None, ui: None };
+        if options.plays(Role::Collector) {
+            let (grpc, http) = (options.listen_grpc, options.listen_http);
+            listeners.grpc = Some(bind("--listen-grpc", grpc, GRPC_PORT, if_taken).await?);
+            listeners.http = Some(bind("--listen-http", http, HTTP_PORT, if_taken).await?);
+        }
+        if options.plays(Role::Web) {
+            listeners.ui = Some(bind("--listen-ui", options.listen_ui, UI_PORT, if_taken).await?);
+        }
+        Ok(listeners)
+    }
+}
+
+async fn bind(
+    flag: &str,
+    wanted: Option<SocketAddr>,
+    port: u16,
+    if_taken: IfTaken,
+) -> anyhow::Result<TcpListener> {
+    let address = wanted.unwrap_or((Ipv4Addr::LOCALHOST, port).into());
+    let error = match TcpListener::bind(address).await {
+        Ok(listener) => return Ok(listener),
+        Err(error) => error,
+    };
+    if error.kind() == std::io::ErrorKind::AddrInUse {
+        let holder = holder_of(address.port()).unwrap_or_else(|| "another process".into());
+        if if_taken == IfTaken::UseAnother && wanted.is_none() {
+            eprintln!("culprit: port {port} is taken by {holder}; using a free one instead");
+            return Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?);
+        }
+        anyhow::bail!("{address} is taken by {holder}; stop it, or choose another address with {flag}");
+    }
+    Err(error).with_context(|| format!("cannot listen on {address} ({flag})"))
+}
+
+/// Who listens on a TCP port of this machine, as far as /proc tells: `name (pid 42)`.
+fn holder_of(port: u16) -> Option<String> {
+    let inodes = listening_inodes(port);
+    for process in std::fs::read_dir("/proc").ok()?.flatten() {
+        let Ok(descriptors) = std::fs::read_dir(process.path().join("fd")) else { continue };
+        let holds = descriptors.flatten().any(|descriptor| {
+            let target = std::fs::read_link(descriptor.path()).unwrap_or_default();
+            inodes.iter().any(|inode| target.to_string_lossy() == format!("socket:[{inode}]"))
+        });
+        if holds {
+            let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            return Some(format!("{} (pid {})", name.trim(), process.file_name().to_string_lossy()));
+        }
+    }
+    None
+}
+
+/// The sockets that listen on `port`: columns of /proc/net/tcp (proc(5)): local address in
+/// hexadecimal, state 0A, inode.
+fn listening_inodes(port: u16) -> Vec<String> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
+    let text: String = tables.iter().filter_map(|it| std::fs::read_to_string(it).ok()).collect();
+    let rows = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let listening = rows.filter(|it| {
+        it.len() > 9 && it[1].ends_with(&format!(":{port:04X}")) && it[3] == "0A"
+    });
+    listening.map(|it| it[9].to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_taken_port_is_named_with_its_holder() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = bind("--listen-ui", Some(address), UI_PORT, IfTaken::UseAnother).await;
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
+        assert!(error.contains("--listen-ui"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_demo_takes_a_free_port_instead() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let other = bind("--listen-ui", None, port, IfTaken::UseAnother).await.unwrap();
+        assert_ne!(other.local_addr().unwrap().port(), port);
+    }
+}
