@@ -63,7 +63,64 @@ pub struct Untold {
     pub evidence: Value,
 }
 
+/// A finding and what it cost in all that is stored.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Ranked {
+    /// One sentence.
+    pub title: String,
+    /// 0 info, 1 warning, 2 critical.
+    pub severity: i16,
+    /// The service.
+    pub service: String,
+    /// The endpoint.
+    pub endpoint: String,
+    /// What a fix would have saved, ns.
+    pub saved_ns: i64,
+    /// Requests affected.
+    pub affected: i64,
+    /// Requests of the endpoint.
+    pub requests: i64,
+}
+
+impl Ranked {
+    /// The severity in words.
+    pub fn severity_name(&self) -> &'static str {
+        ["info", "warning", "critical"].get(self.severity as usize).unwrap_or(&"info")
+    }
+}
+
 impl Store {
+    /// All findings by what fixing them would have saved, most first.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn ranked_findings(&self) -> Result<Vec<Ranked>, StoreError> {
+        let ranked = sqlx::query_as(
+            "select f.title, f.severity, s.name as service, e.name as endpoint,
+                    h.saved_ns, h.affected, coalesce(r.requests, 0) as requests
+             from culprit.findings f
+             join culprit.services s on s.id = f.service_id
+             join culprit.endpoints e on e.id = f.endpoint_id
+             join (select finding_id, sum(saved_ns)::bigint as saved_ns, sum(requests)::bigint as affected
+                   from culprit.finding_hits group by finding_id) h on h.finding_id = f.id
+             left join (select endpoint_id, sum(requests)::bigint as requests
+                        from culprit.rollup_minutes group by endpoint_id) r
+                    on r.endpoint_id = f.endpoint_id
+             order by h.saved_ns desc, f.id",
+        )
+        .fetch_all(self.pool())
+        .await?;
+        Ok(ranked)
+    }
+
+    /// The review has seen everything that the ticks of yesterday and today wrote.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn is_reviewed(&self) -> Result<bool, StoreError> {
+        Ok(self.recent_hits().await?.is_empty())
+    }
+
     /// What the ticks of yesterday and today say, by finding, for those findings of which there is
     /// more than the review knows.
     ///

@@ -1,0 +1,13 @@
+//! The whole program from outside: the real binary, real OTLP, real Postgres.
+//!
+//! Each test starts a culprit of its own on free ports with an empty data directory.
+
+mod architecture;
+mod support;
+
+mod alerts;
+mod bad_input;
+mod crash;
+mod demo;
+mod round_trip;
+mod sdk_python;
