@@ -1,4 +1,13 @@
 //! What kind of time a span's self time is: handler, database, external, …
+//!
+//! Evidence counts in a fixed order (see [`classify`]): a Redis command is a cache's time even
+//! though it has a database's attributes.
+
+use crate::Settings;
+use crate::facts::Facts;
+use crate::log_destination::match_sink;
+use crate::span::{Span, SpanKind, Spans};
+use crate::trace::Trace;
 
 /// The eleven kinds of time a request can be spent on.
 ///
@@ -72,5 +81,385 @@ impl Category {
             Category::PoolWait => "pool wait",
             other => other.id(),
         }
+    }
+}
+
+/// Every span's category, in tree order.
+pub fn categories(trace: &Trace<'_>, settings: &Settings) -> Vec<Category> {
+    let mut categories: Vec<Category> = Vec::with_capacity(trace.nodes.len());
+    for (span, node) in trace.spans.spans.iter().zip(&trace.nodes) {
+        let above = node.parent.map(|it| categories[it as usize]);
+        let own = evidence(&trace.spans, span, settings);
+        categories.push(
+            own.or_else(|| inherited(span, above))
+                .unwrap_or(Category::Handler),
+        );
+    }
+    categories
+}
+
+/// The category of one span by what it says itself.
+pub fn classify(spans: &Spans<'_>, span: &Span<'_>, settings: &Settings) -> Category {
+    evidence(spans, span, settings).unwrap_or(Category::Handler)
+}
+
+/// What a span says about its kind of time; `None` if it says nothing. The order of the questions is
+/// the order in which their answers count.
+fn evidence(spans: &Spans<'_>, span: &Span<'_>, settings: &Settings) -> Option<Category> {
+    // An entry span's own time is its service's, whatever its attributes say about who called.
+    if span.kind == SpanKind::Server {
+        return Some(Category::Handler);
+    }
+    let facts = Facts::of(spans, span);
+    if let Some(messaging) = messaging(span, &facts) {
+        return Some(messaging);
+    }
+    let calls = span.kind == SpanKind::Client || has_client_attributes(span, &facts);
+    let logs = |facts| match_sink(facts, settings).is_some_and(|it| it.certain);
+    if calls && logs(&facts) {
+        return Some(Category::Logging);
+    }
+    // Before caches and databases: the span that waits for a connection to Redis has Redis'
+    // attributes, too, and only its name tells.
+    if let Some(waits) = connection(span.name, span, &facts) {
+        return Some(waits);
+    }
+    if is_cache(span.name, &facts) {
+        return Some(Category::Cache);
+    }
+    if is_database(span.name, &facts) {
+        return Some(Category::Database);
+    }
+    if calls {
+        return Some(Category::External);
+    }
+    if is_serialization(span.name, &facts) {
+        return Some(Category::Serialization);
+    }
+    None
+}
+
+/// Spans inside a call that say nothing themselves are part of it: `sql.rows` in a query,
+/// `http.send` in a request.
+fn inherited(span: &Span<'_>, above: Option<Category>) -> Option<Category> {
+    let part = !matches!(span.kind, SpanKind::Server | SpanKind::Consumer);
+    above.filter(|it| {
+        part && matches!(
+            it,
+            Category::Database
+                | Category::Cache
+                | Category::External
+                | Category::Messaging
+                | Category::Logging
+                | Category::Connect
+                | Category::PoolWait
+        )
+    })
+}
+
+fn messaging(span: &Span<'_>, facts: &Facts<'_>) -> Option<Category> {
+    match span.kind {
+        SpanKind::Producer => Some(Category::Messaging),
+        // Waiting for messages is the broker's time; handling one is the service's own.
+        SpanKind::Consumer => match facts.messaging_operation {
+            "receive" | "poll" => Some(Category::Messaging),
+            _ => Some(Category::Handler),
+        },
+        SpanKind::Client if !facts.messaging_system.is_empty() => Some(Category::Messaging),
+        _ => None,
+    }
+}
+
+/// Some instrumentations leave the kind unset; an address or a URL says as much.
+fn has_client_attributes(span: &Span<'_>, facts: &Facts<'_>) -> bool {
+    span.kind == SpanKind::Unspecified
+        && (!facts.url_full.is_empty() || !facts.rpc_system.is_empty())
+        && facts.http_route.is_empty()
+}
+
+/// Names of spans that wait for a connection of a pool.
+const POOL_WAITS: &[&str] = &[
+    "pg-pool.connect",
+    "generic-pool.acquire",
+    "pool.acquire",
+    "db.pool.acquire",
+    "http.getconn",
+    "prisma:engine:connection",
+];
+
+/// Names of spans that open a connection, by themselves.
+const CONNECTS: &[&str] = &[
+    "pg.connect",
+    "mysql.connect",
+    "mongodb.connect",
+    "redis-connect",
+    "tcp.connect",
+    "tls.connect",
+    "dns.lookup",
+    "http.dns",
+    "http.connect",
+    "http.tls",
+    "sql.connector.connect",
+    "PDO::__construct",
+    "PDO::connect",
+    "mysqli_connect",
+    "mysqli::__construct",
+    "prisma:client:connect",
+    "TLS client handshake",
+];
+
+/// Beginnings of such names that go on with a host.
+const CONNECT_BEGINNINGS: &[&str] = &["HTTP connection_setup", "DNS lookup", "socket connect"];
+
+fn connection(name: &str, span: &Span<'_>, facts: &Facts<'_>) -> Option<Category> {
+    let waits = POOL_WAITS.contains(&name)
+        || name.starts_with("HTTP wait_for_connection")
+        || name.ends_with("DataSource.getConnection");
+    let connects = || {
+        CONNECTS.contains(&name)
+            || CONNECT_BEGINNINGS.iter().any(|it| name.starts_with(it))
+            // SQLAlchemy, otelpgx and Ruby's pg call it just that.
+            || (name == "connect" && (span.kind == SpanKind::Client || !facts.db_system.is_empty()))
+    };
+    if waits {
+        Some(Category::PoolWait)
+    } else {
+        connects().then_some(Category::Connect)
+    }
+}
+
+fn is_cache(name: &str, facts: &Facts<'_>) -> bool {
+    let system = matches!(
+        facts.db_system,
+        "redis" | "valkey" | "keydb" | "dragonfly" | "memcached" | "hazelcast" | "ignite"
+    );
+    system || name.starts_with("cache.") || name.starts_with("Rails.cache") || is_rails_cache(name)
+}
+
+/// `cache_read.active_support`.
+fn is_rails_cache(name: &str) -> bool {
+    name.starts_with("cache_") && name.ends_with(".active_support")
+}
+
+/// Beginnings of the names that instrumentations give their statements' spans even if they leave
+/// the attributes out.
+const DATABASE_BEGINNINGS: &[&str] = &[
+    "sql.conn.",
+    "sql.stmt.",
+    "sql.tx.",
+    "sql.rows",
+    "PDO::",
+    "PDOStatement::",
+    "prisma:engine:db_query",
+];
+
+fn is_database(name: &str, facts: &Facts<'_>) -> bool {
+    !facts.db_system.is_empty()
+        || !facts.db_text.is_empty()
+        || DATABASE_BEGINNINGS.iter().any(|it| name.starts_with(it))
+}
+
+/// Parts of names of spans that encode, decode or render. Case does not matter. No bare `template`
+/// or `render`: `EmailTemplate.find` and `prerender queue` are other things.
+const SERIALIZATION_PARTS: &[&str] = &[
+    "serializ",
+    "serialis",
+    "marshal",
+    "json.dump",
+    "json.load",
+    "json.encode",
+    "json.decode",
+    "json.parse",
+    "json.stringify",
+    "jsonrenderer",
+    "jsonparser",
+    "to_json",
+    "as_json",
+    "objectmapper",
+    "jackson",
+    "protobuf",
+    "msgpack",
+    "jinja2.render",
+    "jinja2.compile",
+    "jinja2.load",
+    "render_template",
+    "render_partial",
+    "render_collection",
+    "render_layout",
+    "render template",
+    "template.render",
+    "view.render",
+    "graphql.parse",
+    "graphql.validate",
+];
+
+fn is_serialization(name: &str, facts: &Facts<'_>) -> bool {
+    // Spring's views: `Render owner/list`.
+    !facts.template_name.is_empty() || name.starts_with("Render ") || has_serialization_part(name)
+}
+
+fn has_serialization_part(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    (0..bytes.len()).any(|at| {
+        // Most positions are done after this line.
+        matches!(
+            bytes[at] | 0x20,
+            b's' | b'm' | b'j' | b't' | b'a' | b'o' | b'p' | b'r' | b'v' | b'g'
+        ) && SERIALIZATION_PARTS.iter().any(|part| {
+            let end = at + part.len();
+            part.as_bytes()[0] == bytes[at] | 0x20
+                && end <= bytes.len()
+                && bytes[at..end].eq_ignore_ascii_case(part.as_bytes())
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drawing;
+    use expect_test::{Expect, expect};
+
+    fn check(drawing: &str, expected: Expect) {
+        let drawing = drawing::parse(drawing);
+        let trace = Trace::assemble(drawing.spans());
+        let lines: Vec<String> = categories(&trace, &Settings::default())
+            .into_iter()
+            .zip(&trace.spans.spans)
+            .map(|(category, span)| format!("{:13} {}\n", category.id(), span.name))
+            .collect();
+        expected.assert_eq(&lines.concat());
+    }
+
+    #[test]
+    fn python() {
+        check(
+            r#"
+            shop  GET /cart/<int:id>/                                    |------------------|
+            shop    GET /cart/<int:id>/ http receive {asgi.event.type=x} |
+            shop    connect {db.system=postgresql}                       |
+            shop    SELECT shop [client] {db.system=postgresql, db.statement="select 1"} |
+            shop    HSET [client] {db.system=redis}                      |
+            shop    cart.find [client] {db.system=mongodb}               |
+            shop    GET [client] {http.url="http://payments/charge"}     |
+            shop    POST [client] {http.url="http://loki/loki/api/v1/push"} |
+            shop    jinja2.render                                        |
+            shop    page {jinja2.template_name=cart.html}                |
+            shop    apply_async/tasks.mail [producer]                    |
+            "#,
+            expect![[r#"
+                handler       GET /cart/<int:id>/
+                handler       GET /cart/<int:id>/ http receive
+                connect       connect
+                cache         HSET
+                database      cart.find
+                external      GET
+                serialization jinja2.render
+                serialization page
+                messaging     apply_async/tasks.mail
+                logging       POST
+                database      SELECT shop
+            "#]],
+        );
+    }
+
+    #[test]
+    fn node() {
+        check(
+            "
+            shop  GET                                                |------------------|
+            shop    middleware - jsonParser                          |
+            shop    request handler - /cart                          |----|
+            shop      pg-pool.connect [client] {db.system=postgresql} |--|
+            shop        pg.connect [client] {db.system=postgresql}   |-|
+            shop          tcp.connect                                |
+            shop          tls.connect                                |
+            shop          dns.lookup                                 |
+            shop      redis-connect [client] {db.system=redis}       |
+            shop      generic-pool.acquire                           |
+            shop      prisma:client:operation                        |---|
+            shop        prisma:client:serialize                      |
+            shop        prisma:engine:query                          |---|
+            shop          prisma:engine:connection                   |
+            shop          prisma:engine:db_query [client] {db.query.text=x} |
+            shop          prisma:engine:response_json_serialization  |
+            shop      graphql.resolve cart.0.item                    |
+            ",
+            expect![[r#"
+                handler       GET
+                handler       request handler - /cart
+                handler       prisma:client:operation
+                handler       prisma:engine:query
+                pool_wait     prisma:engine:connection
+                serialization prisma:engine:response_json_serialization
+                database      prisma:engine:db_query
+                serialization prisma:client:serialize
+                connect       redis-connect
+                pool_wait     generic-pool.acquire
+                handler       graphql.resolve cart.0.item
+                pool_wait     pg-pool.connect
+                connect       pg.connect
+                connect       tcp.connect
+                connect       tls.connect
+                connect       dns.lookup
+                serialization middleware - jsonParser
+            "#]],
+        );
+    }
+
+    #[test]
+    fn java_go_ruby_net_php() {
+        check(
+            "
+            shop  GET /owners/{id}                                   |------------------|
+            shop    OwnerRepository.findById                         |--|
+            shop      Session.find Owner                             |--|
+            shop        SELECT db.owners [client] {db.system=mysql}  ||
+            shop    HikariDataSource.getConnection                   |
+            shop    Render owner/list                                |
+            shop    sql.conn.query [client] {db.system=mysql}        |--|
+            shop      fetch                                          |
+            shop    sql.connector.connect [client]                   |
+            shop    pool.acquire [client] {db.system=postgresql}     |
+            shop    HTTP GET [client] {http.url=http://a/b}          |---|
+            shop      http.getconn                                   |
+            shop      http.tls                                       |
+            shop      http.send                                      |
+            shop    Author query                                     |
+            shop    render_template.action_view                      |
+            shop    cache_read.active_support                        |
+            shop    HTTP wait_for_connection a:80                    |
+            shop    DNS lookup a                                     |
+            shop    PDO::connect [client]                            |
+            shop    PDOStatement::fetchAll [client]                  |
+            mail    send mail [consumer]                             |
+            mail      orders receive [consumer] {messaging.operation=receive} |
+            ",
+            expect![[r#"
+                handler       GET /owners/{id}
+                external      HTTP GET
+                pool_wait     http.getconn
+                connect       http.tls
+                external      http.send
+                handler       OwnerRepository.findById
+                handler       Session.find Owner
+                database      SELECT db.owners
+                database      sql.conn.query
+                database      fetch
+                pool_wait     HikariDataSource.getConnection
+                serialization Render owner/list
+                connect       sql.connector.connect
+                pool_wait     pool.acquire
+                handler       Author query
+                serialization render_template.action_view
+                cache         cache_read.active_support
+                pool_wait     HTTP wait_for_connection a:80
+                connect       DNS lookup a
+                connect       PDO::connect
+                database      PDOStatement::fetchAll
+                handler       send mail
+                messaging     orders receive
+            "#]],
+        );
     }
 }

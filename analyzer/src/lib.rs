@@ -13,7 +13,13 @@ pub mod sender;
 pub mod trace;
 mod clock_skew;
 pub mod drawing;
+pub mod facts;
+pub mod target;
+pub mod log_destination;
 pub mod category;
+pub mod identity;
+pub mod critical_path;
+pub mod attribution;
 pub mod sql;
 pub mod finding;
 pub mod detectors;
@@ -22,6 +28,7 @@ pub mod profile;
 pub mod history;
 
 use category::Category;
+use detectors::Detect;
 use finding::Finding;
 use history::History;
 use span::Spans;
@@ -152,12 +159,45 @@ pub struct Coverage {
 
 /// Analyses one trace.
 pub fn analyze<'a>(spans: Spans<'a>, settings: &Settings) -> Analysis<'a> {
-    let _ = (spans, settings);
-    todo!()
+    let trace = Trace::assemble(spans);
+    let mut categories = category::categories(&trace, settings);
+    let mut entries = identity::entries(&trace);
+    let owners = identity::owners(&trace, &entries);
+    attribution::attribute(&trace, &owners, &mut categories, &mut entries);
+    let calls = Vec::new();
+    let coverage = Coverage::default();
+    let mut analysis = Analysis {
+        trace,
+        categories,
+        entries,
+        calls,
+        findings: Vec::new(),
+        coverage,
+    };
+    analysis.findings = find(|found, detect| match detect {
+        Detect::InTrace(detect) | Detect::Both(detect, _) => detect(found, &analysis),
+        Detect::OverTime(_) => {}
+    });
+    analysis
 }
 
 /// Looks for patterns over time in one endpoint's history.
 pub fn review(history: &History) -> Vec<Finding> {
-    let _ = history;
-    todo!()
+    find(|found, detect| match detect {
+        Detect::OverTime(detect) | Detect::Both(_, detect) => detect(found, history),
+        Detect::InTrace(_) => {}
+    })
+}
+
+/// What all detectors find, by what a fix saves.
+fn find(run: impl Fn(&mut Vec<Finding>, &Detect)) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for detector in detectors::ALL {
+        run(&mut found, &detector.detect);
+    }
+    found.sort_by(|a, b| {
+        let by_impact = b.saved_ns.cmp(&a.saved_ns);
+        by_impact.then_with(|| (&a.fingerprint, a.entry).cmp(&(&b.fingerprint, b.entry)))
+    });
+    found
 }

@@ -1,21 +1,44 @@
 //! Statement → fingerprint.
+//!
+//! The fingerprint of a statement is its text without what differs from call to call: literals
+//! and placeholders become `?`, lists of them one `?`, comments and layout go, keywords and bare
+//! identifiers are lower case. Literals hold secrets, so nothing of a statement is shown, stored in
+//! a text column or alerted before it went through here.
+//!
+//! Three steps, one file each: [`lexer`] bytes → tokens, [`reduce`] tokens → fewer tokens,
+//! [`print`] tokens → text; [`shape`] reads kind and tables off the reduced tokens. Commands that
+//! are no SQL have [`key_value`].
+//!
+//! None of it parses: a lexer is enough, is quick, and never fails on a dialect, a half statement or
+//! nonsense. Fingerprints are idempotent: the fingerprint of a fingerprint's text has the same text.
+
+mod key_value;
+mod lexer;
+mod print;
+mod reduce;
+mod shape;
+
+use lexer::{Dialect, Lexer};
 
 /// What a statement is, without its literals.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fingerprint {
-    /// Normalised text: literals replaced by `?`, lists collapsed, comments gone.
+    /// Normalised text on one line: literals replaced by `?`, lists collapsed, comments gone.
+    /// At most [`Fingerprint::TEXT_MAX`] bytes.
     pub text: String,
     /// Select, insert, …
     pub kind: StatementKind,
-    /// Tables named, in order of appearance, each once.
+    /// Tables named, in order of appearance, each once, as they stand in the text:
+    /// `public."Order"`. Common table expressions and functions are no tables.
     pub tables: Vec<String>,
     /// It held literals (so the sender does not sanitise).
     pub had_literals: bool,
     /// It held placeholders.
     pub had_placeholders: bool,
-    /// Its sender cut it off.
+    /// Its sender cut it off (or it is longer than what is kept).
     pub truncated: bool,
-    /// The longest IN or VALUES list; 0 without one.
+    /// The longest IN, VALUES or ARRAY list as sent; 0 without one. A sender that collapses lists
+    /// itself makes it 1.
     pub in_list_len: u32,
 }
 
@@ -40,8 +63,100 @@ pub enum StatementKind {
     Other,
 }
 
+/// How much of a statement is read, bytes. Longer ones are bulk inserts and generated lists whose
+/// beginning says everything; the rest is ignored and the fingerprint says `truncated`.
+const INPUT_MAX: usize = 64 * 1024;
+
 /// The fingerprint of `text`. `system` is `db.system.name` (or the old `db.system`), empty if unknown.
 pub fn fingerprint(text: &str, system: &str) -> Fingerprint {
-    let _ = (text, system);
-    todo!()
+    let input = &text[..text.floor_char_boundary(INPUT_MAX)];
+    let mut fingerprint = if key_value::is_key_value(system) {
+        key_value::fingerprint(input)
+    } else {
+        sql_fingerprint(input, Dialect::of(system))
+    };
+    fingerprint.truncated |= input.len() < text.len();
+    fingerprint
 }
+
+fn sql_fingerprint(text: &str, dialect: Dialect) -> Fingerprint {
+    let mut lexer = Lexer::new(text, dialect);
+    let reduced = reduce::reduce(&mut lexer);
+    let (mut printed, fits) = print::print(text, &reduced.tokens, lexer.dialect);
+    if !fits {
+        // Where the text was cut, a list may now end that did not before: once more, and it is stable.
+        let mut lexer = Lexer::new(&printed, dialect);
+        let reduced = reduce::reduce(&mut lexer);
+        printed = print::print(&printed, &reduced.tokens, lexer.dialect).0;
+    }
+    let (kind, tables) = shape::shape(text, &reduced.tokens, lexer.dialect);
+    Fingerprint {
+        text: printed,
+        kind,
+        tables,
+        had_literals: lexer.had_literals,
+        had_placeholders: lexer.had_placeholders,
+        truncated: lexer.truncated || reduced.truncated || !fits,
+        in_list_len: reduced.list_len_max,
+    }
+}
+
+impl Fingerprint {
+    /// The longest text kept, bytes. Longer ones end at the last token that fits and count as
+    /// truncated; 4 kB holds any statement a person wrote.
+    pub const TEXT_MAX: usize = 4 * 1024;
+
+    /// How many tables [`Fingerprint::summary`] names before it says `…`.
+    const SUMMARY_TABLES_MAX: usize = 3;
+
+    /// The longest beginning of the text that stands for a statement without tables, bytes.
+    const SUMMARY_TEXT_MAX: usize = 40;
+
+    /// A short name for titles and frames: `select authors`, `insert into orders`, `begin`.
+    pub fn summary(&self) -> String {
+        let verb = match self.kind {
+            StatementKind::Select => "select",
+            StatementKind::Insert => "insert into",
+            StatementKind::Update => "update",
+            StatementKind::Delete => "delete from",
+            _ => return self.beginning(),
+        };
+        if self.tables.is_empty() {
+            return self.beginning();
+        }
+        let shown = match self.kind {
+            // What is read to insert, update or delete is not what the statement is about.
+            StatementKind::Select => Self::SUMMARY_TABLES_MAX,
+            _ => 1,
+        };
+        let names: Vec<_> = self.tables.iter().take(shown).map(|it| bare(it)).collect();
+        let more = self.kind == StatementKind::Select && self.tables.len() > shown;
+        format!(
+            "{verb} {}{}",
+            names.join(", "),
+            if more { ", …" } else { "" }
+        )
+    }
+
+    fn beginning(&self) -> String {
+        if self.text.len() <= Self::SUMMARY_TEXT_MAX {
+            return self.text.clone();
+        }
+        let cut = self.text.floor_char_boundary(Self::SUMMARY_TEXT_MAX);
+        let cut = self.text[..cut].rfind(' ').unwrap_or(cut);
+        format!("{} …", &self.text[..cut])
+    }
+}
+
+/// A table's name without schema and quotes.
+fn bare(table: &str) -> &str {
+    let unquoted = table.trim_end_matches(['"', '`']);
+    let begin = match unquoted.len() < table.len() {
+        true => unquoted.rfind(['"', '`']),
+        false => unquoted.rfind('.'),
+    };
+    &unquoted[begin.map_or(0, |it| it + 1)..]
+}
+
+#[cfg(test)]
+mod tests;
