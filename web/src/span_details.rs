@@ -11,6 +11,7 @@ use analyzer::span::{Attribute, SpanKind, Status, Value};
 use analyzer::sql;
 use analyzer::trace::SpanIdx;
 
+use crate::unit::duration;
 use crate::waterfall::{Names, own_time};
 
 /// Attributes of one span, event or link on the page; SDKs send at most 128 unless told otherwise.
@@ -94,6 +95,13 @@ pub struct Pairs {
     pub left: usize,
 }
 
+impl Pairs {
+    /// All of them, shown or not.
+    pub fn count(&self) -> usize {
+        self.shown.len() + self.left
+    }
+}
+
 /// An event.
 #[derive(Clone, PartialEq, Debug)]
 pub struct EventDetails {
@@ -103,6 +111,14 @@ pub struct EventDetails {
     pub name: String,
     /// Its attributes.
     pub attributes: Pairs,
+}
+
+impl EventDetails {
+    /// When it happened: `after 1.2 ms`.
+    pub fn at(&self) -> String {
+        let distance = duration(self.offset_ns.unsigned_abs());
+        if self.offset_ns < 0 { format!("{distance} before the span") } else { format!("after {distance}") }
+    }
 }
 
 /// A link.
