@@ -90,10 +90,9 @@ pub fn categories(trace: &Trace<'_>, settings: &Settings) -> Vec<Category> {
     for (span, node) in trace.spans.spans.iter().zip(&trace.nodes) {
         let above = node.parent.map(|it| categories[it as usize]);
         let own = evidence(&trace.spans, span, settings);
-        categories.push(
-            own.or_else(|| inherited(span, above))
-                .unwrap_or(Category::Handler),
-        );
+        let own = own.filter(|it| !is_transport(*it, above));
+        let category = own.or_else(|| inherited(span, above));
+        categories.push(category.unwrap_or(Category::Handler));
     }
     categories
 }
@@ -137,6 +136,26 @@ fn evidence(spans: &Spans<'_>, span: &Span<'_>, settings: &Settings) -> Option<C
         return Some(Category::Serialization);
     }
     None
+}
+
+/// A request inside a call to something else is how that call travels: Elasticsearch's client sends
+/// HTTP, DynamoDB's too.
+fn is_transport(own: Category, above: Option<Category>) -> bool {
+    own == Category::External
+        && matches!(
+            above,
+            Some(Category::Database | Category::Cache | Category::Messaging | Category::Logging)
+        )
+}
+
+/// Does a span of this category say so itself, or is it a part of the call above it?
+pub(crate) fn says_itself(category: Category, span: &Span<'_>, facts: &Facts<'_>) -> bool {
+    match category {
+        Category::Database => is_database(span.name, facts),
+        Category::Cache => is_cache(span.name, facts),
+        Category::Messaging => messaging(span, facts).is_some(),
+        _ => span.kind == SpanKind::Client || has_client_attributes(span, facts),
+    }
 }
 
 /// Spans inside a call that say nothing themselves are part of it: `sql.rows` in a query,

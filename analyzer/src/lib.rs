@@ -21,11 +21,14 @@ pub mod identity;
 pub mod critical_path;
 pub mod attribution;
 pub mod sql;
+pub mod call;
 pub mod finding;
 pub mod detectors;
 pub mod sketch;
 pub mod profile;
 pub mod history;
+#[cfg(test)]
+mod tests;
 
 use category::Category;
 use detectors::Detect;
@@ -132,7 +135,7 @@ pub struct Call {
     pub category: Category,
     /// The normalised statement or `GET host/path/{id}`; without literals or ids.
     pub key: String,
-    /// A short name for people: `SELECT authors`, `GET payments/charge`.
+    /// A short name for people: `select authors`, `GET payments/charge`.
     pub name: String,
     /// For statements: what the lexer found out.
     pub statement: Option<sql::Fingerprint>,
@@ -164,8 +167,9 @@ pub fn analyze<'a>(spans: Spans<'a>, settings: &Settings) -> Analysis<'a> {
     let mut entries = identity::entries(&trace);
     let owners = identity::owners(&trace, &entries);
     attribution::attribute(&trace, &owners, &mut categories, &mut entries);
-    let calls = Vec::new();
-    let coverage = Coverage::default();
+    let calls = call::calls(&trace, &categories, &owners);
+    count_calls(&mut entries, &calls);
+    let coverage = call::coverage(&trace, &calls);
     let mut analysis = Analysis {
         trace,
         categories,
@@ -187,6 +191,14 @@ pub fn review(history: &History) -> Vec<Finding> {
         Detect::OverTime(detect) | Detect::Both(_, detect) => detect(found, history),
         Detect::InTrace(_) => {}
     })
+}
+
+fn count_calls(entries: &mut [Entry<'_>], calls: &[Call]) {
+    for call in calls {
+        if let Some(entry) = call.entry {
+            entries[entry].calls[call.category as usize] += 1;
+        }
+    }
 }
 
 /// What all detectors find, by what a fix saves.
