@@ -3,14 +3,23 @@
 use std::path::Path;
 
 fn manifest(room: &str) -> toml::Table {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(room).join("Cargo.toml");
-    std::fs::read_to_string(path).expect("a manifest").parse().expect("TOML")
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .join(room)
+        .join("Cargo.toml");
+    std::fs::read_to_string(path)
+        .expect("a manifest")
+        .parse()
+        .expect("TOML")
 }
 
 fn dependencies(room: &str) -> Vec<String> {
     let manifest = manifest(room);
     let dependencies = manifest.get("dependencies").and_then(|it| it.as_table());
-    dependencies.into_iter().flat_map(|it| it.keys().cloned()).collect()
+    dependencies
+        .into_iter()
+        .flat_map(|it| it.keys().cloned())
+        .collect()
 }
 
 #[test]
@@ -22,24 +31,37 @@ fn the_analyzer_has_no_run_time_dependency() {
 fn the_collector_knows_nothing_of_the_web() {
     let dependencies = dependencies("collector");
     assert!(dependencies.contains(&"analyzer".into()));
-    assert!(!dependencies.iter().any(|it| it == "web" || it == "askama"), "{dependencies:?}");
+    assert!(
+        !dependencies.iter().any(|it| it == "web" || it == "askama"),
+        "{dependencies:?}"
+    );
 }
 
 #[test]
 fn sql_is_only_in_the_store() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut folders = vec![root.join("collector/src"), root.join("web/src/pages"), root.join("web/src/api")];
+    let mut folders = vec![
+        root.join("collector/src"),
+        root.join("web/src/pages"),
+        root.join("web/src/api"),
+    ];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
             let path = entry.path();
             // The store is where it belongs; the private Postgres checks that it answers.
-            let allowed = ["store", "postgres", "testing.rs"].iter().any(|it| path.ends_with(it));
+            let allowed = ["store", "postgres", "testing.rs"]
+                .iter()
+                .any(|it| path.ends_with(it));
             if path.is_dir() && !allowed {
                 folders.push(path);
             } else if !allowed && path.extension().is_some_and(|it| it == "rs") {
                 let text = std::fs::read_to_string(&path).expect("text");
                 let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-                assert!(!code.contains("sqlx::query"), "{} holds SQL", path.display());
+                assert!(
+                    !code.contains("sqlx::query"),
+                    "{} holds SQL",
+                    path.display()
+                );
             }
         }
     }

@@ -4,8 +4,8 @@ use http::Request;
 use prost::Message;
 
 use crate::support::culprit::{Culprit, data_directory};
-use crate::support::spans::{SERVER, export, hex, n_plus_one, now_ns, request, text, trace_id};
 use crate::support::http;
+use crate::support::spans::{SERVER, export, hex, n_plus_one, now_ns, request, text, trace_id};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use opentelemetry_proto::tonic::trace::v1::Span;
 
@@ -23,7 +23,12 @@ async fn bad_requests_get_the_right_answer_and_harm_nothing() {
         ("text as protobuf", PROTOBUF, b"hello".to_vec(), 400),
         ("not JSON", JSON, b"{\"resourceSpans\":".to_vec(), 400),
         ("JSON of another shape", JSON, b"[1,2]".to_vec(), 400),
-        ("nested without end", JSON, [b"[".repeat(100_000), b"]".repeat(100_000)].concat(), 400),
+        (
+            "nested without end",
+            JSON,
+            [b"[".repeat(100_000), b"]".repeat(100_000)].concat(),
+            400,
+        ),
         ("empty protobuf", PROTOBUF, Vec::new(), 200),
         ("empty JSON", JSON, b"{}".to_vec(), 200),
         ("30 MB", PROTOBUF, large, 413),
@@ -31,7 +36,12 @@ async fn bad_requests_get_the_right_answer_and_harm_nothing() {
     ];
     for (case, content_type, body, expected) in cases {
         let (status, answer_type, answer) = http::post(&url, content_type, body).await;
-        assert_eq!(status, expected, "{case}: {}", String::from_utf8_lossy(&answer));
+        assert_eq!(
+            status,
+            expected,
+            "{case}: {}",
+            String::from_utf8_lossy(&answer)
+        );
         if content_type == JSON {
             assert_eq!(answer_type, JSON, "{case}");
         }
@@ -59,20 +69,38 @@ async fn spans_with_bad_ids_are_rejected_one_by_one() {
         ..Span::default()
     };
     let spans = vec![
-        Span { trace_id: vec![1; 15], ..good.clone() },
+        Span {
+            trace_id: vec![1; 15],
+            ..good.clone()
+        },
         good.clone(),
-        Span { span_id: vec![1; 9], ..good.clone() },
-        Span { trace_id: vec![0; 16], ..good.clone() },
-        Span { span_id: Vec::new(), ..good },
+        Span {
+            span_id: vec![1; 9],
+            ..good.clone()
+        },
+        Span {
+            trace_id: vec![0; 16],
+            ..good.clone()
+        },
+        Span {
+            span_id: Vec::new(),
+            ..good
+        },
     ];
     let url = format!("{}/v1/traces", culprit.http);
     let (status, _, body) = http::post(&url, PROTOBUF, request("ids", spans).encode_to_vec()).await;
     assert_eq!(status, 200);
-    let answer = ExportTraceServiceResponse::decode(body).unwrap().partial_success.unwrap();
+    let answer = ExportTraceServiceResponse::decode(body)
+        .unwrap()
+        .partial_success
+        .unwrap();
     assert_eq!(answer.rejected_spans, 4);
     assert!(!answer.error_message.is_empty());
     let stored = culprit.trace(&hex(&trace_id(5))).await;
-    let spans = stored["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap().clone();
+    let spans = stored["resourceSpans"][0]["scopeSpans"][0]["spans"]
+        .as_array()
+        .unwrap()
+        .clone();
     assert_eq!(spans.len(), 1);
     assert!(culprit.terminate().await);
 }
@@ -81,15 +109,22 @@ async fn spans_with_bad_ids_are_rejected_one_by_one() {
 async fn hostile_names_are_only_text() {
     let data = data_directory();
     let culprit = Culprit::serve(data.path(), &[]).await;
-    let hostile = "</title></script><script>alert(1)</script><img src=x onerror=alert(1)>\0\u{202e}\"'";
+    let hostile =
+        "</title></script><script>alert(1)</script><img src=x onerror=alert(1)>\0\u{202e}\"'";
     let mut export_request = n_plus_one(9, 30);
     let spans = &mut export_request.resource_spans[0].scope_spans[0].spans;
     spans[0].name = hostile.into();
-    spans[0].attributes = vec![text("http.request.method", "GET"), text("http.route", hostile)];
+    spans[0].attributes = vec![
+        text("http.request.method", "GET"),
+        text("http.route", hostile),
+    ];
     spans[1].attributes.push(text(hostile, hostile));
     spans[1].name = hostile.into();
     let resource = export_request.resource_spans[0].resource.as_mut().unwrap();
-    resource.attributes = vec![text("service.name", hostile), text("service.version", hostile)];
+    resource.attributes = vec![
+        text("service.name", hostile),
+        text("service.version", hostile),
+    ];
     export(&culprit.grpc, export_request).await.unwrap();
     let id = hex(&trace_id(9));
     culprit.trace(&id).await;
@@ -113,10 +148,18 @@ async fn hostile_names_are_only_text() {
         let all = scraper::Selector::parse("*").unwrap();
         for element in page.select(&all) {
             let value = element.value();
-            let from_us = value.attr("src").is_some_and(|it| it.starts_with("/static/"));
+            let from_us = value
+                .attr("src")
+                .is_some_and(|it| it.starts_with("/static/"));
             let data = value.attr("type") == Some("application/json");
-            assert!(value.name() != "script" || from_us || data, "{path}: a script of a stranger's");
-            assert!(value.attr("onerror").is_none(), "{path}: an attribute of a stranger's");
+            assert!(
+                value.name() != "script" || from_us || data,
+                "{path}: a script of a stranger's"
+            );
+            assert!(
+                value.attr("onerror").is_none(),
+                "{path}: an attribute of a stranger's"
+            );
         }
     }
     assert!(culprit.terminate().await);

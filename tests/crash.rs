@@ -24,8 +24,12 @@ type Acknowledged = Arc<Mutex<HashSet<u64>>>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_or_counted_twice() {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let seed = std::env::var("CULPRIT_TEST_SEED").ok().and_then(|it| it.parse().ok());
+    let since_epoch = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap();
+    let seed = std::env::var("CULPRIT_TEST_SEED")
+        .ok()
+        .and_then(|it| it.parse().ok());
     let seed = seed.unwrap_or(since_epoch.as_millis() as u64);
     println!("CULPRIT_TEST_SEED={seed}");
     let data = data_directory();
@@ -35,11 +39,19 @@ async fn nothing_acknowledged_is_lost_or_counted_twice() {
         let culprit = Culprit::serve(data.path(), &[]).await;
         let stop = CancellationToken::new();
         let clients = (0..CLIENTS).map(|client| {
-            let (address, stop, acknowledged) = (culprit.grpc.clone(), stop.clone(), acknowledged.clone());
-            tokio::spawn(send(address, round << 32 | client << 24, acknowledged, stop))
+            let (address, stop, acknowledged) =
+                (culprit.grpc.clone(), stop.clone(), acknowledged.clone());
+            tokio::spawn(send(
+                address,
+                round << 32 | client << 24,
+                acknowledged,
+                stop,
+            ))
         });
         let clients: Vec<_> = clients.collect();
-        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        dice = dice
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         tokio::time::sleep(Duration::from_millis(500 + (dice >> 33) % 3_000)).await;
         if round % 2 == 0 {
             culprit.kill().await;
@@ -57,7 +69,11 @@ async fn nothing_acknowledged_is_lost_or_counted_twice() {
 
     let culprit = Culprit::serve(data.path(), &[]).await;
     let acknowledged = acknowledged.lock().unwrap().clone();
-    assert!(acknowledged.len() > 50, "a load of {} traces proves nothing", acknowledged.len());
+    assert!(
+        acknowledged.len() > 50,
+        "a load of {} traces proves nothing",
+        acknowledged.len()
+    );
     for number in &acknowledged {
         let trace = culprit.trace(&hex(&trace_id(*number))).await;
         assert_eq!(span_ids(&trace).len() as u64, SPANS, "trace {number}");

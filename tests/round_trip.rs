@@ -9,8 +9,8 @@ use prost::Message;
 use serde_json::json;
 
 use crate::support::culprit::{Culprit, data_directory};
-use crate::support::spans::{SERVER, attribute, export, hex, now_ns, request, text, trace_id};
 use crate::support::http;
+use crate::support::spans::{SERVER, attribute, export, hex, now_ns, request, text, trace_id};
 
 /// A span with everything a span can have.
 fn everything(number: u64) -> ExportTraceServiceRequest {
@@ -23,31 +23,63 @@ fn everything(number: u64) -> ExportTraceServiceRequest {
         attribute("double", Value::DoubleValue(0.1)),
         attribute("nan", Value::DoubleValue(f64::NAN)),
         attribute("bytes", Value::BytesValue(vec![0, 255, 1])),
-        attribute("array", Value::ArrayValue(ArrayValue { values: vec![any(Value::IntValue(1)), any(Value::StringValue("x".into()))] })),
-        attribute("map", Value::KvlistValue(KeyValueList { values: vec![text("inner", "value")] })),
+        attribute(
+            "array",
+            Value::ArrayValue(ArrayValue {
+                values: vec![any(Value::IntValue(1)), any(Value::StringValue("x".into()))],
+            }),
+        ),
+        attribute(
+            "map",
+            Value::KvlistValue(KeyValueList {
+                values: vec![text("inner", "value")],
+            }),
+        ),
         attribute("empty array", Value::ArrayValue(ArrayValue::default())),
     ];
-    let mut request = request("everything", vec![Span {
-        trace_id: trace_id(number),
-        span_id: vec![1, 2, 3, 4, 5, 6, 7, 8],
-        trace_state: "vendor=x,ot=th:0".into(),
-        flags: 0x0000_0301,
-        name: "GET /everything".into(),
-        kind: SERVER,
-        start_time_unix_nano: start_ns,
-        end_time_unix_nano: start_ns + 1_234_567,
-        attributes,
-        dropped_attributes_count: 3,
-        events: vec![Event { time_unix_nano: start_ns + 5, name: "exception".into(), attributes: vec![text("exception.type", "Oops")], dropped_attributes_count: 1 }],
-        dropped_events_count: 4,
-        links: vec![Link { trace_id: trace_id(77), span_id: vec![9; 8], trace_state: "a=b".into(), attributes: vec![text("why", "because")], dropped_attributes_count: 2, flags: 0x100 }],
-        dropped_links_count: 5,
-        status: Some(Status { code: 2, message: "broken".into() }),
-        ..Span::default()
-    }]);
+    let mut request = request(
+        "everything",
+        vec![Span {
+            trace_id: trace_id(number),
+            span_id: vec![1, 2, 3, 4, 5, 6, 7, 8],
+            trace_state: "vendor=x,ot=th:0".into(),
+            flags: 0x0000_0301,
+            name: "GET /everything".into(),
+            kind: SERVER,
+            start_time_unix_nano: start_ns,
+            end_time_unix_nano: start_ns + 1_234_567,
+            attributes,
+            dropped_attributes_count: 3,
+            events: vec![Event {
+                time_unix_nano: start_ns + 5,
+                name: "exception".into(),
+                attributes: vec![text("exception.type", "Oops")],
+                dropped_attributes_count: 1,
+            }],
+            dropped_events_count: 4,
+            links: vec![Link {
+                trace_id: trace_id(77),
+                span_id: vec![9; 8],
+                trace_state: "a=b".into(),
+                attributes: vec![text("why", "because")],
+                dropped_attributes_count: 2,
+                flags: 0x100,
+            }],
+            dropped_links_count: 5,
+            status: Some(Status {
+                code: 2,
+                message: "broken".into(),
+            }),
+            ..Span::default()
+        }],
+    );
     let resource_spans = &mut request.resource_spans[0];
     resource_spans.schema_url = "https://opentelemetry.io/schemas/1.44.0".into();
-    resource_spans.resource.as_mut().unwrap().dropped_attributes_count = 6;
+    resource_spans
+        .resource
+        .as_mut()
+        .unwrap()
+        .dropped_attributes_count = 6;
     let scope_spans = &mut resource_spans.scope_spans[0];
     scope_spans.schema_url = "https://opentelemetry.io/schemas/1.30.0".into();
     let scope = scope_spans.scope.as_mut().unwrap();
@@ -62,7 +94,12 @@ async fn every_field_of_a_span_comes_out_as_it_went_in() {
     let culprit = Culprit::serve(data.path(), &[]).await;
     export(&culprit.grpc, everything(1)).await.unwrap();
     let url = format!("{}/v1/traces", culprit.http);
-    let (status, _, _) = http::post(&url, "application/x-protobuf", everything(2).encode_to_vec()).await;
+    let (status, _, _) = http::post(
+        &url,
+        "application/x-protobuf",
+        everything(2).encode_to_vec(),
+    )
+    .await;
     assert_eq!(status, 200);
 
     let first = culprit.trace(&hex(&trace_id(1))).await;
@@ -76,9 +113,15 @@ async fn every_field_of_a_span_comes_out_as_it_went_in() {
     }
     assert_eq!(*span, same_but_for_ids);
 
-    assert_eq!(resource_spans["schemaUrl"], "https://opentelemetry.io/schemas/1.44.0");
+    assert_eq!(
+        resource_spans["schemaUrl"],
+        "https://opentelemetry.io/schemas/1.44.0"
+    );
     assert_eq!(resource_spans["resource"]["droppedAttributesCount"], 6);
-    assert_eq!(scope_spans["schemaUrl"], "https://opentelemetry.io/schemas/1.30.0");
+    assert_eq!(
+        scope_spans["schemaUrl"],
+        "https://opentelemetry.io/schemas/1.30.0"
+    );
     assert_eq!(scope_spans["scope"]["attributes"][0]["key"], "scope");
     assert_eq!(scope_spans["scope"]["droppedAttributesCount"], 7);
     assert_eq!(span["spanId"], "0102030405060708");
@@ -87,29 +130,45 @@ async fn every_field_of_a_span_comes_out_as_it_went_in() {
     assert_eq!(span["kind"], 2);
     assert_eq!(span["status"], json!({"message": "broken", "code": 2}));
     assert_eq!(
-        (&span["droppedAttributesCount"], &span["droppedEventsCount"], &span["droppedLinksCount"]),
+        (
+            &span["droppedAttributesCount"],
+            &span["droppedEventsCount"],
+            &span["droppedLinksCount"]
+        ),
         (&json!(3), &json!(4), &json!(5))
     );
-    assert_eq!(span["events"][0]["attributes"][0]["value"]["stringValue"], "Oops");
+    assert_eq!(
+        span["events"][0]["attributes"][0]["value"]["stringValue"],
+        "Oops"
+    );
     assert_eq!(span["events"][0]["droppedAttributesCount"], 1);
     assert_eq!(span["links"][0]["traceState"], "a=b");
     assert_eq!(span["links"][0]["flags"], 0x100);
     assert_eq!(span["links"][0]["droppedAttributesCount"], 2);
-    let values: Vec<_> = span["attributes"].as_array().unwrap().iter().map(|it| it["value"].clone()).collect();
-    assert_eq!(values, [
-        json!({"stringValue": "grüße \"<script>\" \u{202e}rtl 🦀"}),
-        json!({"boolValue": true}),
-        json!({"intValue": "-9007199254740993"}),
-        json!({"doubleValue": 0.1}),
-        json!({"doubleValue": "NaN"}),
-        json!({"bytesValue": "AP8B"}),
-        json!({"arrayValue": {"values": [{"intValue": "1"}, {"stringValue": "x"}]}}),
-        json!({"kvlistValue": {"values": [{"key": "inner", "value": {"stringValue": "value"}}]}}),
-        json!({"arrayValue": {}}),
-    ]);
+    let values: Vec<_> = span["attributes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["value"].clone())
+        .collect();
+    assert_eq!(
+        values,
+        [
+            json!({"stringValue": "grüße \"<script>\" \u{202e}rtl 🦀"}),
+            json!({"boolValue": true}),
+            json!({"intValue": "-9007199254740993"}),
+            json!({"doubleValue": 0.1}),
+            json!({"doubleValue": "NaN"}),
+            json!({"bytesValue": "AP8B"}),
+            json!({"arrayValue": {"values": [{"intValue": "1"}, {"stringValue": "x"}]}}),
+            json!({"kvlistValue": {"values": [{"key": "inner", "value": {"stringValue": "value"}}]}}),
+            json!({"arrayValue": {}}),
+        ]
+    );
 
     // What came out goes in again: JSON is a transport like the others.
-    let (status, _, body) = http::post(&url, "application/json; charset=utf-8", first.to_string()).await;
+    let (status, _, body) =
+        http::post(&url, "application/json; charset=utf-8", first.to_string()).await;
     assert_eq!((status, &body[..]), (200, &b"{}"[..]));
     assert_eq!(culprit.trace(&hex(&trace_id(1))).await, first);
     assert!(culprit.terminate().await);

@@ -3,16 +3,16 @@
 //! A span's way: [`receiver`] (limits, decode) → [`journal`] (durable, then the OK) → [`assembly`]
 //! (traces in flight, idle, analyse, one transaction) → [`store`] → [`review`] → [`alert`].
 
-pub mod alert;
+pub mod postgres;
+pub mod otlp;
+pub mod receiver;
+pub mod journal;
 pub mod assembly;
 pub mod contribution;
 pub mod deltas;
-pub mod journal;
-pub mod otlp;
-pub mod postgres;
-pub mod receiver;
-pub mod review;
 pub mod store;
+pub mod review;
+pub mod alert;
 pub mod verify;
 
 /// This project's own protobuf messages (`proto/`): what is stored encoded.

@@ -24,12 +24,18 @@ pub struct Culprit {
 
 /// An empty data directory that Postgres' user can reach; removed when dropped.
 pub fn data_directory() -> tempfile::TempDir {
-    tempfile::Builder::new().prefix("culprit-test-").tempdir().expect("a temporary directory")
+    tempfile::Builder::new()
+        .prefix("culprit-test-")
+        .tempdir()
+        .expect("a temporary directory")
 }
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_culprit"));
-    command.args(arguments).env_remove("CULPRIT_DATABASE_URL").env("CULPRIT_LOG", "warn");
+    command
+        .args(arguments)
+        .env_remove("CULPRIT_DATABASE_URL")
+        .env("CULPRIT_LOG", "warn");
     command
 }
 
@@ -57,7 +63,11 @@ impl Culprit {
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let mut addresses: Vec<String> = Vec::new();
         while addresses.len() < 3 {
-            let line = lines.next_line().await.expect("text").expect("culprit ended before it listened");
+            let line = lines
+                .next_line()
+                .await
+                .expect("text")
+                .expect("culprit ended before it listened");
             if let Some(at) = line.find("http://") {
                 addresses.push(line[at..].trim().to_owned());
             }
@@ -65,7 +75,13 @@ impl Culprit {
         // Keep reading, or the process blocks when it says more.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let [ui, grpc, http] = addresses.try_into().expect("three addresses");
-        Culprit { child, data, grpc, http, ui }
+        Culprit {
+            child,
+            data,
+            grpc,
+            http,
+            ui,
+        }
     }
 
     /// The process's id.
@@ -76,10 +92,21 @@ impl Culprit {
     /// The postmaster's id.
     pub fn postmaster(&self) -> Pid {
         let directories = std::fs::read_dir(&self.data).expect("the data directory");
-        let files = directories.flatten().map(|it| it.path().join("postmaster.pid"));
-        let text = files.filter_map(|it| std::fs::read_to_string(it).ok()).next();
+        let files = directories
+            .flatten()
+            .map(|it| it.path().join("postmaster.pid"));
+        let text = files
+            .filter_map(|it| std::fs::read_to_string(it).ok())
+            .next();
         let text = text.expect("a running Postgres");
-        Pid::from_raw(text.lines().next().expect("a line").trim().parse().expect("a pid"))
+        Pid::from_raw(
+            text.lines()
+                .next()
+                .expect("a line")
+                .trim()
+                .parse()
+                .expect("a pid"),
+        )
     }
 
     /// `kill -9`: no chance to do anything.
@@ -113,7 +140,11 @@ impl Culprit {
 
 /// Runs another subcommand to its end on a data directory.
 pub fn run(arguments: &[&str], data: &std::path::Path) -> Output {
-    command(arguments).arg("--data-dir").arg(data).output().expect("the binary starts")
+    command(arguments)
+        .arg("--data-dir")
+        .arg(data)
+        .output()
+        .expect("the binary starts")
 }
 
 /// `culprit verify` finds no difference; returns what it printed.

@@ -17,7 +17,10 @@ const MS: u64 = 1_000_000;
 
 /// Now, ns since the Unix epoch.
 pub fn now_ns() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_nanos() as u64
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .expect("after 1970")
+        .as_nanos() as u64
 }
 
 /// A text attribute.
@@ -28,12 +31,20 @@ pub fn text(key: &str, value: &str) -> KeyValue {
 /// An attribute of any type.
 pub fn attribute(key: &str, value: Value) -> KeyValue {
     let value = Some(AnyValue { value: Some(value) });
-    KeyValue { key: key.into(), value, ..KeyValue::default() }
+    KeyValue {
+        key: key.into(),
+        value,
+        ..KeyValue::default()
+    }
 }
 
 /// A trace id from a number.
 pub fn trace_id(number: u64) -> Vec<u8> {
-    [0xc0ff_ee00_0000_0000_u64.to_be_bytes(), number.to_be_bytes()].concat()
+    [
+        0xc0ff_ee00_0000_0000_u64.to_be_bytes(),
+        number.to_be_bytes(),
+    ]
+    .concat()
 }
 
 /// Lower-case hexadecimal.
@@ -43,11 +54,22 @@ pub fn hex(id: &[u8]) -> String {
 
 /// Spans of one service as a request.
 pub fn request(service: &str, spans: Vec<Span>) -> ExportTraceServiceRequest {
-    let scope = InstrumentationScope { name: "test".into(), version: "1".into(), ..Default::default() };
+    let scope = InstrumentationScope {
+        name: "test".into(),
+        version: "1".into(),
+        ..Default::default()
+    };
     ExportTraceServiceRequest {
         resource_spans: vec![ResourceSpans {
-            resource: Some(Resource { attributes: vec![text("service.name", service)], ..Resource::default() }),
-            scope_spans: vec![ScopeSpans { scope: Some(scope), spans, ..ScopeSpans::default() }],
+            resource: Some(Resource {
+                attributes: vec![text("service.name", service)],
+                ..Resource::default()
+            }),
+            scope_spans: vec![ScopeSpans {
+                scope: Some(scope),
+                spans,
+                ..ScopeSpans::default()
+            }],
             ..ResourceSpans::default()
         }],
     }
@@ -56,32 +78,64 @@ pub fn request(service: &str, spans: Vec<Span>) -> ExportTraceServiceRequest {
 /// `GET /posts` with a query for the posts and then `authors` queries, one per author, 4 ms each.
 pub fn n_plus_one(number: u64, authors: u64) -> ExportTraceServiceRequest {
     let start_ns = now_ns() - 1_000 * MS;
-    let span = |id: u64, parent: u64, name: &str, kind, from_ms: u64, for_ms: u64, attributes| Span {
-        trace_id: trace_id(number),
-        span_id: id.to_be_bytes().to_vec(),
-        parent_span_id: if parent == 0 { Vec::new() } else { parent.to_be_bytes().to_vec() },
-        name: name.into(),
-        kind,
-        start_time_unix_nano: start_ns + from_ms * MS,
-        end_time_unix_nano: start_ns + (from_ms + for_ms) * MS,
-        attributes,
-        ..Span::default()
+    let span =
+        |id: u64, parent: u64, name: &str, kind, from_ms: u64, for_ms: u64, attributes| Span {
+            trace_id: trace_id(number),
+            span_id: id.to_be_bytes().to_vec(),
+            parent_span_id: if parent == 0 {
+                Vec::new()
+            } else {
+                parent.to_be_bytes().to_vec()
+            },
+            name: name.into(),
+            kind,
+            start_time_unix_nano: start_ns + from_ms * MS,
+            end_time_unix_nano: start_ns + (from_ms + for_ms) * MS,
+            attributes,
+            ..Span::default()
+        };
+    let statement = |sql: &str| {
+        vec![
+            text("db.system.name", "postgresql"),
+            text("db.query.text", sql),
+        ]
     };
-    let statement = |sql: &str| vec![text("db.system.name", "postgresql"), text("db.query.text", sql)];
-    let entry = vec![text("http.request.method", "GET"), text("http.route", "/posts")];
+    let entry = vec![
+        text("http.request.method", "GET"),
+        text("http.route", "/posts"),
+    ];
     let mut spans = vec![
         span(1, 0, "GET /posts", SERVER, 0, 10 + authors * 5, entry),
-        span(2, 1, "SELECT posts", CLIENT, 1, 3, statement("SELECT * FROM posts ORDER BY id DESC LIMIT 30")),
+        span(
+            2,
+            1,
+            "SELECT posts",
+            CLIENT,
+            1,
+            3,
+            statement("SELECT * FROM posts ORDER BY id DESC LIMIT 30"),
+        ),
     ];
     for author in 0..authors {
         let sql = statement("SELECT * FROM authors WHERE id = $1");
-        spans.push(span(10 + author, 1, "SELECT authors", CLIENT, 5 + author * 5, 4, sql));
+        spans.push(span(
+            10 + author,
+            1,
+            "SELECT authors",
+            CLIENT,
+            5 + author * 5,
+            4,
+            sql,
+        ));
     }
     request("blog", spans)
 }
 
 /// Sends a request over gRPC; the error if it is refused.
-pub async fn export(address: &str, request: ExportTraceServiceRequest) -> Result<(), tonic::Status> {
+pub async fn export(
+    address: &str,
+    request: ExportTraceServiceRequest,
+) -> Result<(), tonic::Status> {
     let mut client = TraceServiceClient::connect(address.to_owned())
         .await
         .map_err(|error| tonic::Status::unavailable(error.to_string()))?;

@@ -78,7 +78,7 @@ pub fn paint(category: &Category) -> &'static str {
         Category::Messaging => "class=\"messaging\"",
         Category::Serialization => "class=\"serialization\"",
         Category::Logging => "class=\"logging\"",
-        Category::PoolWait => "fill=\"url(#w-pool)\"",
+        Category::PoolWait => "fill=\"url(#w-pool_wait)\"",
         Category::Connect => "fill=\"url(#w-connect)\"",
         Category::Network => "fill=\"url(#w-network)\"",
         Category::Unattributed => "fill=\"url(#w-unattributed)\"",

@@ -1,5 +1,97 @@
-//! (being written)
+//! For people: pages, JSON, the command line.
+
+pub mod cli;
+pub mod serve;
+pub mod demo_command;
+pub mod demo;
+pub mod verify;
+pub mod explain;
+pub mod health;
+pub mod bench;
+pub mod database;
+pub mod pages;
+pub mod api;
+pub mod assets;
+pub mod format;
+pub mod unit;
+pub mod address;
+pub mod trace_id;
+pub mod trace_filter;
+pub mod category_bar;
 pub mod waterfall;
 pub mod trace_flame;
-pub mod headline;
 pub mod span_details;
+pub mod headline;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::HeaderValue;
+use axum::http::header::{self, HeaderName};
+use axum::response::Response;
+use axum::routing::get;
+use collector::receiver::Stats;
+use collector::store::Store;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// What every page may need.
+#[derive(Clone)]
+pub struct AppState {
+    /// The way to the tables.
+    pub store: Store,
+    /// Where OTLP/gRPC is received, if by this process.
+    pub grpc: Option<SocketAddr>,
+    /// Where OTLP/HTTP is received, if by this process.
+    pub http: Option<SocketAddr>,
+    /// What the receiver has seen, if it is in this process.
+    pub receiver: Option<Arc<Stats>>,
+}
+
+/// Forms are a few fields: more is refused with 413.
+const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// Every route.
+pub fn router(state: AppState) -> Router {
+    Router::new()
+        // Pages.
+        .route("/", get(pages::bottlenecks::show))
+        .route("/traces", get(pages::traces::page))
+        .route("/traces/{id}", get(pages::trace::page))
+        .route("/traces/{id}/flame.svg", get(pages::trace::flame_svg))
+        .route("/search", get(pages::search::page))
+        .route("/status", get(pages::status::page))
+        .route("/start", get(pages::empty::page))
+        // JSON.
+        .route("/api/v1/traces", get(api::traces::list))
+        .route("/api/v1/traces/{id}", get(api::traces::one))
+        .route("/api/v1/traces/{id}/analysis", get(api::traces::analysis))
+        // The rest.
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/static/{file}", get(assets::show))
+        .fallback(pages::not_found)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::map_response(guard))
+        .with_state(state)
+}
+
+/// Nothing but our own scripts, styles and images; no frames; nothing guessed, nothing told to others.
+/// A handler that has set its own policy (a drawing shown alone) keeps it.
+async fn guard(mut response: Response) -> Response {
+    const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+        img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; \
+        frame-ancestors 'none'";
+    let fixed: [(HeaderName, &'static str); 4] = [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ];
+    let headers = response.headers_mut();
+    for (name, value) in fixed {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static(POLICY));
+    response
+}

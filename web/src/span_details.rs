@@ -11,7 +11,7 @@ use analyzer::span::{Attribute, SpanKind, Status, Value};
 use analyzer::sql;
 use analyzer::trace::SpanIdx;
 
-use crate::unit::duration;
+use crate::format::duration;
 use crate::waterfall::{Names, own_time};
 
 /// Attributes of one span, event or link on the page; SDKs send at most 128 unless told otherwise.

@@ -33,12 +33,6 @@ impl Unit {
     }
 }
 
-/// A duration on its own: `762.8 ms`.
-pub fn duration(ns: u64) -> String {
-    let unit = Unit::fitting(ns);
-    format!("{} {}", unit.figure(ns), unit.name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -392,7 +392,7 @@ mod tests {
         let mut flight = Flight::default();
         flight.add(row(1), &[trace(1), trace(2)], false, &HashSet::new(), start);
         flight.finish(trace(1));
-        assert_eq!(flight.take_finished_rows(), []);
+        assert!(flight.take_finished_rows().is_empty());
         flight.finish(trace(2));
         assert_eq!(flight.take_finished_rows(), [Uuid::from_u128(1)]);
         assert_eq!((flight.bytes(), flight.traces()), (0, 0));

@@ -72,7 +72,7 @@ impl Checker {
 }
 
 /// Checks the field itself; gives the message in it, if it holds one.
-#[inline]
+#[inline(always)]
 fn shallow(
     bytes: &[u8],
     known: &'static Field,

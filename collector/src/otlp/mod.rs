@@ -13,7 +13,7 @@ mod decode;
 mod outline;
 pub(crate) mod schema;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod to_json;
 pub(crate) mod wire;
 

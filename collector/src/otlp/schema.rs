@@ -3,8 +3,6 @@
 
 /// A message's fields.
 pub(crate) struct Message {
-    /// Its name, for error texts.
-    pub name: &'static str,
     /// By number where the numbers have no gaps, because [`Message::field`] then needs no search.
     pub fields: &'static [Field],
     /// At most one field is set; of several the last one counts (`AnyValue`).
@@ -54,7 +52,7 @@ pub(crate) enum Kind {
 
 impl Message {
     /// The field of that number, if this version of the table knows it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn field(&self, number: u32) -> Option<&'static Field> {
         match self.fields.get((number as usize).wrapping_sub(1)) {
             Some(field) if field.number == number => Some(field),
@@ -86,9 +84,8 @@ const fn many(number: u32, json: &'static str, kind: Kind) -> Field {
     }
 }
 
-const fn message(name: &'static str, fields: &'static [Field]) -> Message {
+const fn message(fields: &'static [Field]) -> Message {
     Message {
-        name,
         fields,
         one_of: false,
     }
@@ -113,90 +110,69 @@ pub(crate) mod number {
 }
 
 /// `ExportTraceServiceRequest`; `TracesData` looks the same.
-pub(crate) static REQUEST: Message = message(
-    "ExportTraceServiceRequest",
-    &[many(
-        number::RESOURCE_SPANS,
-        "resourceSpans",
-        Kind::Message(&RESOURCE_SPANS),
-    )],
-);
+pub(crate) static REQUEST: Message = message(&[many(
+    number::RESOURCE_SPANS,
+    "resourceSpans",
+    Kind::Message(&RESOURCE_SPANS),
+)]);
 
 /// The spans of one sender.
-pub(crate) static RESOURCE_SPANS: Message = message(
-    "ResourceSpans",
-    &[
-        one(number::RESOURCE, "resource", Kind::Message(&RESOURCE)),
-        many(
-            number::SCOPE_SPANS,
-            "scopeSpans",
-            Kind::Message(&SCOPE_SPANS),
-        ),
-        one(3, "schemaUrl", Kind::Text),
-    ],
-);
+pub(crate) static RESOURCE_SPANS: Message = message(&[
+    one(number::RESOURCE, "resource", Kind::Message(&RESOURCE)),
+    many(
+        number::SCOPE_SPANS,
+        "scopeSpans",
+        Kind::Message(&SCOPE_SPANS),
+    ),
+    one(3, "schemaUrl", Kind::Text),
+]);
 
-static RESOURCE: Message = message(
-    "Resource",
-    &[
-        many(1, "attributes", Kind::Message(&KEY_VALUE)),
-        one(2, "droppedAttributesCount", Kind::Uint32),
-        many(3, "entityRefs", Kind::Message(&ENTITY_REF)),
-    ],
-);
+static RESOURCE: Message = message(&[
+    many(1, "attributes", Kind::Message(&KEY_VALUE)),
+    one(2, "droppedAttributesCount", Kind::Uint32),
+    many(3, "entityRefs", Kind::Message(&ENTITY_REF)),
+]);
 
-static ENTITY_REF: Message = message(
-    "EntityRef",
-    &[
-        one(1, "schemaUrl", Kind::Text),
-        one(2, "type", Kind::Text),
-        many(3, "idKeys", Kind::Text),
-        many(4, "descriptionKeys", Kind::Text),
-    ],
-);
+static ENTITY_REF: Message = message(&[
+    one(1, "schemaUrl", Kind::Text),
+    one(2, "type", Kind::Text),
+    many(3, "idKeys", Kind::Text),
+    many(4, "descriptionKeys", Kind::Text),
+]);
 
 /// The spans of one instrumentation.
-pub(crate) static SCOPE_SPANS: Message = message(
-    "ScopeSpans",
-    &[
-        one(number::SCOPE, "scope", Kind::Message(&SCOPE)),
-        many(number::SPANS, "spans", Kind::Message(&SPAN)),
-        one(3, "schemaUrl", Kind::Text),
-    ],
-);
+pub(crate) static SCOPE_SPANS: Message = message(&[
+    one(number::SCOPE, "scope", Kind::Message(&SCOPE)),
+    many(number::SPANS, "spans", Kind::Message(&SPAN)),
+    one(3, "schemaUrl", Kind::Text),
+]);
 
-static SCOPE: Message = message(
-    "InstrumentationScope",
-    &[
-        one(1, "name", Kind::Text),
-        one(2, "version", Kind::Text),
-        many(3, "attributes", Kind::Message(&KEY_VALUE)),
-        one(4, "droppedAttributesCount", Kind::Uint32),
-    ],
-);
+static SCOPE: Message = message(&[
+    one(1, "name", Kind::Text),
+    one(2, "version", Kind::Text),
+    many(3, "attributes", Kind::Message(&KEY_VALUE)),
+    one(4, "droppedAttributesCount", Kind::Uint32),
+]);
 
 /// A span.
-pub(crate) static SPAN: Message = message(
-    "Span",
-    &[
-        one(number::TRACE_ID, "traceId", Kind::Id(16)),
-        one(number::SPAN_ID, "spanId", Kind::Id(8)),
-        one(3, "traceState", Kind::Text),
-        one(4, "parentSpanId", Kind::Id(8)),
-        one(5, "name", Kind::Text),
-        one(6, "kind", Kind::Enum(SPAN_KINDS)),
-        one(7, "startTimeUnixNano", Kind::Fixed64),
-        one(8, "endTimeUnixNano", Kind::Fixed64),
-        many(9, "attributes", Kind::Message(&KEY_VALUE)),
-        one(10, "droppedAttributesCount", Kind::Uint32),
-        many(11, "events", Kind::Message(&EVENT)),
-        one(12, "droppedEventsCount", Kind::Uint32),
-        many(13, "links", Kind::Message(&LINK)),
-        one(14, "droppedLinksCount", Kind::Uint32),
-        one(15, "status", Kind::Message(&STATUS)),
-        one(16, "flags", Kind::Fixed32),
-    ],
-);
+pub(crate) static SPAN: Message = message(&[
+    one(number::TRACE_ID, "traceId", Kind::Id(16)),
+    one(number::SPAN_ID, "spanId", Kind::Id(8)),
+    one(3, "traceState", Kind::Text),
+    one(4, "parentSpanId", Kind::Id(8)),
+    one(5, "name", Kind::Text),
+    one(6, "kind", Kind::Enum(SPAN_KINDS)),
+    one(7, "startTimeUnixNano", Kind::Fixed64),
+    one(8, "endTimeUnixNano", Kind::Fixed64),
+    many(9, "attributes", Kind::Message(&KEY_VALUE)),
+    one(10, "droppedAttributesCount", Kind::Uint32),
+    many(11, "events", Kind::Message(&EVENT)),
+    one(12, "droppedEventsCount", Kind::Uint32),
+    many(13, "links", Kind::Message(&LINK)),
+    one(14, "droppedLinksCount", Kind::Uint32),
+    one(15, "status", Kind::Message(&STATUS)),
+    one(16, "flags", Kind::Fixed32),
+]);
 
 static SPAN_KINDS: &[&str] = &[
     "SPAN_KIND_UNSPECIFIED",
@@ -207,53 +183,40 @@ static SPAN_KINDS: &[&str] = &[
     "SPAN_KIND_CONSUMER",
 ];
 
-static EVENT: Message = message(
-    "Span.Event",
-    &[
-        one(1, "timeUnixNano", Kind::Fixed64),
-        one(2, "name", Kind::Text),
-        many(3, "attributes", Kind::Message(&KEY_VALUE)),
-        one(4, "droppedAttributesCount", Kind::Uint32),
-    ],
-);
+static EVENT: Message = message(&[
+    one(1, "timeUnixNano", Kind::Fixed64),
+    one(2, "name", Kind::Text),
+    many(3, "attributes", Kind::Message(&KEY_VALUE)),
+    one(4, "droppedAttributesCount", Kind::Uint32),
+]);
 
-static LINK: Message = message(
-    "Span.Link",
-    &[
-        one(1, "traceId", Kind::Id(16)),
-        one(2, "spanId", Kind::Id(8)),
-        one(3, "traceState", Kind::Text),
-        many(4, "attributes", Kind::Message(&KEY_VALUE)),
-        one(5, "droppedAttributesCount", Kind::Uint32),
-        one(6, "flags", Kind::Fixed32),
-    ],
-);
+static LINK: Message = message(&[
+    one(1, "traceId", Kind::Id(16)),
+    one(2, "spanId", Kind::Id(8)),
+    one(3, "traceState", Kind::Text),
+    many(4, "attributes", Kind::Message(&KEY_VALUE)),
+    one(5, "droppedAttributesCount", Kind::Uint32),
+    one(6, "flags", Kind::Fixed32),
+]);
 
 // Field 1 was a deprecated code once; its number is not used again.
-static STATUS: Message = message(
-    "Status",
-    &[
-        one(2, "message", Kind::Text),
-        one(3, "code", Kind::Enum(STATUS_CODES)),
-    ],
-);
+static STATUS: Message = message(&[
+    one(2, "message", Kind::Text),
+    one(3, "code", Kind::Enum(STATUS_CODES)),
+]);
 
 static STATUS_CODES: &[&str] = &["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"];
 
 // `keyStrindex` and `stringValueStrindex` belong to OTLP's profiles, whose texts stand in a
 // dictionary. A span has none, so they mean nothing here, but they are kept like all else.
-static KEY_VALUE: Message = message(
-    "KeyValue",
-    &[
-        one(1, "key", Kind::Text),
-        one(2, "value", Kind::Message(&ANY_VALUE)),
-        one(3, "keyStrindex", Kind::Int32),
-    ],
-);
+static KEY_VALUE: Message = message(&[
+    one(1, "key", Kind::Text),
+    one(2, "value", Kind::Message(&ANY_VALUE)),
+    one(3, "keyStrindex", Kind::Int32),
+]);
 
 /// An attribute's value.
 pub(crate) static ANY_VALUE: Message = Message {
-    name: "AnyValue",
     fields: &[
         one(1, "stringValue", Kind::Text),
         one(2, "boolValue", Kind::Bool),
@@ -267,12 +230,6 @@ pub(crate) static ANY_VALUE: Message = Message {
     one_of: true,
 };
 
-static ARRAY_VALUE: Message = message(
-    "ArrayValue",
-    &[many(1, "values", Kind::Message(&ANY_VALUE))],
-);
+static ARRAY_VALUE: Message = message(&[many(1, "values", Kind::Message(&ANY_VALUE))]);
 
-static KEY_VALUE_LIST: Message = message(
-    "KeyValueList",
-    &[many(1, "values", Kind::Message(&KEY_VALUE))],
-);
+static KEY_VALUE_LIST: Message = message(&[many(1, "values", Kind::Message(&KEY_VALUE))]);

@@ -259,7 +259,7 @@ proptest! {
         let both = [first.encode_to_vec(), second.encode_to_vec()].concat();
         let mut decoded = Spans::default();
         decode_into(&mut decoded, &both, |_| true).unwrap();
-        let expected: Vec<_> = [&first, &second].into_iter().flat_map(|it| spans(it)).collect();
+        let expected: Vec<_> = [&first, &second].into_iter().flat_map(spans).collect();
         prop_assert_eq!(decoded.spans.len(), expected.len());
         for (span, expected) in decoded.spans.iter().zip(expected) {
             same_span(&decoded, span, expected);

@@ -77,7 +77,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field, or `None` at the message's end.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn field(&mut self) -> Result<Option<RawField>, WireError> {
         if self.at >= self.end {
             return Ok(None);
@@ -103,7 +103,7 @@ impl<'a> Reader<'a> {
         }))
     }
 
-    #[inline]
+    #[inline(always)]
     fn varint(&mut self) -> Result<u64, WireError> {
         let start = self.at;
         let rest = &self.bytes[start..self.end];
@@ -134,7 +134,7 @@ impl<'a> Reader<'a> {
         ))
     }
 
-    #[inline]
+    #[inline(always)]
     fn fixed<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         match self.bytes[self.at..self.end].first_chunk() {
             Some(chunk) => {
@@ -145,7 +145,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn delimited(&mut self) -> Result<Range<usize>, WireError> {
         let start = self.at;
         let length = self.varint()?;

@@ -85,7 +85,9 @@ pub struct Ranked {
 impl Ranked {
     /// The severity in words.
     pub fn severity_name(&self) -> &'static str {
-        ["info", "warning", "critical"].get(self.severity as usize).unwrap_or(&"info")
+        ["info", "warning", "critical"]
+            .get(self.severity as usize)
+            .unwrap_or(&"info")
     }
 }
 

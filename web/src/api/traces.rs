@@ -29,7 +29,7 @@ type Answer = Result<Response, Response>;
 /// 400 for filters that cannot be read, 503 if the database cannot answer.
 pub async fn list(State(state): State<AppState>, RawQuery(query): RawQuery) -> Answer {
     let address = Address::parse(query.as_deref());
-    let filter = trace_filter::parse(&address, crate::pages::now_ns());
+    let filter = trace_filter::parse(&address, crate::format::now_ns());
     if let Some((key, value)) = filter.unread.first() {
         let text = format!("the parameter {key} cannot be read: {value:?}");
         return Err(problem(StatusCode::BAD_REQUEST, &text));

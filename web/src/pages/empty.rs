@@ -3,11 +3,39 @@
 use std::net::SocketAddr;
 
 use analyzer::span::{SpanId, TraceId};
+use axum::extract::State;
+use axum::response::Response;
+use uuid::Uuid;
+
+use super::{Frame, render};
+use crate::AppState;
+use crate::format::now_ns;
+
+/// `GET /start`: always; `/` shows the same as long as nothing was ever analysed.
+pub async fn page(State(state): State<AppState>) -> Response {
+    let id = Uuid::new_v4().into_bytes();
+    let counts = state.receiver.as_ref().map(|it| it.counts()).unwrap_or_default();
+    // The page must also be there when the database is not.
+    let backlog = state.store.journal_backlog().await.unwrap_or_default();
+    render(&EmptyPage {
+        frame: Frame { current: "/" },
+        grpc: state.grpc,
+        http: state.http,
+        received: counts.taken_spans,
+        waiting: backlog.spans,
+        last_refused: counts.last_problem.map(|it| it.message),
+        trace_id: TraceId(id),
+        span_id: SpanId(std::array::from_fn(|at| id[at + 8])),
+        now_ns: now_ns(),
+    })
+}
 
 /// Shown in place of the list of bottlenecks until there is a first span.
 #[derive(askama::Template)]
 #[template(path = "empty.html")]
 pub struct EmptyPage {
+    /// What the frame needs.
+    pub frame: Frame,
     /// Where OTLP/gRPC is taken; `None` if another process does that.
     pub grpc: Option<SocketAddr>,
     /// Where OTLP/HTTP is taken; `None` if another process does that.

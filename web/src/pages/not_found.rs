@@ -1,16 +1,17 @@
 //! What is not there, why that may be, and what to do: above all for traces.
 
 use analyzer::span::TraceId;
-use askama::Template;
 use axum::http::StatusCode;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 
-use super::PageError;
+use super::{Frame, PageError, render};
 
 /// A page for an address that leads nowhere.
 #[derive(askama::Template)]
 #[template(path = "not_found.html")]
 pub struct NotFoundPage {
+    /// What the frame needs.
+    pub frame: Frame,
     /// What was looked for, if it was a trace.
     pub trace: Option<MissingTrace>,
 }
@@ -42,5 +43,6 @@ pub(super) fn no_trace(trace_id: TraceId) -> Result<Response, PageError> {
 }
 
 fn answer(trace: Option<MissingTrace>) -> Result<Response, PageError> {
-    Ok((StatusCode::NOT_FOUND, Html(NotFoundPage { trace }.render()?)).into_response())
+    let page = NotFoundPage { frame: Frame { current: "/traces" }, trace };
+    Ok((StatusCode::NOT_FOUND, render(&page)).into_response())
 }

@@ -1,12 +1,11 @@
 //! The search box: a trace id in any form leads to its trace; anything else is looked for in the
 //! names of services and endpoints.
 
-use askama::Template;
 use axum::extract::{RawQuery, State};
-use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use collector::store::requests::FoundName;
 
-use super::PageError;
+use super::{Frame, PageError, render};
 use crate::AppState;
 use crate::address::Address;
 use crate::trace_id::{self, Pointer};
@@ -28,13 +27,15 @@ pub async fn page(
         "" => Vec::new(),
         text => state.store.find_names(text).await?,
     };
-    Ok(Html(build(text, names).render()?).into_response())
+    Ok(render(&build(text, names)))
 }
 
 /// What was found by name.
 #[derive(askama::Template)]
 #[template(path = "search.html")]
 pub struct SearchPage {
+    /// What the frame needs.
+    pub frame: Frame,
     /// What was looked for.
     pub text: String,
     /// Services and endpoints.
@@ -58,7 +59,7 @@ pub fn build(text: &str, names: Vec<FoundName>) -> SearchPage {
         ),
         of,
     };
-    SearchPage { text: text.to_owned(), found: names.into_iter().map(found).collect() }
+    SearchPage { frame: Frame { current: "" }, text: text.to_owned(), found: names.into_iter().map(found).collect() }
 }
 
 /// Where a pointed-at trace or span is shown.

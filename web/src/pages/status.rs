@@ -1,15 +1,15 @@
 //! How culprit itself is, in words: the database, the journal, what was received and refused, and
 //! the traces that could not be analysed.
 
-use askama::Template;
 use axum::extract::State;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::Response;
 use collector::receiver::{Counts, Problem};
 use collector::store::journal::Backlog;
 use collector::store::quarantine::ListedQuarantined;
 
-use super::PageError;
+use super::{Frame, PageError, render};
 use crate::AppState;
+use crate::format::{ago, now_ns};
 
 /// `GET /status`. Says what is wrong instead of failing when the database is down.
 ///
@@ -29,6 +29,7 @@ pub async fn page(State(state): State<AppState>) -> Result<Response, PageError> 
     let (quarantined, quarantine) = quarantine.unwrap_or_default();
     let addresses = [("OTLP/gRPC", state.grpc), ("OTLP/HTTP", state.http)];
     let page = StatusPage {
+        frame: Frame { current: "/status" },
         database,
         backlog,
         receiver: state.receiver.as_ref().map(|it| it.counts()),
@@ -39,7 +40,7 @@ pub async fn page(State(state): State<AppState>) -> Result<Response, PageError> 
         quarantined,
         quarantine,
     };
-    Ok(Html(page.render()?).into_response())
+    Ok(render(&page))
 }
 
 /// A journal whose oldest row is older than this is behind: traces are analysed 8 s after their
@@ -50,6 +51,8 @@ const BEHIND_S: f64 = 60.0;
 #[derive(askama::Template)]
 #[template(path = "status.html")]
 pub struct StatusPage {
+    /// What the frame needs.
+    pub frame: Frame,
     /// The database answers and takes writes, or why not.
     pub database: Result<(), String>,
     /// What waits in the journal, if the database could be asked.
@@ -72,6 +75,10 @@ impl StatusPage {
 
     fn last_refused(&self) -> Option<&Problem> {
         self.receiver.as_ref()?.last_problem.as_ref()
+    }
+
+    fn since_problem(&self, problem: &Problem) -> String {
+        ago(problem.at_ns, now_ns())
     }
 
     fn is_behind(&self) -> bool {

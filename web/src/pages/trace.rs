@@ -9,20 +9,20 @@ use analyzer::finding::Severity;
 use analyzer::span::{SpanId, Spans};
 use analyzer::trace::SpanIdx;
 use analyzer::{Analysis, Settings};
-use askama::Template;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{StatusCode, header};
-use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use collector::store::traces::{StoredTrace, TraceState};
 
-use super::{PageError, not_found};
+use super::{Frame, PageError, not_found, render};
 use crate::AppState;
 use crate::address::Address;
 use crate::category_bar::{self, Parts};
 use crate::span_details::{self, Details};
 use crate::trace_flame;
 use crate::trace_id;
-use crate::unit::{Unit, duration};
+use crate::format::{ago, at, duration, now_ns, when};
+use crate::unit::Unit;
 use crate::waterfall::{self, Axis, Bar, Children, Names, Piece, Row, RowKind, View};
 use crate::headline;
 
@@ -61,7 +61,7 @@ pub async fn page(
     if address.get("part") == Some("details") {
         let details = away(move || details(&stored, &address)).await?;
         return Ok(match details {
-            Some(details) => Html(details.render()?).into_response(),
+            Some(details) => render(&details),
             None => StatusCode::NOT_FOUND.into_response(),
         });
     }
@@ -71,7 +71,7 @@ pub async fn page(
     for finding in &mut page.findings {
         finding.href = ids.get(&finding.fingerprint).map(|it| format!("/bottlenecks/{it}"));
     }
-    Ok(Html(page.render()?).into_response())
+    Ok(render(&page))
 }
 
 /// `GET /traces/{id}/flame.svg`: the flame graph as a picture of its own, in a sandbox: drawn by
@@ -92,8 +92,9 @@ pub async fn flame_svg(
     let svg = away(move || {
         analysed(&stored, |analysis| {
             let frames = trace_flame::frames(analysis);
-            let page = Page::new(analysis, &Address::default());
-            Ok(trace_flame::svg(&frames, &page.title())?)
+            let address = Address::default();
+            let title = Page::new(analysis, &address).title();
+            Ok(trace_flame::svg(&frames, &title)?)
         })
     });
     let headers = [
@@ -127,6 +128,8 @@ fn analysed<T>(
 #[derive(askama::Template)]
 #[template(path = "trace.html")]
 pub struct TracePage {
+    /// What the frame needs.
+    pub frame: Frame,
     /// 32 hexadecimal digits.
     pub id: String,
     /// The endpoint, or what the trace is otherwise called.
@@ -139,6 +142,8 @@ pub struct TracePage {
     pub version: String,
     /// Start of the trace, ns since the epoch.
     pub start_ns: u64,
+    /// When the page was asked for, ns since the epoch.
+    pub now_ns: u64,
     /// Facts under the headline: `25 spans, 3 services`.
     pub facts: Vec<String>,
     /// Spans that report an error.
@@ -465,12 +470,14 @@ impl<'s, 'a> Page<'s, 'a> {
         let spans = &self.analysis.trace.spans.spans;
         let shows = |view: ViewKind| self.view == view;
         TracePage {
+            frame: Frame { current: "/traces" },
             id: spans.first().map(|it| it.trace_id.to_string()).unwrap_or_default(),
             title: self.title(),
             sentence: self.sentence(),
             service: main.map(|it| it.service.name.to_owned()),
             version: main.map(|it| it.version.to_owned()).unwrap_or_default(),
             start_ns: main.map_or(self.start_ns, |it| it.start_ns),
+            now_ns: now_ns(),
             facts: self.facts(),
             errors: spans.iter().filter(|it| it.status == analyzer::span::Status::Error).count(),
             state: state(&stored.state),
@@ -811,11 +818,12 @@ impl TracePage {
     }
 
     fn start(&self) -> String {
-        crate::format::clock(self.start_ns)
+        format!("{}, {}", when(self.start_ns, self.now_ns), ago(self.start_ns, self.now_ns))
     }
 
+    /// The start to the nanosecond.
     fn start_exact(&self) -> String {
-        format!("{} ns since 1970", self.start_ns)
+        format!("{} and {:09} ns", at(self.start_ns), self.start_ns % 1_000_000_000)
     }
 }
 

@@ -1,16 +1,15 @@
 //! The list of traces: newest or slowest first, by every filter that is a column.
 
-use askama::Template;
 use axum::extract::{RawQuery, State};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::Response;
 use collector::store::requests::{ListedRequest, RequestFilter, RequestOrder};
 
-use super::{PageError, now_ns};
+use super::{Frame, PageError, render};
 use crate::AppState;
 use crate::address::Address;
 use crate::category_bar::{self, Parts};
 use crate::trace_filter::{self, PAGE_ROWS, RANGES, TraceFilter};
-use crate::unit::duration;
+use crate::format::{duration, now_ns, when};
 
 /// `GET /traces`.
 ///
@@ -21,17 +20,20 @@ pub async fn page(
     RawQuery(query): RawQuery,
 ) -> Result<Response, PageError> {
     let address = Address::parse(query.as_deref());
-    let mut filter = trace_filter::parse(&address, now_ns());
+    let now_ns = now_ns();
+    let mut filter = trace_filter::parse(&address, now_ns);
     filter.of.limit = PAGE_ROWS;
     let one_more = RequestFilter { limit: PAGE_ROWS + 1, ..filter.of.clone() };
     let listed = state.store.requests(&one_more).await?;
-    Ok(Html(build(address, &filter, listed).render()?).into_response())
+    Ok(render(&build(address, &filter, listed, now_ns)))
 }
 
 /// The list, ready to be written.
 #[derive(askama::Template)]
 #[template(path = "traces.html")]
 pub struct TracesPage {
+    /// What the frame needs.
+    pub frame: Frame,
     /// What is listed, as a sentence.
     pub sentence: String,
     /// The filters as they stand in the address.
@@ -73,7 +75,12 @@ pub struct TraceRow {
 }
 
 /// Lays out one page of the list.
-pub fn build(address: Address, filter: &TraceFilter, mut listed: Vec<ListedRequest>) -> TracesPage {
+pub fn build(
+    address: Address,
+    filter: &TraceFilter,
+    mut listed: Vec<ListedRequest>,
+    now_ns: u64,
+) -> TracesPage {
     // One row more than the page has says whether there is a next one.
     let limit = filter.of.limit as usize;
     let more = listed.len() > limit;
@@ -84,6 +91,7 @@ pub fn build(address: Address, filter: &TraceFilter, mut listed: Vec<ListedReque
         address.with(&[&[("after", "")], changes].concat())
     };
     TracesPage {
+        frame: Frame { current: "/traces" },
         sentence: sentence(filter, listed.len(), more),
         ranges: RANGES
             .iter()
@@ -104,7 +112,7 @@ pub fn build(address: Address, filter: &TraceFilter, mut listed: Vec<ListedReque
         }),
         all: filter.of.outermost.then(|| first_page(&[("entries", "all")])),
         unfiltered: has_filters(&address).then(|| first_page(&NO_FILTERS)),
-        rows: listed.into_iter().map(|it| row(it, longest_ns)).collect(),
+        rows: listed.into_iter().map(|it| row(it, longest_ns, now_ns)).collect(),
         address,
     }
 }
@@ -124,10 +132,10 @@ fn has_filters(address: &Address) -> bool {
     NO_FILTERS.iter().any(|it| address.has(it.0))
 }
 
-fn row(of: ListedRequest, longest_ns: u64) -> TraceRow {
+fn row(of: ListedRequest, longest_ns: u64, now_ns: u64) -> TraceRow {
     TraceRow {
         href: format!("/traces/{}?span={}", of.trace_id, of.span_id),
-        start: crate::format::clock(of.start_ns),
+        start: when(of.start_ns, now_ns),
         duration: duration(of.duration_ns),
         width: of.duration_ns as f64 * 100.0 / longest_ns as f64,
         parts: category_bar::parts(&of.categories),

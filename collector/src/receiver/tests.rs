@@ -1,0 +1,711 @@
+//! Both transports from outside: real sockets, real clients, a real journal on a real Postgres.
+//! The rows carry the names of the OTLP rules they hold us to.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message;
+use sqlx::postgres::PgConnectOptions;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+use tonic::codec::CompressionEncoding;
+use tonic_types::StatusExt;
+
+use super::*;
+use crate::otlp;
+use crate::store::Store;
+
+/// A Postgres of this test's own, gone with it.
+struct Postgres {
+    server: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Postgres {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let user = nix::unistd::User::from_name("postgres").unwrap();
+        let user = user.filter(|_| nix::unistd::geteuid().is_root());
+        if let Some(user) = &user {
+            let owner = (Some(user.uid.as_raw()), Some(user.gid.as_raw()));
+            std::os::unix::fs::chown(directory.path(), owner.0, owner.1).unwrap();
+        }
+        let command = |name: &str| {
+            let mut command = Command::new(binaries().join(name));
+            command
+                .current_dir("/")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            if let Some(user) = &user {
+                command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+            }
+            command
+        };
+        let data = directory.path().join("data");
+        let made = command("initdb")
+            .arg("-D")
+            .arg(&data)
+            .args(["-N", "-A", "trust", "-U", "postgres", "-E", "UTF8"])
+            .status();
+        assert!(made.unwrap().success(), "initdb");
+        let mut server = command("postgres");
+        server.arg("-D").arg(&data).arg("-k").arg(directory.path());
+        server.args(["-c", "listen_addresses=", "-c", "fsync=off"]);
+        let server = server.spawn().unwrap();
+        Self { server, directory }
+    }
+
+    async fn store(&self, shards: u16) -> Store {
+        let options = PgConnectOptions::new()
+            .socket(self.directory.path())
+            .username("postgres")
+            .database("postgres");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            match Store::connect(options.clone(), shards).await {
+                Ok(store) => return store,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn stop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn binaries() -> PathBuf {
+    let installed = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten();
+    let found = installed.flatten().map(|it| it.path().join("bin"));
+    let found = found.filter(|it| it.join("initdb").exists());
+    found
+        .max()
+        .unwrap_or_else(|| Path::new("/usr/local/bin").into())
+}
+
+/// Both transports of one receiver on ports of their own.
+struct Served {
+    receiver: Receiver,
+    http: SocketAddr,
+    grpc: SocketAddr,
+    shutdown: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Served {
+    async fn start(store: &Store, limits: Limits) -> Self {
+        let receiver = Receiver::with_limits(Journal::start(store.clone()), limits);
+        let shutdown = CancellationToken::new();
+        let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self {
+            http: http.local_addr().unwrap(),
+            grpc: grpc.local_addr().unwrap(),
+            tasks: vec![
+                tokio::spawn(http::serve(http, receiver.clone(), shutdown.clone())),
+                tokio::spawn(grpc::serve(grpc, receiver.clone(), shutdown.clone())),
+            ],
+            receiver,
+            shutdown,
+        }
+    }
+
+    async fn send(&self, http2: bool, request: Request<Full<Bytes>>) -> Reply {
+        let mut client = Client::builder(TokioExecutor::new());
+        let client = client.http2_only(http2).build_http::<Full<Bytes>>();
+        let response = client.request(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap();
+        Reply {
+            status: head.status,
+            headers: head.headers,
+            trailers: body.trailers().cloned().unwrap_or_default(),
+            body: body.to_bytes(),
+        }
+    }
+
+    async fn post(&self, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
+        self.ask(false, Method::POST, "/v1/traces", headers, body)
+            .await
+    }
+
+    async fn ask(
+        &self,
+        http2: bool,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Reply {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.http));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body.into())).unwrap();
+        self.send(http2, request).await
+    }
+
+    /// A gRPC call by hand: frames that no client would send.
+    async fn call(&self, headers: &[(&str, &str)], frame: impl Into<Bytes>) -> Reply {
+        let path = "opentelemetry.proto.collector.trace.v1.TraceService/Export";
+        let mut request = Request::post(format!("http://{}/{path}", self.grpc))
+            .header("content-type", "application/grpc");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(frame.into())).unwrap();
+        self.send(true, request).await
+    }
+
+    async fn grpc(&self) -> TraceServiceClient<tonic::transport::Channel> {
+        let client = TraceServiceClient::connect(format!("http://{}", self.grpc)).await;
+        client.unwrap().max_encoding_message_size(usize::MAX)
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        for task in self.tasks {
+            let ended = tokio::time::timeout(Duration::from_secs(5), task).await;
+            ended.expect("idle connections are let go").unwrap();
+        }
+        assert_eq!(self.receiver.in_flight_bytes(), 0);
+    }
+}
+
+struct Reply {
+    status: StatusCode,
+    headers: HeaderMap,
+    trailers: HeaderMap,
+    body: Bytes,
+}
+
+impl Reply {
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |it| it.to_str().unwrap())
+    }
+
+    /// From the trailers, or the headers of a response without a message.
+    fn grpc_status(&self) -> i32 {
+        let status = self.trailers.get("grpc-status");
+        let status = status.or(self.headers.get("grpc-status"));
+        status.unwrap().to_str().unwrap().parse().unwrap()
+    }
+
+    /// The `google.rpc.Status` in the body, in whichever format it is.
+    fn status_code(&self) -> i32 {
+        if self.header("content-type") == "application/json" {
+            let status: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
+            assert!(!status["message"].as_str().unwrap().is_empty());
+            return status["code"].as_i64().unwrap() as i32;
+        }
+        let status = tonic_types::pb::Status::decode(&self.body[..]).unwrap();
+        assert!(!status.message.is_empty());
+        status.code
+    }
+}
+
+type Header = (&'static str, &'static str);
+type Headers = Vec<Header>;
+
+const PROTOBUF: Header = ("content-type", "application/x-protobuf");
+const JSON: Header = ("content-type", "application/json");
+
+fn spans(count: u8) -> ExportTraceServiceRequest {
+    let span = |at: u8| Span {
+        trace_id: vec![at + 1; 16],
+        span_id: vec![at + 1; 8],
+        name: "nul \0 <script>alert(1)</script>".into(),
+        ..Span::default()
+    };
+    otlp::tests::request_of((0..count).map(span).collect())
+}
+
+fn half_valid() -> ExportTraceServiceRequest {
+    let mut request = spans(2);
+    request.resource_spans[0].scope_spans[0].spans[1].span_id = vec![1; 12];
+    request
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn framed(compressed: u8, message: &[u8]) -> Vec<u8> {
+    let length = (message.len() as u32).to_be_bytes();
+    [&[compressed], &length[..], message].concat()
+}
+
+async fn stored_spans(store: &Store) -> i64 {
+    let sum = "select coalesce(sum(spans), 0)::int8 from culprit.journal";
+    sqlx::query_scalar(sum)
+        .fetch_one(store.pool())
+        .await
+        .unwrap()
+}
+
+/// One server for all of it: starting Postgres takes longer than everything else here.
+#[tokio::test(flavor = "multi_thread")]
+async fn both_transports_keep_otlps_rules() {
+    let mut postgres = Postgres::start();
+    let store = postgres.store(16).await;
+    let served = Served::start(&store, Limits::default()).await;
+
+    http_takes_every_format_and_encoding(&served, &store).await;
+    http_refuses_in_the_requests_own_format(&served).await;
+    http_answers_on_other_paths(&served).await;
+    http_keeps_the_connection_after_a_refusal(&served).await;
+    grpc_takes_every_encoding(&served, &store).await;
+    grpc_refuses_with_codes_that_are_not_retried(&served).await;
+    grpc_answers_other_services(&served).await;
+    let counts = served.receiver.stats().counts();
+    assert_eq!(counts.taken_spans as i64, stored_spans(&store).await);
+    assert!(counts.malformed > 0 && counts.too_large > 0 && counts.unsupported > 0);
+    assert!(counts.last_problem.is_some() && counts.last_taken_ns > 0);
+    served.stop().await;
+
+    overload_is_told_to_come_again(&store).await;
+    slow_bodies_are_told_to_come_again(&store).await;
+
+    let served = Served::start(&store, Limits::default()).await;
+    postgres.stop();
+    a_lost_database_is_told_to_come_again(&served).await;
+    served.stop().await;
+}
+
+/// T2, C1, C2, N1 to N5, N11, S7.
+async fn http_takes_every_format_and_encoding(served: &Served, store: &Store) {
+    let before = stored_spans(store).await;
+    let protobuf = spans(3).encode_to_vec();
+    let json = otlp::to_json(&protobuf).unwrap().into_bytes();
+    let mut sent = 0;
+    for http2 in [false, true] {
+        for (content_type, body, answer) in [
+            ("application/x-protobuf", &protobuf, ""),
+            ("Application/X-Protobuf; v=1", &protobuf, ""),
+            ("application/protobuf", &protobuf, ""),
+            ("application/json", &json, "{}"),
+            ("application/JSON; charset=utf-8", &json, "{}"),
+        ] {
+            for (encoding, body) in [
+                ("identity", body.clone()),
+                ("gzip", gzip(body)),
+                ("GZIP", [gzip(&body[..9]), gzip(&body[9..])].concat()),
+                ("zstd", zstd::bulk::compress(body, 1).unwrap()),
+            ] {
+                let headers = [
+                    ("content-type", content_type),
+                    ("content-encoding", encoding),
+                ];
+                let reply = served
+                    .ask(http2, Method::POST, "/v1/traces", &headers, body)
+                    .await;
+                assert_eq!(reply.status, StatusCode::OK, "{content_type} {encoding}");
+                assert_eq!(reply.body, answer);
+                let expected = content_type.split(';').next().unwrap().to_lowercase();
+                assert_eq!(reply.header("content-type"), expected);
+                sent += 3;
+            }
+        }
+    }
+    assert_eq!(stored_spans(store).await - before, sent);
+
+    for (header, body) in [(PROTOBUF, ""), (JSON, ""), (JSON, "{}"), (PROTOBUF, "\n\0")] {
+        let reply = served.post(&[header], body).await;
+        assert_eq!(reply.status, StatusCode::OK, "{header:?} {body:?}");
+    }
+
+    let partial = half_valid().encode_to_vec();
+    let reply = served.post(&[PROTOBUF], partial.clone()).await;
+    let response = ExportTraceServiceResponse::decode(&reply.body[..]).unwrap();
+    let told = response.partial_success.unwrap();
+    assert_eq!((reply.status, told.rejected_spans), (StatusCode::OK, 1));
+    assert!(told.error_message.contains("span_id has 12 bytes"));
+    let reply = served.post(&[JSON], otlp::to_json(&partial).unwrap()).await;
+    let told: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(told["partialSuccess"]["rejectedSpans"], "1");
+    assert_eq!(stored_spans(store).await - before, sent + 2);
+}
+
+/// C3 to C6, N6 to N8, N12, J9.
+async fn http_refuses_in_the_requests_own_format(served: &Served) {
+    let large = vec![b' '; 30_000_000];
+    let zeros = gzip(&vec![0; 200 << 20]);
+    let gzipped = ("content-encoding", "gzip");
+    let deep = format!("{{\"a\":{}", "[".repeat(100_000));
+    let rows: Vec<(&str, Headers, Vec<u8>, u16, Code)> = vec![
+        (
+            "C3",
+            vec![PROTOBUF, ("content-encoding", "br")],
+            vec![],
+            415,
+            Code::Unimplemented,
+        ),
+        (
+            "C3",
+            vec![JSON, gzipped, gzipped],
+            vec![],
+            415,
+            Code::Unimplemented,
+        ),
+        (
+            "C4",
+            vec![PROTOBUF],
+            large.clone(),
+            413,
+            Code::ResourceExhausted,
+        ),
+        (
+            "C4",
+            vec![JSON],
+            large.clone(),
+            413,
+            Code::ResourceExhausted,
+        ),
+        (
+            "C5",
+            vec![PROTOBUF, gzipped],
+            gzip(b"x")[..9].into(),
+            400,
+            Code::InvalidArgument,
+        ),
+        (
+            "C6",
+            vec![PROTOBUF, gzipped],
+            zeros,
+            413,
+            Code::ResourceExhausted,
+        ),
+        (
+            "N7",
+            vec![PROTOBUF],
+            b"hello, world".into(),
+            400,
+            Code::InvalidArgument,
+        ),
+        (
+            "N7",
+            vec![JSON],
+            b"hello, world".into(),
+            400,
+            Code::InvalidArgument,
+        ),
+        (
+            "N7",
+            vec![JSON],
+            b"{\"name\":\"\xff\"}".into(),
+            400,
+            Code::InvalidArgument,
+        ),
+        (
+            "J9",
+            vec![JSON],
+            deep.into_bytes(),
+            400,
+            Code::InvalidArgument,
+        ),
+        ("N12", vec![], vec![], 415, Code::Unimplemented),
+        (
+            "N12",
+            vec![("content-type", "text/plain")],
+            large,
+            415,
+            Code::Unimplemented,
+        ),
+    ];
+    for (id, headers, body, status, code) in rows {
+        let reply = served.post(&headers, body).await;
+        assert_eq!(reply.status, status, "{id} {headers:?}");
+        let format = if headers.contains(&PROTOBUF) {
+            PROTOBUF.1
+        } else {
+            JSON.1
+        };
+        assert_eq!(reply.header("content-type"), format, "{id}");
+        assert_eq!(reply.status_code(), code as i32, "{id}");
+        assert_eq!(reply.header("retry-after"), "", "{id}");
+        if id == "C3" {
+            assert!(reply.header("accept-encoding").contains("gzip"));
+        }
+    }
+}
+
+/// T4, T8, N6, N12.
+async fn http_answers_on_other_paths(served: &Served) {
+    let ask =
+        async |method, path, header| served.ask(false, method, path, &[header], "ignored").await;
+    for path in ["/v1/logs", "/v1/metrics"] {
+        let reply = ask(Method::POST, path, PROTOBUF).await;
+        assert_eq!((reply.status, &reply.body[..]), (StatusCode::OK, &b""[..]));
+        let reply = ask(Method::POST, path, JSON).await;
+        assert_eq!(
+            (reply.status, &reply.body[..]),
+            (StatusCode::OK, &b"{}"[..])
+        );
+    }
+    assert_eq!(served.receiver.stats().counts().other_signals, 4);
+    let reply = ask(Method::PUT, "/v1/traces", JSON).await;
+    assert_eq!(reply.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(reply.header("allow"), "POST, OPTIONS");
+    assert_eq!(reply.status_code(), Code::Unimplemented as i32);
+    let reply = ask(Method::POST, "/v2/traces", PROTOBUF).await;
+    assert_eq!(reply.status, StatusCode::NOT_FOUND);
+    assert_eq!(reply.status_code(), Code::NotFound as i32);
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(ask(Method::GET, path, JSON).await.status, StatusCode::OK);
+    }
+}
+
+/// N14: a client that has sent its body reads the refusal and goes on with the same connection;
+/// one that asks first is refused before it sends.
+async fn http_keeps_the_connection_after_a_refusal(served: &Served) {
+    let mut stream = TcpStream::connect(served.http).await.unwrap();
+    let length = 21 << 20;
+    let head = format!(
+        "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&vec![b' '; length]).await.unwrap();
+    assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 413"));
+    let next = "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+                content-length: 2\r\n\r\n{}";
+    stream.write_all(next.as_bytes()).await.unwrap();
+    assert!(read_head(&mut stream).await.contains("HTTP/1.1 200"));
+
+    let mut stream = TcpStream::connect(served.http).await.unwrap();
+    let asking = head.replace("host: x", "host: x\r\nexpect: 100-continue");
+    stream.write_all(asking.as_bytes()).await.unwrap();
+    assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 413"));
+}
+
+/// One response, as far as it comes in one go: they are tiny.
+async fn read_head(stream: &mut TcpStream) -> String {
+    let mut text = vec![0; 4096];
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut text));
+    let length = read.await.expect("an answer in time").unwrap();
+    String::from_utf8_lossy(&text[..length]).into_owned()
+}
+
+/// T1, T5, C1, C2, N3, N4, N11.
+async fn grpc_takes_every_encoding(served: &Served, store: &Store) {
+    let before = stored_spans(store).await;
+    let mut client = served.grpc().await;
+    let response = client.export(spans(5)).await.unwrap().into_inner();
+    assert_eq!(response.partial_success, None);
+    for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd] {
+        let mut client = served.grpc().await.send_compressed(encoding);
+        client.export(spans(5)).await.unwrap();
+    }
+    let response = client.export(half_valid()).await.unwrap().into_inner();
+    assert_eq!(response.partial_success.unwrap().rejected_spans, 1);
+    client
+        .export(ExportTraceServiceRequest::default())
+        .await
+        .unwrap();
+    assert_eq!(stored_spans(store).await - before, 16);
+
+    let calls: Vec<_> = (0..100)
+        .map(|_| {
+            let mut client = client.clone();
+            tokio::spawn(async move { client.export(spans(2)).await.map(drop) })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(stored_spans(store).await - before, 216);
+}
+
+/// C3 to C6, N7, N8: by hand, because clients make no such frames.
+async fn grpc_refuses_with_codes_that_are_not_retried(served: &Served) {
+    let good = spans(1).encode_to_vec();
+    let gzipped = [("grpc-encoding", "gzip")];
+    let snappy = [("grpc-encoding", "snappy")];
+    let zeros = gzip(&vec![0; 200 << 20]);
+    let rows: Vec<(&str, &[Header], Vec<u8>, Code)> = vec![
+        ("fine", &[], framed(0, &good), Code::Ok),
+        ("fine", &gzipped, framed(0, &good), Code::Ok),
+        ("C3", &snappy, framed(1, &good), Code::Unimplemented),
+        (
+            "C4",
+            &[],
+            framed(0, &vec![0; 21 << 20]),
+            Code::ResourceExhausted,
+        ),
+        (
+            "C5",
+            &gzipped,
+            framed(1, &gzip(&good)[..20]),
+            Code::InvalidArgument,
+        ),
+        ("C6", &gzipped, framed(1, &zeros), Code::ResourceExhausted),
+        ("N7", &[], framed(0, b"hello, world"), Code::InvalidArgument),
+        ("N7", &[], framed(1, &good), Code::InvalidArgument),
+        ("N7", &[], framed(7, &good), Code::InvalidArgument),
+        (
+            "N7",
+            &[],
+            framed(0, &good)[..9].into(),
+            Code::InvalidArgument,
+        ),
+        (
+            "N7",
+            &[],
+            [framed(0, &good), framed(0, &good)].concat(),
+            Code::InvalidArgument,
+        ),
+        ("N7", &[], vec![], Code::InvalidArgument),
+    ];
+    for (id, headers, frame, code) in rows {
+        let reply = served.call(headers, frame).await;
+        assert_eq!(reply.status, StatusCode::OK, "{id}");
+        assert_eq!(reply.grpc_status(), code as i32, "{id} {headers:?}");
+        assert_eq!(reply.header("grpc-status-details-bin"), "", "{id}");
+        assert!(
+            reply.header("grpc-accept-encoding").contains("gzip"),
+            "{id}"
+        );
+    }
+    // A real client sees the same.
+    let mut client = served.grpc().await;
+    let mut large = spans(1);
+    large.resource_spans[0].schema_url = "x".repeat(21 << 20);
+    let status = client.export(large).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.get_details_retry_info().is_none());
+}
+
+/// T4, T8, and the exporter at the wrong port.
+async fn grpc_answers_other_services(served: &Served) {
+    for path in [
+        "opentelemetry.proto.collector.logs.v1.LogsService/Export",
+        "opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+        "opentelemetry.proto.collector.traces.v9.TraceService/Export",
+    ] {
+        let request = Request::post(format!("http://{}/{path}", served.grpc))
+            .header("content-type", "application/grpc+proto")
+            .body(Full::new(framed(0, b"").into()))
+            .unwrap();
+        let reply = served.send(true, request).await;
+        let code = if path.contains("v9") {
+            Code::Unimplemented
+        } else {
+            Code::Ok
+        };
+        assert_eq!(reply.grpc_status(), code as i32, "{path}");
+    }
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", served.grpc));
+    let channel = channel.unwrap().connect().await.unwrap();
+    let mut client = tonic_health::pb::health_client::HealthClient::new(channel);
+    let asked = tonic_health::pb::HealthCheckRequest::default();
+    let answer = client.check(asked).await.unwrap().into_inner();
+    assert_eq!(
+        answer.status(),
+        tonic_health::pb::health_check_response::ServingStatus::Serving
+    );
+
+    let request = Request::post(format!("http://{}/v1/traces", served.grpc))
+        .header("content-type", "application/json")
+        .body(Full::new("{}".into()))
+        .unwrap();
+    let reply = served.send(false, request).await;
+    assert_eq!(reply.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    assert!(String::from_utf8_lossy(&reply.body).contains("4318"));
+}
+
+/// N9, N10.
+async fn overload_is_told_to_come_again(store: &Store) {
+    let limits = Limits {
+        in_flight_bytes_max: 1000,
+        ..Limits::default()
+    };
+    let served = Served::start(store, limits).await;
+    let before = stored_spans(store).await;
+    let request = spans(100);
+    let reply = served.post(&[PROTOBUF], request.encode_to_vec()).await;
+    assert_eq!(reply.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(reply.status_code(), Code::Unavailable as i32);
+    assert!((1..=3).contains(&reply.header("retry-after").parse().unwrap()));
+    let status = served.grpc().await.export(request).await.unwrap_err();
+    check_retry_info(&status);
+    assert_eq!(served.post(&[JSON], "{}").await.status, StatusCode::OK);
+    assert_eq!(stored_spans(store).await, before);
+    assert_eq!(served.receiver.stats().counts().overloaded, 2);
+    served.stop().await;
+}
+
+/// S3: an announced body that does not come holds neither memory nor a request for ever.
+async fn slow_bodies_are_told_to_come_again(store: &Store) {
+    let limits = Limits {
+        body_deadline: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let served = Served::start(store, limits).await;
+    let mut stream = TcpStream::connect(served.http).await.unwrap();
+    let head = "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+                content-length: 20000000\r\n\r\n{";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while served.receiver.in_flight_bytes() == 0 {
+        assert!(Instant::now() < deadline, "the body is being read");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(served.receiver.in_flight_bytes(), 1);
+    while served.receiver.in_flight_bytes() > 0 {
+        assert!(Instant::now() < deadline, "the deadline ends it");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(stream);
+    served.stop().await;
+}
+
+/// N9, N10, T8.
+async fn a_lost_database_is_told_to_come_again(served: &Served) {
+    let reply = served.post(&[PROTOBUF], spans(1).encode_to_vec()).await;
+    assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(reply.status_code(), Code::Unavailable as i32);
+    assert!((1..=3).contains(&reply.header("retry-after").parse().unwrap()));
+    let status = served.grpc().await.export(spans(1)).await.unwrap_err();
+    check_retry_info(&status);
+    let reply = served.ask(false, Method::GET, "/readyz", &[], "").await;
+    assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
+    let reply = served.ask(false, Method::GET, "/healthz", &[], "").await;
+    assert_eq!(reply.status, StatusCode::OK);
+}
+
+fn check_retry_info(status: &tonic::Status) {
+    assert_eq!(status.code(), Code::Unavailable);
+    let delay = status.get_details_retry_info().unwrap().retry_delay;
+    assert!((1..=3).contains(&delay.unwrap().as_secs()), "{delay:?}");
+}

@@ -1,0 +1,193 @@
+//! The demo: a small shop with three culprits in it, one honest endpoint, and traffic.
+//!
+//! Everything is real but the customers. The shop is an axum service with a database of its own;
+//! it calls a payment API and a log service over HTTP; its spans are made with the OpenTelemetry
+//! SDK and leave over OTLP/gRPC like those of any other service. Nothing here knows what the
+//! analysis looks for, and the analysis knows nothing of the shop.
+//!
+//! ```text
+//!             shop                      Postgres    payments       log service
+//! traffic ──▶ GET  /posts            ──▶ ▪▪▪▪▪▪▪▪▪▪▪                              a query per author
+//!             GET  /products/search  ──▶ ▬▬▬▬▬▬▬▬▬▬▬                              reads every product
+//!             POST /checkout         ──▶ ▪▪▪      ──▶ ▬▬▬▬▬▬  ──▶ ▬▬▬▬▬▬▬▬▬       waits for its log lines
+//!             GET  /export           ──▶ ▬                                        serialises for itself
+//!             GET  /products/{id}    ──▶ ▪                                        is fine
+//! ```
+//!
+//! Where to read on: [`shop`] is the service and tells what was planted where; `shop.sql` (through
+//! [`data`]) is what its database holds; [`stubs`] are the two services it calls; [`instrument`] is
+//! what an instrumentation library would do for it, [`telemetry`] how an application sets up the
+//! SDK, [`traffic`] the customers.
+
+pub mod data;
+pub mod instrument;
+pub mod shop;
+pub mod stubs;
+pub mod telemetry;
+pub mod traffic;
+
+mod dice;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use sqlx::postgres::PgConnectOptions;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use self::instrument::HttpClient;
+use self::telemetry::Telemetry;
+use self::traffic::{Tally, Traffic};
+
+/// What to look for on the screen: an endpoint and what is wrong with it.
+pub const WHAT_TO_LOOK_FOR: &[(&str, &str)] = &[
+    ("GET /posts", "loads every author by a query of its own"),
+    (
+        "GET /products/search",
+        "one query reads the whole catalogue",
+    ),
+    (
+        "POST /checkout",
+        "waits for a remote log service; its queries take a few milliseconds",
+    ),
+    ("GET /export", "spends its time serialising"),
+    ("GET /products/{id}", "is fine"),
+];
+
+/// Requests per second that keep pages lively and leave most of two cores to whoever looks at them.
+pub const REQUESTS_PER_SECOND: f64 = 8.0;
+
+/// How long [`RunningDemo::stop`] waits for open connections. A request takes a second at most;
+/// what is still open after this is cut off.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// How the demo is started.
+#[derive(Clone, Debug)]
+pub struct DemoOptions {
+    /// The shop's own database. It is created if it does not exist.
+    pub database: PgConnectOptions,
+    /// Where spans are sent, OTLP/gRPC: `http://127.0.0.1:4317`.
+    pub otlp_endpoint: String,
+    /// The mean rate of [`RunningDemo::keep_sending`].
+    pub requests_per_second: f64,
+    /// The same seed sends the same requests in the same order.
+    pub seed: u64,
+}
+
+/// Starts the shop and the two services it calls, without traffic yet. Fills the shop's database
+/// if that is not done already.
+///
+/// When `shutdown` is cancelled, traffic stops; [`RunningDemo::stop`] does the rest.
+pub async fn start(
+    options: DemoOptions,
+    shutdown: CancellationToken,
+) -> anyhow::Result<RunningDemo> {
+    let database = data::open(&options.database)
+        .await
+        .context("cannot prepare the demo shop's database")?;
+    let telemetry = Telemetry::new(&options.otlp_endpoint)?;
+    let mut servers = Servers::default();
+
+    let payments = stubs::payments(telemetry.payments.clone(), options.seed);
+    let payments = servers.serve(payments).await?;
+    let log_service = servers.serve(stubs::log_service(options.seed)).await?;
+    let http = HttpClient::new(
+        telemetry.shop.clone(),
+        &[
+            (shop::PAYMENTS_HOST, payments),
+            (shop::LOG_SERVICE_HOST, log_service),
+        ],
+    );
+    let shop = shop::router(telemetry.shop.clone(), database, http);
+    let shop_address = servers.serve(shop).await?;
+
+    Ok(RunningDemo {
+        shop_address,
+        traffic: Traffic::new(shop_address, options.requests_per_second, options.seed),
+        sending: JoinSet::new(),
+        servers,
+        telemetry,
+        shutdown,
+    })
+}
+
+/// A shop that answers. Dropping it stops it at once; [`RunningDemo::stop`] is the polite way.
+pub struct RunningDemo {
+    /// Where the shop listens, for a browser or `curl`.
+    pub shop_address: SocketAddr,
+    traffic: Traffic,
+    sending: JoinSet<Tally>,
+    servers: Servers,
+    telemetry: Telemetry,
+    shutdown: CancellationToken,
+}
+
+impl RunningDemo {
+    /// Sends `requests` requests, as fast as the bound on concurrency allows, and exports their
+    /// spans: after this, the collector has acknowledged them, or an error says that it did not.
+    /// Returns early when the demo is shut down.
+    pub async fn send(&self, requests: usize) -> anyhow::Result<Tally> {
+        let tally = self.traffic.send(requests, &self.shutdown).await;
+        self.telemetry.flush().await?;
+        Ok(tally)
+    }
+
+    /// Sends requests in the background until the demo is shut down.
+    pub fn keep_sending(&mut self) {
+        let (traffic, shutdown) = (self.traffic.clone(), self.shutdown.clone());
+        self.sending
+            .spawn(async move { traffic.keep_sending(&shutdown).await });
+    }
+
+    /// Stops traffic, then the services, then exports what is left. Call it while the collector
+    /// still listens. Says what was sent by [`RunningDemo::keep_sending`].
+    pub async fn stop(mut self) -> Tally {
+        self.shutdown.cancel();
+        let mut tally = Tally::default();
+        while let Some(sent) = self.sending.join_next().await {
+            tally += sent.unwrap_or_default();
+        }
+        drop(self.traffic);
+        self.servers.stop().await;
+        self.telemetry.shutdown().await;
+        tally
+    }
+}
+
+/// The HTTP servers of the demo, each on a free port of the loopback interface.
+#[derive(Default)]
+struct Servers {
+    running: JoinSet<std::io::Result<()>>,
+    stop: CancellationToken,
+}
+
+impl Servers {
+    /// Binds, then serves; so whoever gets the address can connect to it.
+    async fn serve(&mut self, app: Router) -> anyhow::Result<SocketAddr> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .context("cannot listen on a free port of 127.0.0.1")?;
+        let address = listener.local_addr()?;
+        let stop = self.stop.clone().cancelled_owned();
+        self.running.spawn(async move {
+            axum::serve(listener, app)
+                .with_graceful_shutdown(stop)
+                .await
+        });
+        Ok(address)
+    }
+
+    async fn stop(mut self) {
+        self.stop.cancel();
+        let drained = async { while self.running.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN_MAX, drained).await.is_err() {
+            tracing::debug!("the demo's services had open connections; cutting them off");
+        }
+    }
+}

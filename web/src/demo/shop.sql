@@ -1,0 +1,129 @@
+-- The shop's tables and rows, in a schema of the demo's own, made in one transaction.
+-- Bump the version at the end when anything here changes: an older set is then replaced.
+--
+-- Everything is unlogged. These rows can be made again in a second, so they need no
+-- write-ahead log; after a crash Postgres empties unlogged tables, the version's row with
+-- them, and the next start fills them again. Nothing here grows and nothing is deleted, so
+-- autovacuum has nothing to do but take processor time from what is being shown.
+
+drop schema if exists culprit_demo cascade;
+create schema culprit_demo;
+set local search_path to culprit_demo;
+
+create unlogged table authors (
+    id   integer primary key,
+    name text not null
+) with (autovacuum_enabled = false);
+
+insert into authors
+select n,
+       (array['Ada', 'Bo', 'Cleo', 'Dana', 'Elin', 'Finn', 'Gus', 'Hana', 'Ivo', 'June'])[1 + n % 10] || ' '
+    || (array['Abel', 'Brandt', 'Costa', 'Duarte', 'Engel', 'Ferro'])[1 + n / 10 % 6]
+from generate_series(1, 60) n;
+
+-- Sixteen topics of 20, 21, … 35 posts. Consecutive posts of a topic have different authors.
+create unlogged table posts (
+    id        integer generated always as identity primary key,
+    topic     integer not null,
+    author_id integer not null references authors,
+    title     text not null,
+    posted_at timestamptz not null
+) with (autovacuum_enabled = false);
+
+insert into posts (topic, author_id, title, posted_at)
+select topic,
+       1 + (topic * 13 + n * 7) % 60,
+       format('What we learned about topic %s, part %s', topic, n),
+       timestamptz '2025-01-01' + n * interval '7 hours'
+from generate_series(0, 15) topic, generate_series(1, 20 + topic) n;
+
+create index on posts (topic);
+
+-- Four hundred for each author.
+create unlogged table comments (
+    id        integer primary key,
+    author_id integer not null references authors,
+    body      text not null
+) with (autovacuum_enabled = false);
+
+insert into comments
+select n,
+       1 + n % 60,
+       format('I liked the part about %s, thank you for writing it down so plainly. See also %s.',
+              left(md5(n::text), 6 + n % 20), left(md5((n * 3)::text), 8))
+from generate_series(1, 24000) n;
+
+create index on comments (author_id);
+
+-- The catalogue. Its only index is the primary key. One worker scans it, so that a search
+-- keeps one core busy and not all of them.
+create unlogged table products (
+    id          integer primary key,
+    name        text not null,
+    description text not null,
+    price_cents integer not null
+) with (autovacuum_enabled = false, parallel_workers = 0);
+
+insert into products
+select n,
+       format('%s %s %s',
+              (array['Walnut', 'Brass', 'Linen', 'Cobalt', 'Amber', 'Slate', 'Ivory', 'Copper'])[1 + n % 8],
+              (array['lamp', 'chair', 'kettle', 'scarf', 'desk', 'mug', 'clock'])[1 + n % 7],
+              n),
+       format('A %s %s made in %s from %s, finished by hand and checked twice before it leaves the workshop. Batch %s.',
+              (array['light', 'sturdy', 'plain', 'warm', 'quiet'])[1 + n % 5],
+              (array['lamp', 'chair', 'kettle', 'scarf', 'desk', 'mug', 'clock'])[1 + n % 7],
+              (array['Porto', 'Ghent', 'Lyon', 'Turin', 'Graz', 'Delft'])[1 + n % 6],
+              (array['walnut', 'brass', 'linen', 'cobalt glass', 'amber'])[1 + n % 5],
+              left(md5(n::text), 12)),
+       500 + (n::bigint * 7919 % 20000)::integer
+from generate_series(1, 100000) n;
+
+-- A cart is checked out again and again: the demo's tables keep their size.
+create unlogged table carts (
+    id             integer primary key,
+    customer_id    integer not null,
+    checked_out_at timestamptz
+) with (autovacuum_enabled = false, fillfactor = 50);
+
+insert into carts select n, 1 + n % 12, null from generate_series(1, 2000) n;
+
+create unlogged table cart_lines (
+    cart_id    integer not null references carts,
+    product_id integer not null references products,
+    quantity   integer not null,
+    primary key (cart_id, product_id)
+) with (autovacuum_enabled = false);
+
+insert into cart_lines
+select cart, 1 + (cart * 31 + line * 997) % 100000, 1 + line % 3
+from generate_series(1, 2000) cart, generate_series(1, 4) line;
+
+-- Two months of orders, each with its lines as the cart page once saved them.
+create unlogged table orders (
+    id          integer primary key,
+    customer_id integer not null,
+    placed_at   timestamptz not null,
+    total_cents integer not null,
+    lines       jsonb not null
+) with (autovacuum_enabled = false);
+
+insert into orders
+select n,
+       1 + n % 12,
+       timestamptz '2025-01-01' + n * interval '20 minutes',
+       1000 + n * 37 % 90000,
+       (select jsonb_agg(jsonb_build_object(
+                   'product_id', 1 + (n * 17 + line * 101) % 100000,
+                   'name', format('Item %s of order %s', line, n),
+                   'quantity', 1 + (n + line) % 4,
+                   'unit_price_cents', 500 + (n * line) % 9000,
+                   'gift', line % 5 = 0))
+        from generate_series(1, 12) line)
+from generate_series(1, 4000) n;
+
+create index on orders (customer_id);
+create index on orders (placed_at);
+
+create unlogged table contents (version integer not null);
+insert into contents values (1);

@@ -1,0 +1,395 @@
+//! The demo as a collector sees it: real Postgres, real OTLP, and the shape of each story.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
+use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode as SpanStatus;
+
+use super::*;
+
+/// Four decks: enough to see every endpoint several times.
+const REQUESTS: usize = 4 * traffic::DECK.len();
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_endpoint_tells_its_story() {
+    let (collector, endpoint) = Collector::start().await;
+    let options = DemoOptions {
+        database: database("demo_stories"),
+        otlp_endpoint: endpoint,
+        requests_per_second: REQUESTS_PER_SECOND,
+        seed: 7,
+    };
+    let demo = start(options, CancellationToken::new()).await.unwrap();
+    let tally = demo.send(REQUESTS).await.unwrap();
+    assert_eq!(tally.answered + tally.failed, REQUESTS);
+    demo.stop().await;
+
+    let received = collector.received();
+    posts_are_an_n_plus_one(&received);
+    searches_are_one_slow_query(&received);
+    checkouts_wait_for_the_log_service(&received);
+    payments_are_under_the_shops_call(&received);
+    exports_serialise(&received);
+    products_are_fine(&received);
+    only_requests_are_roots(&received);
+    received.print_times();
+}
+
+fn posts_are_an_n_plus_one(received: &Received) {
+    let entries = received.entries("GET /posts");
+    assert_eq!(entries.len(), 12);
+    let mut counts = Vec::new();
+    for entry in entries {
+        let children = received.children(entry);
+        assert_eq!(names(&children), ["SELECT posts", "load authors"]);
+        let authors = received.children(children[1]);
+        assert!(authors.iter().all(|it| it.name == "SELECT authors"));
+        assert!(authors.iter().all(|it| it.kind == SpanKind::Client));
+        assert!(authors[0].text("db.query.text").contains("a.id = $1"));
+        assert_eq!(
+            children[0].int("db.response.returned_rows"),
+            authors.len() as i64
+        );
+        assert!((20..=35).contains(&authors.len()));
+        assert!(
+            children[1].ms() >= 40.0,
+            "the loop takes {} ms",
+            children[1].ms()
+        );
+        assert!(children[1].ms() >= 0.6 * entry.ms());
+        counts.push(authors.len());
+    }
+    counts.sort();
+    counts.dedup();
+    assert!(counts.len() > 1, "always {counts:?} posts");
+}
+
+fn searches_are_one_slow_query(received: &Received) {
+    let entries = received.entries("GET /products/search");
+    assert_eq!(entries.len(), 4);
+    for entry in entries {
+        let children = received.children(entry);
+        assert_eq!(names(&children), ["SELECT products"]);
+        assert!(
+            children[0].ms() >= 300.0,
+            "a search takes {} ms",
+            children[0].ms()
+        );
+        assert!(children[0].ms() >= 0.5 * entry.ms());
+        assert!(
+            children[0].int("db.response.returned_rows") > 0,
+            "the words are those of the catalogue"
+        );
+    }
+}
+
+fn checkouts_wait_for_the_log_service(received: &Received) {
+    let entries = received.entries("POST /checkout");
+    assert_eq!(entries.len(), 32);
+    for entry in entries {
+        let children = received.children(entry);
+        let log = children.last().unwrap();
+        assert_eq!(
+            log.text("url.full"),
+            "http://loki.internal/loki/api/v1/push"
+        );
+        assert_eq!((log.kind, log.name.as_str()), (SpanKind::Client, "POST"));
+        assert!(log.ms() >= 160.0);
+        assert!(
+            received.children(log).is_empty(),
+            "the log service is a black box"
+        );
+        let queries = children.iter().filter(|it| it.has("db.query.text"));
+        let queries = Vec::from_iter(queries.map(|it| it.ms()));
+        assert!((2..=3).contains(&queries.len()));
+        assert!(queries.iter().sum::<f64>() < 0.5 * log.ms());
+    }
+}
+
+fn payments_are_under_the_shops_call(received: &Received) {
+    let entries = received.entries("POST /v1/charges");
+    assert_eq!(entries.len(), 32);
+    for entry in entries {
+        assert_eq!(entry.service, "payments");
+        let call = received.parent(entry);
+        assert_eq!(
+            (call.service.as_str(), call.kind),
+            ("shop", SpanKind::Client)
+        );
+        assert_eq!(call.text("url.full"), "http://payments.internal/v1/charges");
+        let status = entry.int("http.response.status_code");
+        assert_eq!(call.int("http.response.status_code"), status);
+        assert_eq!(call.failed, status >= 400, "status {status}");
+        assert_eq!(entry.failed, status >= 500, "status {status}");
+        let steps = names(&received.children(entry));
+        assert!(["score fraud risk", "authorize card"].starts_with(&steps));
+    }
+}
+
+fn exports_serialise(received: &Received) {
+    let entries = received.entries("GET /export");
+    assert_eq!(entries.len(), 4);
+    for entry in entries {
+        let children = received.children(entry);
+        assert_eq!(names(&children), ["SELECT orders", "json serialize orders"]);
+        assert_eq!(children[0].int("db.response.returned_rows"), 1000);
+        assert!(children[1].ms() > children[0].ms());
+    }
+}
+
+fn products_are_fine(received: &Received) {
+    let entries = received.entries("GET /products/{id}");
+    assert_eq!(entries.len(), 48);
+    for entry in entries {
+        assert_eq!(names(&received.children(entry)), ["SELECT products"]);
+        assert_eq!(entry.int("http.response.status_code"), 200);
+    }
+}
+
+/// Also: nobody traces the exporter, the traffic or the log service.
+fn only_requests_are_roots(received: &Received) {
+    let roots = received.spans.values().filter(|it| it.parent.is_empty());
+    let roots = Vec::from_iter(roots);
+    assert_eq!(roots.len(), REQUESTS);
+    assert!(roots.iter().all(|it| it.kind == SpanKind::Server));
+    for span in received.spans.values() {
+        assert!(span.parent.is_empty() || received.spans.contains_key(&span.parent));
+        assert_eq!(span.resource["service.namespace"], "demo");
+        assert_eq!(span.resource["deployment.environment.name"], "demo");
+        assert_eq!(span.resource["telemetry.sdk.language"], "rust");
+    }
+}
+
+#[tokio::test]
+async fn the_database_is_filled_once_and_again_after_a_crash() {
+    let options = database("demo_contents");
+    let db = data::open(&options).await.unwrap();
+    let made = table_oid(&db).await;
+    let db = data::open(&options).await.unwrap();
+    assert_eq!(table_oid(&db).await, made, "filled once");
+
+    // What Postgres does to unlogged tables when it recovers.
+    let all = "truncate authors, posts, comments, products, carts, cart_lines, orders, contents";
+    sqlx::raw_sql(all).execute(&db).await.unwrap();
+    let db = data::open(&options).await.unwrap();
+    assert_ne!(table_oid(&db).await, made, "filled again");
+    let products: i64 = sqlx::query_scalar("select count(*) from products")
+        .fetch_one(&db)
+        .await
+        .unwrap();
+    assert_eq!(products, 100_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traffic_goes_on_until_it_is_told_to_stop() {
+    let (collector, endpoint) = Collector::start().await;
+    let options = DemoOptions {
+        database: database("demo_traffic"),
+        otlp_endpoint: endpoint,
+        requests_per_second: 100.0,
+        seed: 7,
+    };
+    let shutdown = CancellationToken::new();
+    let mut demo = start(options, shutdown.clone()).await.unwrap();
+    demo.keep_sending();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while collector.received().spans.len() < 200 {
+        assert!(tokio::time::Instant::now() < deadline, "no traffic");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    shutdown.cancel();
+    let tally = demo.stop().await;
+    assert_eq!(tally.unanswered, 0);
+    let received = collector.received();
+    let requests = received.spans.values().filter(|it| it.parent.is_empty());
+    assert_eq!(requests.count(), tally.answered + tally.failed);
+}
+
+#[tokio::test]
+async fn a_collector_that_does_not_listen_is_an_error() {
+    let telemetry = Telemetry::new("http://127.0.0.1:9").unwrap();
+    let span = opentelemetry::trace::SpanBuilder::from_name("lost");
+    instrument::in_span(&telemetry.shop, span, async {}).await;
+    let error = telemetry.flush().await.unwrap_err();
+    assert!(error.to_string().contains("does it listen?"), "{error:#}");
+    telemetry.shutdown().await;
+}
+
+async fn table_oid(db: &sqlx::PgPool) -> i64 {
+    sqlx::query_scalar("select 'products'::regclass::oid::bigint")
+        .fetch_one(db)
+        .await
+        .unwrap()
+}
+
+fn database(name: &str) -> PgConnectOptions {
+    let base = std::env::var("DEMO_TEST_PG").unwrap();
+    base.parse::<PgConnectOptions>().unwrap().database(name)
+}
+
+/// A collector that only remembers.
+#[derive(Clone, Default)]
+struct Collector(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
+
+impl Collector {
+    async fn start() -> (Collector, String) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let collector = Collector::default();
+        let service = TraceServiceServer::new(collector.clone());
+        let incoming = tonic::transport::server::TcpIncoming::from(listener);
+        tokio::spawn(
+            tonic::transport::Server::builder()
+                .add_service(service)
+                .serve_with_incoming(incoming),
+        );
+        (collector, endpoint)
+    }
+
+    fn received(&self) -> Received {
+        let mut spans = BTreeMap::new();
+        for resource_spans in self
+            .0
+            .lock()
+            .unwrap()
+            .iter()
+            .flat_map(|it| &it.resource_spans)
+        {
+            let resource = resource_spans.resource.as_ref().unwrap();
+            let resource = attributes(&resource.attributes);
+            for span in resource_spans.scope_spans.iter().flat_map(|it| &it.spans) {
+                let span = Seen::new(span, &resource);
+                assert!(spans.insert(span.id.clone(), span).is_none());
+            }
+        }
+        Received { spans }
+    }
+}
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportTraceServiceRequest>,
+    ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
+        self.0.lock().unwrap().push(request.into_inner());
+        Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+/// All spans, by id.
+struct Received {
+    spans: BTreeMap<Vec<u8>, Seen>,
+}
+
+impl Received {
+    fn entries(&self, name: &str) -> Vec<&Seen> {
+        let entries = self.spans.values();
+        let is_entry = |it: &&Seen| it.kind == SpanKind::Server && it.name == name;
+        Vec::from_iter(entries.filter(is_entry))
+    }
+
+    /// By start.
+    fn children(&self, parent: &Seen) -> Vec<&Seen> {
+        let children = self.spans.values().filter(|it| it.parent == parent.id);
+        let mut children = Vec::from_iter(children);
+        children.sort_by_key(|it| it.start_ns);
+        assert!(children.iter().all(|it| it.trace == parent.trace));
+        children
+    }
+
+    fn parent(&self, child: &Seen) -> &Seen {
+        &self.spans[&child.parent]
+    }
+
+    /// For whoever tunes the demo: `cargo test … -- --nocapture`.
+    fn print_times(&self) {
+        let mut times = BTreeMap::<(&str, &str), Vec<f64>>::new();
+        for span in self.spans.values() {
+            let key = (span.service.as_str(), span.name.as_str());
+            times.entry(key).or_default().push(span.ms());
+        }
+        for ((service, name), mut times) in times {
+            times.sort_by(f64::total_cmp);
+            let (n, p50, max) = (times.len(), times[times.len() / 2], times[times.len() - 1]);
+            println!("{service:9} {name:24} {n:5} spans, p50 {p50:8.2} ms, max {max:8.2} ms");
+        }
+    }
+}
+
+fn names<'a>(spans: &[&'a Seen]) -> Vec<&'a str> {
+    spans.iter().map(|it| it.name.as_str()).collect()
+}
+
+/// A span as the collector saw it.
+struct Seen {
+    service: String,
+    resource: BTreeMap<String, String>,
+    trace: Vec<u8>,
+    id: Vec<u8>,
+    parent: Vec<u8>,
+    kind: SpanKind,
+    name: String,
+    start_ns: u64,
+    end_ns: u64,
+    failed: bool,
+    attributes: BTreeMap<String, String>,
+}
+
+impl Seen {
+    fn new(span: &Span, resource: &BTreeMap<String, String>) -> Self {
+        Seen {
+            service: resource["service.name"].clone(),
+            resource: resource.clone(),
+            trace: span.trace_id.clone(),
+            id: span.span_id.clone(),
+            parent: span.parent_span_id.clone(),
+            kind: span.kind(),
+            name: span.name.clone(),
+            start_ns: span.start_time_unix_nano,
+            end_ns: span.end_time_unix_nano,
+            failed: span
+                .status
+                .as_ref()
+                .is_some_and(|it| it.code() == SpanStatus::Error),
+            attributes: attributes(&span.attributes),
+        }
+    }
+
+    fn ms(&self) -> f64 {
+        (self.end_ns - self.start_ns) as f64 / 1e6
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.attributes.contains_key(key)
+    }
+
+    fn text(&self, key: &str) -> &str {
+        &self.attributes[key]
+    }
+
+    fn int(&self, key: &str) -> i64 {
+        self.attributes[key].parse().unwrap()
+    }
+}
+
+fn attributes(pairs: &[KeyValue]) -> BTreeMap<String, String> {
+    let text = |pair: &KeyValue| match pair.value.as_ref()?.value.as_ref()? {
+        any_value::Value::StringValue(text) => Some(text.clone()),
+        any_value::Value::IntValue(number) => Some(number.to_string()),
+        _ => None,
+    };
+    let pairs = pairs.iter();
+    pairs
+        .filter_map(|pair| Some((pair.key.clone(), text(pair)?)))
+        .collect()
+}

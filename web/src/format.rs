@@ -1,0 +1,219 @@
+//! Numbers for people: one way each, with units. Also askama's filters.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// Nanoseconds since the Unix epoch, now. Pages ask once and pass it on.
+pub fn now_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_nanos() as u64)
+}
+
+/// A duration with three significant digits and its unit: `0 ns`, `12.3 µs`, `840 ms`, `1.24 s`,
+/// `2 min 8 s`, `3 h 59 min`, `2 d 3 h`.
+pub fn duration(ns: u64) -> String {
+    let (number, unit) = duration_parts(ns);
+    format!("{number} {unit}")
+}
+
+/// As [`duration`], number and unit apart, so that units can be drawn quieter. From a minute on
+/// the number holds the larger unit too: (`2 min 8`, `s`).
+pub fn duration_parts(ns: u64) -> (String, &'static str) {
+    let ns_f = ns as f64;
+    let s = (ns_f / 1e9).round() as u64;
+    match ns {
+        0..1_000 => (ns.to_string(), "ns"),
+        1_000..999_500 => (significant(ns_f / 1e3), "µs"),
+        999_500..999_500_000 => (significant(ns_f / 1e6), "ms"),
+        999_500_000..59_950_000_000 => (significant(ns_f / 1e9), "s"),
+        _ if s < 3_600 => pair(s / 60, "min", s % 60, "s"),
+        _ if s < 86_400 => pair(s / 3_600, "h", s % 3_600 / 60, "min"),
+        _ => pair(s / 86_400, "d", s % 86_400 / 3_600, "h"),
+    }
+}
+
+fn pair(
+    large: u64,
+    large_unit: &'static str,
+    small: u64,
+    small_unit: &'static str,
+) -> (String, &'static str) {
+    match small {
+        0 => (large.to_string(), large_unit),
+        _ => (format!("{large} {large_unit} {small}"), small_unit),
+    }
+}
+
+/// Milliseconds as tables show them, unit in the head: `0.42`, `12.3`, `1,240`.
+pub fn ms(ns: u64) -> String {
+    let ms = ns as f64 / 1e6;
+    if ms >= 99.95 { count(ms.round() as i64) } else { significant(ms) }
+}
+
+/// Three significant digits at most, without trailing zeros behind the point.
+fn significant(number: f64) -> String {
+    let digits = if number >= 99.95 { 0 } else if number >= 9.995 { 1 } else { 2 };
+    let text = format!("{number:.digits$}");
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
+    }
+}
+
+/// A whole number with thousands apart: `153,360`.
+pub fn count(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3 + 1);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    if number < 0 { format!("−{text}") } else { text }
+}
+
+/// A rate or another number that need not be whole: `0.25`, `42.6`, `1,234`.
+pub fn number(number: f64) -> String {
+    if number >= 999.5 { count(number.round() as i64) } else { significant(number.max(0.0)) }
+}
+
+/// A share of 1 as percent without its sign: `27.5`, `0.21`, `<0.01`.
+pub fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    if percent > 0.0 && percent < 0.01 { "<0.01".into() } else { significant(percent.max(0.0)) }
+}
+
+/// A width for SVG, in percent of the whole, from a share of 1: `27.49%`.
+pub fn width(share: f64) -> String {
+    let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
+    format!("{:.2}%", share * 100.0)
+}
+
+/// How long ago: `now`, `40 s ago`, `4 d ago`; what lies ahead is told as it is.
+pub fn ago(then_ns: u64, now_ns: u64) -> String {
+    if then_ns > now_ns + 60 * NS_PER_S {
+        return at(then_ns);
+    }
+    let s = now_ns.saturating_sub(then_ns) / NS_PER_S;
+    match s {
+        0..3 => "now".into(),
+        3..90 => format!("{s} s ago"),
+        90..5_400 => format!("{} min ago", (s + 30) / 60),
+        5_400..129_600 => format!("{} h ago", (s + 1_800) / 3_600),
+        _ => format!("{} d ago", (s + 43_200) / 86_400),
+    }
+}
+
+/// RFC 3339 in UTC, to the second: `2026-11-20T14:32:08Z`.
+pub fn at(ns: u64) -> String {
+    let (year, month, day) = civil(ns / NS_PER_S / 86_400);
+    let (h, min, s) = clock_parts(ns);
+    format!("{year:04}-{month:02}-{day:02}T{h:02}:{min:02}:{s:02}Z")
+}
+
+/// The time of day in UTC: `14:32:08`.
+pub fn clock(ns: u64) -> String {
+    let (h, min, s) = clock_parts(ns);
+    format!("{h:02}:{min:02}:{s:02}")
+}
+
+/// The time of day, with the day if that is not within 20 hours: `14:32:08 UTC`, `20 Nov 14:32 UTC`.
+pub fn when(then_ns: u64, now_ns: u64) -> String {
+    if then_ns.abs_diff(now_ns) < 20 * 3_600 * NS_PER_S {
+        format!("{} UTC", clock(then_ns))
+    } else {
+        format!("{} UTC", day_and_minute(then_ns))
+    }
+}
+
+/// Day and time for axes of more than a day: `20 Nov 14:30`.
+pub fn day_and_minute(ns: u64) -> String {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (_, month, day) = civil(ns / NS_PER_S / 86_400);
+    let (h, min, _) = clock_parts(ns);
+    format!("{day} {} {h:02}:{min:02}", MONTHS[month as usize - 1])
+}
+
+fn clock_parts(ns: u64) -> (u64, u64, u64) {
+    let s = ns / NS_PER_S % 86_400;
+    (s / 3_600, s / 60 % 60, s % 60)
+}
+
+/// Year, month and day of a day since the epoch, in the proleptic Gregorian calendar (the eras of
+/// Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+fn civil(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_three_digits_and_a_unit() {
+        let cases = [
+            (0, "0 ns"),
+            (999, "999 ns"),
+            (1_500, "1.5 µs"),
+            (999_499, "999 µs"),
+            (999_500, "1 ms"),
+            (12_345_678, "12.3 ms"),
+            (840_000_000, "840 ms"),
+            (999_499_999, "999 ms"),
+            (999_500_000, "1 s"),
+            (1_240_000_000, "1.24 s"),
+            (59_940_000_000, "59.9 s"),
+            (59_960_000_000, "1 min"),
+            (128_000_000_000, "2 min 8 s"),
+            (14_340_000_000_000, "3 h 59 min"),
+            (183_600_000_000_000, "2 d 3 h"),
+        ];
+        for (ns, text) in cases {
+            assert_eq!(duration(ns), text, "{ns}");
+        }
+        duration(u64::MAX);
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!(count(153_360), "153,360");
+        assert_eq!(count(-1_000), "−1,000");
+        assert_eq!(count(7), "7");
+        assert_eq!(number(42.61), "42.6");
+        assert_eq!(number(0.0), "0");
+        assert_eq!(percent(0.00001), "<0.01");
+        assert_eq!(percent(0.0021), "0.21");
+        assert_eq!(width(f64::NAN), "0.00%");
+    }
+
+    #[test]
+    fn times_are_right_over_leap_days() {
+        assert_eq!(at(0), "1970-01-01T00:00:00Z");
+        assert_eq!(at(951_827_696_000_000_000), "2000-02-29T12:34:56Z");
+        assert_eq!(at(1_795_185_128_000_000_000), "2026-11-20T14:32:08Z");
+        assert_eq!(day_and_minute(1_795_185_128_000_000_000), "20 Nov 14:32");
+        at(u64::MAX);
+    }
+
+    #[test]
+    fn ages_are_rounded() {
+        let s = NS_PER_S;
+        assert_eq!(ago(100 * s, 101 * s), "now");
+        assert_eq!(ago(0, 40 * s), "40 s ago");
+        assert_eq!(ago(0, 50 * 60 * s), "50 min ago");
+        assert_eq!(ago(0, 4 * 86_400 * s), "4 d ago");
+        assert_eq!(ago(7_200 * s, 0), "1970-01-01T02:00:00Z");
+    }
+}

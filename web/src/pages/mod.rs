@@ -1,0 +1,109 @@
+//! The pages: a file, a template and a route each.
+
+pub mod bottlenecks;
+pub mod traces;
+pub mod trace;
+pub mod search;
+pub mod status;
+pub mod empty;
+pub mod not_found;
+
+use askama::Template;
+use axum::http::{StatusCode, Uri};
+use axum::response::{Html, IntoResponse, Response};
+use collector::store::StoreError;
+
+use crate::assets;
+
+/// What the frame around every page needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame {
+    /// The entry of the navigation that the page belongs to: its address, such as `/traces`.
+    pub current: &'static str,
+}
+
+impl Frame {
+    /// The version of style and scripts.
+    pub fn assets(&self) -> &'static str {
+        assets::version()
+    }
+
+    /// culprit's version.
+    pub fn version(&self) -> &'static str {
+        env!("CARGO_PKG_VERSION")
+    }
+}
+
+/// Renders a template. A template that fails is a bug; the visitor is told, the log has the cause.
+pub fn render(template: &impl Template) -> Response {
+    match template.render() {
+        Ok(html) => Html(html).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page cannot be rendered");
+            (StatusCode::INTERNAL_SERVER_ERROR, "This page cannot be shown.\n").into_response()
+        }
+    }
+}
+
+/// Why a page cannot be shown.
+#[derive(Debug)]
+pub enum PageError {
+    /// There is no such thing: what was looked for, and what may be the reason.
+    NotFound(String),
+    /// The address asks for something that makes no sense: which part, and what would.
+    BadRequest(String),
+    /// The database.
+    Store(StoreError),
+    /// What is stored cannot be read or shown.
+    Broken(anyhow::Error),
+}
+
+impl From<StoreError> for PageError {
+    fn from(error: StoreError) -> Self {
+        PageError::Store(error)
+    }
+}
+
+impl From<anyhow::Error> for PageError {
+    fn from(error: anyhow::Error) -> Self {
+        PageError::Broken(error)
+    }
+}
+
+impl IntoResponse for PageError {
+    fn into_response(self) -> Response {
+        let (status, title, text) = match self {
+            PageError::NotFound(text) => (StatusCode::NOT_FOUND, "Not found", text),
+            PageError::BadRequest(text) => (StatusCode::BAD_REQUEST, "That address is not understood", text),
+            PageError::Store(error) => {
+                tracing::warn!(%error, "a page cannot read the database");
+                let text = "The database does not answer right now. Nothing is lost: services are told \
+                    to send again. Try again in a few seconds; the status page says more.";
+                (StatusCode::SERVICE_UNAVAILABLE, "The database is away", text.to_owned())
+            }
+            PageError::Broken(error) => {
+                tracing::error!(%error, "a page cannot be shown");
+                let text = "What is stored for this page cannot be read. This is a fault in culprit, \
+                    not in what was sent: the log has the cause; please report it.";
+                (StatusCode::INTERNAL_SERVER_ERROR, "This page cannot be shown", text.to_owned())
+            }
+        };
+        let page = ErrorPage { frame: Frame { current: "" }, title, text };
+        (status, render(&page)).into_response()
+    }
+}
+
+#[derive(Template)]
+#[template(path = "error.html")]
+struct ErrorPage {
+    frame: Frame,
+    /// In large type.
+    title: &'static str,
+    /// What happened and what to do.
+    text: String,
+}
+
+/// For addresses that no route has.
+pub async fn not_found(uri: Uri) -> PageError {
+    PageError::NotFound(format!("There is no page at {}.", uri.path()))
+}
