@@ -24,7 +24,9 @@ pub(super) fn fix(statement: &Fingerprint, system: &str, wildcard: bool) -> Stri
              to disk and waiting for locks; then index, narrow or cache."
         );
     }
-    hints.push(format!("These are candidates read off its text: check the plan with {explain}."));
+    hints.push(format!(
+        "These are candidates read off its text: check the plan with {explain}."
+    ));
     hints.join(" ")
 }
 
@@ -262,10 +264,14 @@ mod tests {
 
             "#]],
         );
-        check("select id from events", false, expect![[r#"
+        check(
+            "select id from events",
+            false,
+            expect![[r#"
             Without WHERE and LIMIT it reads all of events: page it, or aggregate in the database. These are candidates read off its text: check the plan with EXPLAIN (ANALYZE, BUFFERS).
 
-        "#]]);
+        "#]],
+        );
         check(
             "update accounts set balance = balance - $1 where id = $2",
             false,
