@@ -1,5 +1,9 @@
 //! The catalogue: one file per bad pattern, one list.
 
+mod n_plus_one_query;
+mod remote_logging;
+mod slow_query;
+
 use crate::Analysis;
 use crate::finding::Finding;
 use crate::history::History;
@@ -29,5 +33,47 @@ pub enum Detect {
     ),
 }
 
-/// Every detector, in the order of the catalogue's page.
-pub static ALL: &[Detector] = &[];
+/// Every detector, in the order of the catalogue's page, which is also the order in which they run:
+/// slow queries leave out what N+1 queries have claimed.
+pub static ALL: &[Detector] = &[
+    n_plus_one_query::DETECTOR,
+    remote_logging::DETECTOR,
+    slow_query::DETECTOR,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn is_kebab_case(id: &str) -> bool {
+        let words = id.split('-');
+        words.into_iter().all(|it| !it.is_empty() && it.bytes().all(|it| it.is_ascii_lowercase()))
+    }
+
+    #[test]
+    fn every_detector_says_what_it_is() {
+        let ids: BTreeSet<_> = ALL.iter().map(|it| it.id).collect();
+        assert_eq!(ids.len(), ALL.len(), "ids are unique");
+        for detector in ALL {
+            assert!(is_kebab_case(detector.id), "{}", detector.id);
+            assert!(!detector.title.is_empty(), "{}", detector.id);
+            assert!(detector.explain.split("\n\n").count() >= 4, "{}", detector.id);
+            let tidy = !detector.explain.contains("  ") && !detector.explain.ends_with('\n');
+            assert!(tidy, "{}: layout of the text", detector.id);
+        }
+    }
+
+    #[test]
+    fn every_file_is_listed() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/detectors");
+        let files = std::fs::read_dir(folder).unwrap().map(|it| it.unwrap().path());
+        let files = files.filter(|it| it.extension().is_some_and(|it| it == "rs"));
+        let mut names: BTreeSet<_> = files
+            .map(|it| it.file_stem().unwrap().to_string_lossy().replace('_', "-"))
+            .collect();
+        assert!(names.remove("mod"));
+        let ids: BTreeSet<_> = ALL.iter().map(|it| it.id.to_string()).collect();
+        assert_eq!(names, ids);
+    }
+}
