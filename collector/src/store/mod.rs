@@ -4,6 +4,7 @@
 
 pub mod dictionaries;
 pub mod encoding;
+pub mod endpoints;
 pub mod finalise;
 pub mod findings;
 pub mod journal;
@@ -12,6 +13,7 @@ pub mod outbox;
 pub mod partitions;
 pub mod recount;
 pub mod rollups;
+pub mod services;
 pub mod traces_again;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
