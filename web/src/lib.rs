@@ -13,6 +13,8 @@ pub mod pages;
 pub mod api;
 pub mod assets;
 pub mod format;
+pub mod category_bar;
+pub mod flame;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
