@@ -13,6 +13,9 @@ pub mod pages;
 pub mod api;
 pub mod assets;
 pub mod format;
+pub mod range;
+pub mod charts;
+pub mod ranking;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
