@@ -15,6 +15,11 @@ pub mod assets;
 pub mod format;
 pub mod category_bar;
 pub mod flame;
+pub mod line_chart;
+pub mod endpoint_numbers;
+pub mod range;
+pub mod charts;
+pub mod ranking;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -48,6 +53,10 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         // Pages.
         .route("/", get(pages::bottlenecks::show))
+        .route("/services", get(pages::services::show))
+        .route("/endpoints/{id}", get(pages::endpoint::show))
+        .route("/endpoints/{id}/flame.svg", get(pages::endpoint::flame_svg))
+        .route("/endpoints/{id}/flame.txt", get(pages::endpoint::flame_text))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/static/{file}", get(assets::show))
         .fallback(pages::not_found)

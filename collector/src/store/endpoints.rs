@@ -8,6 +8,7 @@ use sqlx::{FromRow, Row};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::bottlenecks::Minutes;
 use super::encoding::{self, StatementCalls, Statements};
 use super::finalise::{FLAG_ERROR, FLAG_FINDING};
 use super::rollups::minute_sums;
@@ -125,7 +126,7 @@ impl Store {
         .transpose()
     }
 
-    /// An endpoint's requests of `minutes` (since the epoch), added up by minute. What was merged
+    /// An endpoint's requests of `minutes`, added up by minute. What was merged
     /// into an hour stands at the hour's first minute, or at the window's if that is later.
     ///
     /// # Errors
@@ -133,7 +134,7 @@ impl Store {
     pub async fn endpoint_minutes(
         &self,
         id: i32,
-        minutes: Range<i32>,
+        minutes: Minutes,
     ) -> Result<BTreeMap<i32, MinuteDelta>, StoreError> {
         let mut sums: BTreeMap<i32, MinuteDelta> = BTreeMap::new();
         let mut rows = sqlx::query(
@@ -142,12 +143,12 @@ impl Store {
              where endpoint_id = $1 and minute < $3 and minute >= $2 - 59 and minute + width > $2",
         )
         .bind(id)
-        .bind(minutes.start)
-        .bind(minutes.end)
+        .bind(minutes.from)
+        .bind(minutes.to)
         .fetch(self.pool());
         while let Some(row) = rows.try_next().await? {
             let minute: i32 = row.try_get("minute")?;
-            let sum = sums.entry(minute.max(minutes.start)).or_default();
+            let sum = sums.entry(minute.max(minutes.from)).or_default();
             sum.merge(&minute_sums(&row)?, 1);
         }
         sums.retain(|_, it| it.requests > 0);
@@ -162,10 +163,10 @@ impl Store {
     pub async fn endpoint_profile(
         &self,
         id: i32,
-        minutes: Range<i32>,
+        minutes: Minutes,
         share: Share,
     ) -> Result<(Profile, i64), StoreError> {
-        let hours = hours(&minutes);
+        let hours = hours(minutes);
         let mut profile = Profile::default();
         let mut tail_requests = 0;
         let mut rows = sqlx::query(
@@ -203,10 +204,10 @@ impl Store {
     pub async fn endpoint_statements(
         &self,
         id: i32,
-        minutes: Range<i32>,
+        minutes: Minutes,
         limit: usize,
     ) -> Result<Vec<SentStatement>, StoreError> {
-        let hours = hours(&minutes);
+        let hours = hours(minutes);
         let mut sums = Statements::new();
         let mut rows = sqlx::query(
             "select statements from culprit.rollup_hours
@@ -262,7 +263,7 @@ impl Store {
     pub async fn endpoint_findings(
         &self,
         id: i32,
-        minutes: Range<i32>,
+        minutes: Minutes,
     ) -> Result<Vec<EndpointFinding>, StoreError> {
         let findings = sqlx::query_as(
             "select f.id, f.state, f.detector, f.severity, f.title,
@@ -276,8 +277,8 @@ impl Store {
              order by saved_ns desc, f.id",
         )
         .bind(id)
-        .bind(minutes.start)
-        .bind(minutes.end)
+        .bind(minutes.from)
+        .bind(minutes.to)
         .fetch_all(self.pool())
         .await?;
         Ok(findings)
@@ -320,9 +321,9 @@ const LATEST: &str = "
     order by start_ns desc limit $4";
 
 /// The hours that a range of minutes touches.
-fn hours(minutes: &Range<i32>) -> Range<i32> {
-    let end = minutes.end.saturating_sub(1).div_euclid(HOUR_MINUTES) + 1;
-    minutes.start.div_euclid(HOUR_MINUTES)..end
+fn hours(minutes: Minutes) -> Range<i32> {
+    let end = minutes.to.saturating_sub(1).div_euclid(HOUR_MINUTES) + 1;
+    minutes.from.div_euclid(HOUR_MINUTES)..end
 }
 
 fn request(row: &PgRow) -> Result<RequestRow, StoreError> {
@@ -350,8 +351,8 @@ mod tests {
 
     #[test]
     fn an_hour_counts_from_its_first_touched_minute() {
-        assert_eq!(hours(&(59..61)), 0..2);
-        assert_eq!(hours(&(60..120)), 1..2);
-        assert_eq!(hours(&(60..121)), 1..3);
+        assert_eq!(hours(Minutes { from: 59, to: 61 }), 0..2);
+        assert_eq!(hours(Minutes { from: 60, to: 120 }), 1..2);
+        assert_eq!(hours(Minutes { from: 60, to: 121 }), 1..3);
     }
 }

@@ -3,8 +3,8 @@
 use futures_util::TryStreamExt;
 use sqlx::Row;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 
+use super::bottlenecks::Minutes;
 use super::rollups::minute_sums;
 use super::{Store, StoreError};
 use crate::deltas::MinuteDelta;
@@ -65,11 +65,11 @@ struct Gathered {
 }
 
 impl Store {
-    /// Every service and endpoint with requests in `minutes` (since the epoch), added up.
+    /// Every service and endpoint with requests in `minutes`, added up.
     ///
     /// # Errors
     /// Postgres cannot be reached, or a roll-up is damaged.
-    pub async fn services(&self, minutes: Range<i32>) -> Result<Services, StoreError> {
+    pub async fn services(&self, minutes: Minutes) -> Result<Services, StoreError> {
         let gathered = self.gather(minutes).await?;
         let mut services: BTreeMap<i32, ServiceSums> = BTreeMap::new();
         let ids: Vec<i32> = gathered.endpoints.keys().copied().collect();
@@ -112,7 +112,7 @@ impl Store {
         })
     }
 
-    async fn gather(&self, minutes: Range<i32>) -> Result<Gathered, StoreError> {
+    async fn gather(&self, minutes: Minutes) -> Result<Gathered, StoreError> {
         let mut gathered = Gathered::default();
         // A merged row stands for an hour: it belongs to the window if it reaches into it.
         let mut rows = sqlx::query(
@@ -121,8 +121,8 @@ impl Store {
              from culprit.rollup_minutes
              where minute < $2 and minute >= $1 - 59 and minute + width > $1",
         )
-        .bind(minutes.start)
-        .bind(minutes.end)
+        .bind(minutes.from)
+        .bind(minutes.to)
         .fetch(self.pool());
         while let Some(row) = rows.try_next().await? {
             let minute: i32 = row.try_get("minute")?;
@@ -133,7 +133,7 @@ impl Store {
             sums.merge(&minute_sums(&row)?, 1);
             gathered.versions.insert(row.try_get("version_id")?);
             let first = gathered.first_minute.unwrap_or(minute).min(minute);
-            gathered.first_minute = Some(first.max(minutes.start));
+            gathered.first_minute = Some(first.max(minutes.from));
         }
         // What was taken out again leaves rows that add up to nothing.
         gathered.endpoints.retain(|_, it| it.requests > 0);

@@ -1,6 +1,8 @@
 //! The pages: a file, a template and a route each.
 
 pub mod bottlenecks;
+pub mod services;
+pub mod endpoint;
 
 use askama::Template;
 use axum::http::{StatusCode, Uri};
