@@ -13,7 +13,6 @@ pub mod pages;
 pub mod api;
 pub mod assets;
 pub mod format;
-pub mod category_bar;
 pub mod flame;
 pub mod line_chart;
 pub mod endpoint_numbers;
