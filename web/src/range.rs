@@ -90,7 +90,7 @@ impl Covered {
 
     /// How long, ns: at least a minute.
     pub fn ns(&self) -> u64 {
-        (self.now_ns - self.from_ns).max(COVERED_MIN_NS)
+        self.now_ns.saturating_sub(self.from_ns).max(COVERED_MIN_NS)
     }
 
     /// What comes together within an hour if it goes on like this.

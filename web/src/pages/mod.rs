@@ -1,6 +1,7 @@
 //! The pages: a file, a template and a route each.
 
 pub mod bottlenecks;
+pub mod context;
 
 use askama::Template;
 use axum::http::{StatusCode, Uri};
