@@ -49,6 +49,11 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         // Pages.
         .route("/", get(pages::bottlenecks::show))
+        .route("/bottlenecks/{id}", get(pages::bottleneck::show))
+        .route("/detectors", get(pages::detectors::show))
+        // JSON.
+        .route("/api/v1/bottlenecks", get(api::bottlenecks::list))
+        .route("/api/v1/bottlenecks/{id}", get(api::bottlenecks::one))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/static/{file}", get(assets::show))
         .fallback(pages::not_found)

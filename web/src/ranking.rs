@@ -44,10 +44,15 @@ impl Sort {
     /// # Errors
     /// There is no such order.
     pub fn parse(id: &str) -> Result<Sort, PageError> {
-        Self::IDS.iter().find(|it| it.0 == id).map(|it| it.1).ok_or_else(|| {
-            let text = "The list can be sorted by cost, p99, p50, p95, requests and first_seen.";
-            PageError::BadRequest(text.to_owned())
-        })
+        Self::IDS
+            .iter()
+            .find(|it| it.0 == id)
+            .map(|it| it.1)
+            .ok_or_else(|| {
+                let text =
+                    "The list can be sorted by cost, p99, p50, p95, requests and first_seen.";
+                PageError::BadRequest(text.to_owned())
+            })
     }
 }
 
@@ -114,20 +119,30 @@ impl Row {
         let slots = (last - first) / points_max.max(1) + 1;
         let step_ns = slots * SLOT_NS;
         let begins = (first * SLOT_NS..=last * SLOT_NS).step_by(step_ns as usize);
-        begins.map(|from_ns| self.cost_within(from_ns, from_ns + step_ns, covered)).collect()
+        begins
+            .map(|from_ns| self.cost_within(from_ns, from_ns + step_ns, covered))
+            .collect()
     }
 
     fn cost_within(&self, from_ns: u64, to_ns: u64, covered: Covered) -> CostPoint {
         let minutes = minute(from_ns)..minute(to_ns);
         let saved_ns = self.hits.slots.range(minutes).map(|it| *it.1).sum();
         // The first part may begin before there is data, the last one goes on.
-        let within = Covered { from_ns: from_ns.max(covered.from_ns), now_ns: to_ns.min(covered.now_ns) };
-        CostPoint { from_ns, per_hour_ns: within.per_hour(saved_ns) }
+        let within = Covered {
+            from_ns: from_ns.max(covered.from_ns),
+            now_ns: to_ns.min(covered.now_ns),
+        };
+        CostPoint {
+            from_ns,
+            per_hour_ns: within.per_hour(saved_ns),
+        }
     }
 
     /// `info`, `warning` or `critical`.
     pub fn severity(&self) -> &'static str {
-        ["info", "warning", "critical"].get(self.facts.severity as usize).unwrap_or(&"info")
+        ["info", "warning", "critical"]
+            .get(self.facts.severity as usize)
+            .unwrap_or(&"info")
     }
 
     /// The detector's name for people.
@@ -138,7 +153,10 @@ impl Row {
 
 /// A detector's name for people; its id if there is no such detector (any more).
 pub fn detector_title(id: &str) -> &str {
-    analyzer::detectors::ALL.iter().find(|it| it.id == id).map_or(id, |it| it.title)
+    analyzer::detectors::ALL
+        .iter()
+        .find(|it| it.id == id)
+        .map_or(id, |it| it.title)
 }
 
 /// All requests that the filters let through, together.
@@ -195,7 +213,10 @@ impl Ranking {
     /// What all fixes together save per hour, ns. Findings of a service and of the one it asks may
     /// speak of the same time, so never more than all waiting.
     pub fn avoidable_per_hour_ns(&self) -> u64 {
-        let sum = self.rows.iter().fold(0_u64, |sum, it| sum.saturating_add(it.cost_ns));
+        let sum = self
+            .rows
+            .iter()
+            .fold(0_u64, |sum, it| sum.saturating_add(it.cost_ns));
         sum.min(self.waiting_per_hour_ns())
     }
 }
@@ -209,7 +230,11 @@ pub async fn load(store: &Store, filters: &Filters, now_ns: u64) -> Result<Ranki
     let window = filters.range.window(now_ns);
     let endpoints = store.endpoint_windows(window).await?;
     let hits = store.hits_windows(window, None).await?;
-    let ids: Vec<i32> = hits.iter().filter(|it| it.1.requests > 0).map(|it| *it.0).collect();
+    let ids: Vec<i32> = hits
+        .iter()
+        .filter(|it| it.1.requests > 0)
+        .map(|it| *it.0)
+        .collect();
     let facts = store.finding_facts(&ids).await?;
     Ok(rank(filters, sort, window, now_ns, endpoints, facts, hits))
 }
@@ -224,14 +249,19 @@ pub async fn load_one(
     filters: &Filters,
     now_ns: u64,
 ) -> Result<Option<(Row, Covered)>, StoreError> {
-    let Some(facts) = store.finding_facts(&[id]).await?.pop() else { return Ok(None) };
+    let Some(facts) = store.finding_facts(&[id]).await?.pop() else {
+        return Ok(None);
+    };
     let window = filters.range.window(now_ns);
     let endpoints = store.endpoint_windows(window).await?;
     let mut hits = store.hits_windows(window, Some(id)).await?;
     let covered = Covered::new(window, first_minute(&endpoints), now_ns);
     let totals = totals(endpoints.values().collect());
     let hits = hits.remove(&id).unwrap_or_default();
-    Ok(Some((row(facts, hits, &endpoints, &totals, covered), covered)))
+    Ok(Some((
+        row(facts, hits, &endpoints, &totals, covered),
+        covered,
+    )))
 }
 
 fn rank(
@@ -263,7 +293,9 @@ fn rank(
         *ranking.states.entry(facts.state.clone()).or_default() += 1;
         if filters.state.is_empty() || filters.state == facts.state {
             let hits = hits.remove(&facts.id).unwrap_or_default();
-            ranking.rows.push(row(facts, hits, &endpoints, &ranking.totals, covered));
+            ranking
+                .rows
+                .push(row(facts, hits, &endpoints, &ranking.totals, covered));
         }
     }
     sort_rows(&mut ranking.rows, sort);
@@ -296,7 +328,10 @@ fn row(
     totals: &Totals,
     covered: Covered,
 ) -> Row {
-    let endpoint = endpoints.get(&facts.endpoint_id).cloned().unwrap_or_default();
+    let endpoint = endpoints
+        .get(&facts.endpoint_id)
+        .cloned()
+        .unwrap_or_default();
     let waiting_ns = totals.waiting_ns.max(1) as f64;
     Row {
         cost_ns: covered.per_hour(hits.saved_ns),
@@ -312,7 +347,11 @@ fn row(
 /// among the chosen ones, all of them.
 fn front<'a>(endpoints: &[&'a EndpointWindow]) -> Vec<&'a EndpointWindow> {
     let front: Vec<_> = endpoints.iter().copied().filter(|it| it.front).collect();
-    if front.is_empty() { endpoints.to_vec() } else { front }
+    if front.is_empty() {
+        endpoints.to_vec()
+    } else {
+        front
+    }
 }
 
 fn totals(endpoints: Vec<&EndpointWindow>) -> Totals {
@@ -357,7 +396,10 @@ pub(crate) mod tests {
     /// 100 requests of 400 ms in two minutes, half of them showing a finding that costs 300 ms.
     pub fn drawn(filters: &Filters, sort: Sort) -> Ranking {
         let (mut endpoint, mut inner) = (EndpointWindow::default(), EndpointWindow::default());
-        for (it, id, name) in [(&mut endpoint, 1, "GET /posts"), (&mut inner, 2, "GET /inner")] {
+        for (it, id, name) in [
+            (&mut endpoint, 1, "GET /posts"),
+            (&mut inner, 2, "GET /inner"),
+        ] {
             (it.id, it.first_minute, it.requests) = (id, 998, 100);
             (it.duration_ns, it.front) = (100 * 400 * MS as i64, id == 1);
             (it.name, it.service) = (name.into(), format!("shop-{id}"));
@@ -373,9 +415,16 @@ pub(crate) mod tests {
             endpoint: if id == 1 { "GET /posts" } else { "GET /inner" }.into(),
             ..FindingFacts::default()
         };
-        let facts = vec![fact(1, "31 × select authors"), fact(2, "<script>alert(1)</script>")];
+        let facts = vec![
+            fact(1, "31 × select authors"),
+            fact(2, "<script>alert(1)</script>"),
+        ];
         let hits = |saved_ms: u64| {
-            let mut it = HitsWindow { requests: 50, traces: 50, ..HitsWindow::default() };
+            let mut it = HitsWindow {
+                requests: 50,
+                traces: 50,
+                ..HitsWindow::default()
+            };
             it.saved_ns = (50 * saved_ms * MS) as i64;
             it.hits.saved.record(saved_ms * MS, 50);
             it.hits.before.record(400 * MS, 50);
@@ -383,10 +432,21 @@ pub(crate) mod tests {
             it.slots.insert(990, it.saved_ns);
             it
         };
-        let window = Minutes { from: 940, to: 1_010 };
+        let window = Minutes {
+            from: 940,
+            to: 1_010,
+        };
         let endpoints = BTreeMap::from([(1, endpoint), (2, inner)]);
         let all = HashMap::from([(1, hits(300)), (2, hits(30))]);
-        rank(filters, sort, window, minute_ns(1_000), endpoints, facts, all)
+        rank(
+            filters,
+            sort,
+            window,
+            minute_ns(1_000),
+            endpoints,
+            facts,
+            all,
+        )
     }
 
     #[test]
@@ -396,11 +456,18 @@ pub(crate) mod tests {
         assert_eq!(ids, [1, 2]);
         // Two minutes: 30 times as much per hour.
         assert_eq!(ranking.rows[0].cost_ns, 50 * 300 * 30 * MS);
-        assert_eq!(ranking.waiting_per_hour_ns(), 100 * 400 * 30 * MS, "the inner one is not waited for twice");
+        assert_eq!(
+            ranking.waiting_per_hour_ns(),
+            100 * 400 * 30 * MS,
+            "the inner one is not waited for twice"
+        );
         assert_eq!(ranking.rows[0].share, 0.375);
         assert_eq!(ranking.rows[0].affected(), 0.5);
         let (before, after) = ranking.rows[0].quantile(0.5).unwrap();
-        assert!(before > 390 * MS && (95 * MS..105 * MS).contains(&after), "{before} {after}");
+        assert!(
+            before > 390 * MS && (95 * MS..105 * MS).contains(&after),
+            "{before} {after}"
+        );
     }
 
     #[test]
@@ -408,7 +475,10 @@ pub(crate) mod tests {
         let filters = Filters::parse(Some("service=shop-2&state=open")).unwrap();
         let ranking = drawn(&filters, Sort::FirstSeen);
         assert_eq!(ranking.rows.len(), 1);
-        assert_eq!(ranking.totals.requests, 100, "an inner service counts if it alone is chosen");
+        assert_eq!(
+            ranking.totals.requests, 100,
+            "an inner service counts if it alone is chosen"
+        );
         assert_eq!(ranking.choices.services.len(), 2);
         assert!(Sort::parse("colour").is_err());
         let none = drawn(&Filters::parse(Some("detector=x")).unwrap(), Sort::Cost);

@@ -29,7 +29,10 @@ const FIX_CHARS_MAX: usize = 110;
 ///
 /// # Errors
 /// The address makes no sense, or the database is away.
-pub async fn show(State(state): State<AppState>, RawQuery(query): RawQuery) -> Result<Response, PageError> {
+pub async fn show(
+    State(state): State<AppState>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, PageError> {
     let filters = Filters::parse(query.as_deref())?;
     let ranking = ranking::load(&state.store, &filters, format::now_ns()).await?;
     if ranking.choices.services.is_empty() && !state.store.has_endpoints().await? {
@@ -115,13 +118,28 @@ struct Columns {
 impl Columns {
     fn new(filters: &Filters) -> Columns {
         let ids = ["cost", "p99", "p50", "p95", "requests", "first_seen"];
-        let link = |id| (id, filters.link("/", &[("sort", if id == "cost" { "" } else { id })]));
-        let sort = if filters.sort.is_empty() { "cost" } else { &filters.sort };
-        Columns { sort: sort.to_owned(), links: ids.into_iter().map(link).collect() }
+        let link = |id| {
+            (
+                id,
+                filters.link("/", &[("sort", if id == "cost" { "" } else { id })]),
+            )
+        };
+        let sort = if filters.sort.is_empty() {
+            "cost"
+        } else {
+            &filters.sort
+        };
+        Columns {
+            sort: sort.to_owned(),
+            links: ids.into_iter().map(link).collect(),
+        }
     }
 
     fn link(&self, id: &str) -> &str {
-        self.links.iter().find(|it| it.0 == id).map_or("", |it| &it.1)
+        self.links
+            .iter()
+            .find(|it| it.0 == id)
+            .map_or("", |it| &it.1)
     }
 
     fn is(&self, id: &str) -> bool {
@@ -164,10 +182,22 @@ struct RowView {
 }
 
 fn page(filters: &Filters, ranking: &Ranking) -> Page {
-    let most = ranking.rows.iter().map(|it| it.cost_ns).max().unwrap_or_default();
-    let rows = ranking.rows.iter().take(ROWS_MAX).map(|it| row_view(filters, ranking, it, most));
+    let most = ranking
+        .rows
+        .iter()
+        .map(|it| it.cost_ns)
+        .max()
+        .unwrap_or_default();
+    let rows = ranking
+        .rows
+        .iter()
+        .take(ROWS_MAX)
+        .map(|it| row_view(filters, ranking, it, most));
     let parts = parts(ranking);
-    let in_words: Vec<String> = parts.iter().map(|it| format!("{} {}", it.name, it.cost)).collect();
+    let in_words: Vec<String> = parts
+        .iter()
+        .map(|it| format!("{} {}", it.name, it.cost))
+        .collect();
     Page {
         frame: Frame { current: "/" },
         context: Context::new("/", filters, &ranking.choices, ranking.covered),
@@ -182,7 +212,9 @@ fn page(filters: &Filters, ranking: &Ranking) -> Page {
         rows: rows.collect(),
         more: ranking.rows.len().saturating_sub(ROWS_MAX),
         json: filters.link("/api/v1/bottlenecks", &[]),
-        unfiltered: filters.is_narrowed().then(|| format!("/?range={}", filters.range.id())),
+        unfiltered: filters
+            .is_narrowed()
+            .then(|| format!("/?range={}", filters.range.id())),
         looked_at: looked_at(ranking),
         looking: analyzer::detectors::ALL.iter().map(|it| it.title).collect(),
     }
@@ -190,17 +222,31 @@ fn page(filters: &Filters, ranking: &Ranking) -> Page {
 
 fn looked_at(ranking: &Ranking) -> String {
     let plural = |count: i64, word: &str| {
-        format!("{} {word}{}", format::count(count), if count == 1 { "" } else { "s" })
+        format!(
+            "{} {word}{}",
+            format::count(count),
+            if count == 1 { "" } else { "s" }
+        )
     };
     let requests = plural(ranking.totals.requests_of_all, "request");
-    format!("{requests} of {}", plural(ranking.totals.endpoints as i64, "endpoint"))
+    format!(
+        "{requests} of {}",
+        plural(ranking.totals.endpoints as i64, "endpoint")
+    )
 }
 
 fn lead(filters: &Filters, ranking: &Ranking) -> Lead {
-    let (waiting_ns, avoidable_ns) = (ranking.waiting_per_hour_ns(), ranking.avoidable_per_hour_ns());
+    let (waiting_ns, avoidable_ns) = (
+        ranking.waiting_per_hour_ns(),
+        ranking.avoidable_per_hour_ns(),
+    );
     let totals = &ranking.totals;
     let covered = format::duration(ranking.covered.ns());
-    let worst = ranking.rows.iter().find(|it| it.rank == 1).filter(|it| it.cost_ns > 0);
+    let worst = ranking
+        .rows
+        .iter()
+        .find(|it| it.rank == 1)
+        .filter(|it| it.cost_ns > 0);
     Lead {
         waiting: format::duration(waiting_ns),
         waiting_title: format!(
@@ -209,23 +255,39 @@ fn lead(filters: &Filters, ranking: &Ranking) -> Lead {
             format::count(totals.requests),
             format::count(totals.waiting_ns),
         ),
-        avoidable: if avoidable_ns > 0 { format::duration(avoidable_ns) } else { String::new() },
+        avoidable: if avoidable_ns > 0 {
+            format::duration(avoidable_ns)
+        } else {
+            String::new()
+        },
         all: format!(
             "All {} requests of the {} together{}.",
             format::count(totals.requests),
             filters.range.sentence(),
-            if filters.is_narrowed() { ", as far as the filters let them through" } else { "" },
+            if filters.is_narrowed() {
+                ", as far as the filters let them through"
+            } else {
+                ""
+            },
         ),
         worst: worst.map(|it| {
             let share = it.cost_ns as f64 / avoidable_ns.max(1) as f64;
             let percent = format::percent(share.min(1.0));
-            (finding_link(filters, it), it.facts.title.clone(), it.facts.endpoint.clone(), percent)
+            (
+                finding_link(filters, it),
+                it.facts.title.clone(),
+                it.facts.endpoint.clone(),
+                percent,
+            )
         }),
     }
 }
 
 fn finding_link(filters: &Filters, row: &Row) -> String {
-    let only_range = Filters { range: filters.range, ..Filters::default() };
+    let only_range = Filters {
+        range: filters.range,
+        ..Filters::default()
+    };
     only_range.link(&format!("/bottlenecks/{}", row.facts.id), &[])
 }
 
@@ -242,15 +304,33 @@ fn kpis(ranking: &Ranking) -> Vec<Kpi> {
         let (number, unit, exact) = match totals.latency.quantile(q) {
             Some(ns) => {
                 let (number, unit) = format::duration_parts(ns);
-                (number, unit, format!("{} ns, within 1.1 %", format::count(ns as i64)))
+                (
+                    number,
+                    unit,
+                    format!("{} ns, within 1.1 %", format::count(ns as i64)),
+                )
             }
             None => ("–".into(), "", "no requests".into()),
         };
-        kpis.push(Kpi { name, number, unit, exact });
+        kpis.push(Kpi {
+            name,
+            number,
+            unit,
+            exact,
+        });
     }
     let share = totals.errors.max(0) as f64 / totals.requests.max(1) as f64;
-    let exact = format!("{} of {} requests", format::count(totals.errors), format::count(totals.requests));
-    kpis.push(Kpi { name: "Errors", number: format::percent(share), unit: "%", exact });
+    let exact = format!(
+        "{} of {} requests",
+        format::count(totals.errors),
+        format::count(totals.requests)
+    );
+    kpis.push(Kpi {
+        name: "Errors",
+        number: format::percent(share),
+        unit: "%",
+        exact,
+    });
     kpis
 }
 
@@ -261,13 +341,21 @@ fn parts(ranking: &Ranking) -> Vec<Part> {
     let (named, others) = ranked.split_at(ranked.len().min(PARTS_NAMED));
     let mut pieces: Vec<(String, String, u64)> = Vec::new();
     for it in named {
-        pieces.push((format!("a{}", it.rank), it.facts.endpoint.clone(), it.cost_ns));
+        pieces.push((
+            format!("a{}", it.rank),
+            it.facts.endpoint.clone(),
+            it.cost_ns,
+        ));
     }
     if !others.is_empty() {
-        let cost_ns = others.iter().fold(0_u64, |sum, it| sum.saturating_add(it.cost_ns));
+        let cost_ns = others
+            .iter()
+            .fold(0_u64, |sum, it| sum.saturating_add(it.cost_ns));
         pieces.push(("a5".into(), format!("{} more", others.len()), cost_ns));
     }
-    let found = pieces.iter().fold(0_u64, |sum, it| sum.saturating_add(it.2));
+    let found = pieces
+        .iter()
+        .fold(0_u64, |sum, it| sum.saturating_add(it.2));
     let rest_ns = ranking.waiting_per_hour_ns().saturating_sub(found);
     pieces.push(("rest".into(), "nothing found".into(), rest_ns));
     // Findings of services that ask each other may overlap: the pieces are of their sum then.
@@ -277,7 +365,9 @@ fn parts(ranking: &Ranking) -> Vec<Part> {
         let share = cost_ns as f64 / whole;
         let from = x;
         x += share;
-        let label = class.strip_prefix('a').filter(|_| share > 0.02 && class != "a5");
+        let label = class
+            .strip_prefix('a')
+            .filter(|_| share > 0.02 && class != "a5");
         Part {
             label: label.unwrap_or_default().to_owned(),
             x: format::width(from),
@@ -298,7 +388,11 @@ fn states(filters: &Filters, ranking: &Ranking) -> Vec<Choice> {
         current: filters.state == id,
     };
     let count = |id| ranking.states.get(id).copied().unwrap_or_default();
-    vec![choice("", "All", all), choice("new", "New", count("new")), choice("open", "Open", count("open"))]
+    vec![
+        choice("", "All", all),
+        choice("new", "New", count("new")),
+        choice("open", "Open", count("open")),
+    ]
 }
 
 fn detectors(filters: &Filters, ranking: &Ranking) -> Vec<Selectable> {
@@ -313,10 +407,18 @@ fn row_view(filters: &Filters, ranking: &Ranking, row: &Row, most: u64) -> RowVi
     let facts = &row.facts;
     let covered = ranking.covered;
     let (cost, cost_unit) = format::duration_parts(row.cost_ns);
-    let quantile = |q| row.endpoint.latency.quantile(q).map_or("–".into(), format::ms);
+    let quantile = |q| {
+        row.endpoint
+            .latency
+            .quantile(q)
+            .map_or("–".into(), format::ms)
+    };
     let (p99, p99_fixed, p99_title) = p99(row);
-    let spark: Vec<f64> =
-        row.cost_over_time(covered, SPARK_POINTS).iter().map(|it| it.per_hour_ns as f64).collect();
+    let spark: Vec<f64> = row
+        .cost_over_time(covered, SPARK_POINTS)
+        .iter()
+        .map(|it| it.per_hour_ns as f64)
+        .collect();
     RowView {
         rank: row.rank,
         link: finding_link(filters, row),
@@ -389,7 +491,11 @@ fn p99(row: &Row) -> (String, String, String) {
 fn first_sentence(text: &str) -> String {
     let end = text.find(". ").map_or(text.len(), |at| at + 1);
     let sentence = &text[..end];
-    if sentence.chars().count() <= FIX_CHARS_MAX { sentence.to_owned() } else { String::new() }
+    if sentence.chars().count() <= FIX_CHARS_MAX {
+        sentence.to_owned()
+    } else {
+        String::new()
+    }
 }
 
 #[cfg(test)]
@@ -407,16 +513,28 @@ mod tests {
 
     fn texts(html: &Html, selector: &str) -> Vec<String> {
         let selector = Selector::parse(selector).unwrap();
-        let text = |it: scraper::ElementRef<'_>| it.text().collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = |it: scraper::ElementRef<'_>| {
+            it.text()
+                .collect::<String>()
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
         html.select(&selector).map(text).collect()
     }
 
     #[test]
     fn the_headline_says_what_is_avoidable() {
         let html = shown("");
-        assert_eq!(texts(&html, "h1"), ["Users wait 20 min per hour. 8 min 15 s of it is avoidable."]);
+        assert_eq!(
+            texts(&html, "h1"),
+            ["Users wait 20 min per hour. 8 min 15 s of it is avoidable."]
+        );
         let kpis = texts(&html, ".kpis div").join(" | ");
-        assert!(kpis.starts_with("Requests0.83 /s | P50401 ms") && kpis.ends_with("ms | Errors0 %"), "{kpis}");
+        assert!(
+            kpis.starts_with("Requests0.83 /s | P50401 ms") && kpis.ends_with("ms | Errors0 %"),
+            "{kpis}"
+        );
     }
 
     #[test]
@@ -426,7 +544,11 @@ mod tests {
         assert_eq!(texts(&html, ".rank"), ["1", "2"]);
         assert_eq!(texts(&html, ".costcell .v"), ["7 min 30 s", "45 s"]);
         assert_eq!(texts(&html, ".costcell .sub")[0], "37.5 % of all waiting");
-        assert!(texts(&html, "td[data-l='P99 if fixed']").iter().all(|it| it.ends_with("ms")));
+        assert!(
+            texts(&html, "td[data-l='P99 if fixed']")
+                .iter()
+                .all(|it| it.ends_with("ms"))
+        );
         assert_eq!(texts(&html, ".whole-key li").len(), 3);
     }
 
@@ -446,7 +568,10 @@ mod tests {
 
     #[test]
     fn long_fixes_are_for_the_findings_page() {
-        assert_eq!(first_sentence("Load them in bulk. Then rest."), "Load them in bulk.");
+        assert_eq!(
+            first_sentence("Load them in bulk. Then rest."),
+            "Load them in bulk."
+        );
         assert_eq!(first_sentence(&"x".repeat(200)), "");
         assert_eq!(first_sentence("äöü"), "äöü");
     }

@@ -50,7 +50,10 @@ impl Context {
     /// The bar of the page at `path`.
     pub fn new(path: &str, filters: &Filters, choices: &Choices, covered: Covered) -> Context {
         let range = |it: Range| Choice {
-            link: filters.link(path, &[("range", if it == Range::default() { "" } else { it.id() })]),
+            link: filters.link(
+                path,
+                &[("range", if it == Range::default() { "" } else { it.id() })],
+            ),
             title: it.title().to_owned(),
             current: it == filters.range,
         };
@@ -70,15 +73,26 @@ impl Context {
 /// Values as a form offers them. What is chosen is offered even if there is no such thing (now).
 pub fn selectable<'a>(values: impl Iterator<Item = &'a String>, chosen: &str) -> Vec<Selectable> {
     let mut offered: Vec<Selectable> = values
-        .map(|it| Selectable { value: it.clone(), title: it.clone(), selected: it == chosen })
+        .map(|it| Selectable {
+            value: it.clone(),
+            title: it.clone(),
+            selected: it == chosen,
+        })
         .collect();
     if !chosen.is_empty() && !offered.iter().any(|it| it.selected) {
-        offered.push(Selectable { value: chosen.into(), title: chosen.into(), selected: true });
+        offered.push(Selectable {
+            value: chosen.into(),
+            title: chosen.into(),
+            selected: true,
+        });
     }
     offered
 }
 
 /// Parameters for a template.
 pub fn owned(parameters: Vec<(&'static str, &str)>) -> Vec<(String, String)> {
-    parameters.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    parameters
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }

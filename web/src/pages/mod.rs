@@ -1,6 +1,8 @@
 //! The pages: a file, a template and a route each.
 
 pub mod bottlenecks;
+pub mod bottleneck;
+pub mod detectors;
 pub mod context;
 
 use askama::Template;
