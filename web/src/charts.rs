@@ -18,12 +18,22 @@ pub struct Line {
 /// `values` from left to right within `width` × `height`, 0 at the bottom, `top` at the top. A
 /// single value is drawn as a level line.
 pub fn line(values: &[f64], top: f64, width: f64, height: f64) -> Line {
-    let Some(last) = values.last() else { return Line::default() };
-    let values = if values.len() == 1 { &[*last, *last] } else { values };
+    let Some(last) = values.last() else {
+        return Line::default();
+    };
+    let values = if values.len() == 1 {
+        &[*last, *last]
+    } else {
+        values
+    };
     let step = width / (values.len() - 1) as f64;
     let mut path = String::from("M");
     for (at, value) in values.iter().enumerate() {
-        let share = if top > 0.0 { (value / top).clamp(0.0, 1.0) } else { 0.0 };
+        let share = if top > 0.0 {
+            (value / top).clamp(0.0, 1.0)
+        } else {
+            0.0
+        };
         let x = step * at as f64;
         let y = height - share * height;
         let _ = write!(path, "{}{x:.1} {y:.1}", if at > 0 { " " } else { "" });
@@ -75,7 +85,12 @@ const BARS_MAX: u64 = 12;
 /// How often which value is: a sketch of small whole numbers (calls per request). `height` is the
 /// highest bar's.
 pub fn histogram(sketch: &Sketch, height: f64) -> Histogram {
-    let bins: Vec<(u64, i64)> = sketch.bins().iter().filter(|it| it.1 > 0).map(whole).collect();
+    let bins: Vec<(u64, i64)> = sketch
+        .bins()
+        .iter()
+        .filter(|it| it.1 > 0)
+        .map(whole)
+        .collect();
     let (Some(&(low, _)), Some(&(high, _))) = (bins.first(), bins.last()) else {
         return Histogram::default();
     };
@@ -94,18 +109,34 @@ pub fn histogram(sketch: &Sketch, height: f64) -> Histogram {
         title: bar_title(low + at as u64 * step, step, *count),
     };
     let bars = counts.iter().enumerate().map(bar).collect();
-    Histogram { bars, low, median: sketch.quantile(0.5).unwrap_or(low).clamp(low, high), high }
+    Histogram {
+        bars,
+        low,
+        median: sketch.quantile(0.5).unwrap_or(low).clamp(low, high),
+        high,
+    }
 }
 
 /// A bin of a sketch as the whole number it most likely stands for.
 fn whole(bin: &(u16, i64)) -> (u64, i64) {
     let (lower, upper) = Sketch::edges_ns(bin.0);
     // Edges are rounded up: in a narrow bin the lower one is the only whole number.
-    (if upper - lower <= 1 { lower } else { lower + (upper - 1 - lower) / 2 }, bin.1)
+    (
+        if upper - lower <= 1 {
+            lower
+        } else {
+            lower + (upper - 1 - lower) / 2
+        },
+        bin.1,
+    )
 }
 
 fn bar_title(from: u64, step: u64, count: i64) -> String {
-    let values = if step == 1 { from.to_string() } else { format!("{from} to {}", from + step - 1) };
+    let values = if step == 1 {
+        from.to_string()
+    } else {
+        format!("{from} to {}", from + step - 1)
+    };
     format!("{values}: {} requests", format::count(count))
 }
 
@@ -135,7 +166,10 @@ pub fn duration_axis(highest_ns: u64) -> Axis {
         0 => "0".to_owned(),
         _ => format::duration(step_ns.saturating_mul(at)),
     });
-    Axis { top: step_ns as f64 * STEPS as f64, labels: labels.collect() }
+    Axis {
+        top: step_ns as f64 * STEPS as f64,
+        labels: labels.collect(),
+    }
 }
 
 /// The next of 1, 2, 3, 5, 10, 20, 30, 50, …
@@ -159,9 +193,15 @@ mod tests {
     #[test]
     fn lines_stay_inside() {
         assert_eq!(line(&[], 1.0, 96.0, 28.0), Line::default());
-        assert_eq!(line(&[0.0, 5.0, 10.0], 10.0, 100.0, 20.0).path, "M0.0 20.0 50.0 10.0 100.0 0.0");
+        assert_eq!(
+            line(&[0.0, 5.0, 10.0], 10.0, 100.0, 20.0).path,
+            "M0.0 20.0 50.0 10.0 100.0 0.0"
+        );
         assert_eq!(sparkline(&[0.0]).path, "M0.0 28.0 96.0 28.0");
-        assert_eq!(line(&[9.0, -9.0], 1.0, 10.0, 10.0).area, "M0.0 0.0 10.0 10.0 L10 10 0 10z");
+        assert_eq!(
+            line(&[9.0, -9.0], 1.0, 10.0, 10.0).area,
+            "M0.0 0.0 10.0 10.0 L10 10 0 10z"
+        );
     }
 
     #[test]
@@ -173,13 +213,24 @@ mod tests {
         let histogram = histogram(&sketch, 76.0);
         assert!(histogram.bars.len() <= BARS_MAX as usize + 1);
         assert_eq!((histogram.low, histogram.high), (8, 50));
-        assert!(histogram.bars.iter().all(|it| it.y >= 0.0 && it.height <= 76.0));
+        assert!(
+            histogram
+                .bars
+                .iter()
+                .all(|it| it.y >= 0.0 && it.height <= 76.0)
+        );
         let mut one = Sketch::default();
         one.record(31, 5);
         let one = super::histogram(&one, 76.0);
-        assert_eq!((one.bars.len(), one.low, one.median, one.high), (1, 31, 31, 31));
+        assert_eq!(
+            (one.bars.len(), one.low, one.median, one.high),
+            (1, 31, 31, 31)
+        );
         assert_eq!(one.bars[0].title, "31: 5 requests");
-        assert_eq!(super::histogram(&Sketch::default(), 76.0), Histogram::default());
+        assert_eq!(
+            super::histogram(&Sketch::default(), 76.0),
+            Histogram::default()
+        );
         let mut huge = Sketch::default();
         huge.record(u64::MAX, 1);
         huge.record(0, 1);

@@ -56,6 +56,11 @@ pub fn router(state: AppState) -> Router {
         .route("/endpoints/{id}", get(pages::endpoint::show))
         .route("/endpoints/{id}/flame.svg", get(pages::endpoint::flame_svg))
         .route("/endpoints/{id}/flame.txt", get(pages::endpoint::flame_text))
+        .route("/bottlenecks/{id}", get(pages::bottleneck::show))
+        .route("/detectors", get(pages::detectors::show))
+        // JSON.
+        .route("/api/v1/bottlenecks", get(api::bottlenecks::list))
+        .route("/api/v1/bottlenecks/{id}", get(api::bottlenecks::one))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/static/{file}", get(assets::show))
         .fallback(pages::not_found)

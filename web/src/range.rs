@@ -44,7 +44,12 @@ impl Range {
 
     /// As it stands in a sentence: `in the last hour`.
     pub fn sentence(self) -> &'static str {
-        ["last 15 minutes", "last hour", "last 24 hours", "last 7 days"][self as usize]
+        [
+            "last 15 minutes",
+            "last hour",
+            "last 24 hours",
+            "last 7 days",
+        ][self as usize]
     }
 
     /// Its length in minutes.
@@ -57,7 +62,10 @@ impl Range {
     pub fn window(self, now_ns: u64) -> Minutes {
         let now = i32::try_from(now_ns / NS_PER_MINUTE).unwrap_or(i32::MAX - SKEW_MINUTES);
         let from = now - self.minutes();
-        Minutes { from: from - from.rem_euclid(10), to: now.saturating_add(SKEW_MINUTES) }
+        Minutes {
+            from: from - from.rem_euclid(10),
+            to: now.saturating_add(SKEW_MINUTES),
+        }
     }
 }
 
@@ -85,12 +93,15 @@ impl Covered {
     /// From the window's beginning, or from the first data in it if that is later.
     pub fn new(window: Minutes, first_minute: Option<i32>, now_ns: u64) -> Covered {
         let from = first_minute.map_or(window.from, |it| it.max(window.from));
-        Covered { from_ns: minute_ns(from).min(now_ns), now_ns }
+        Covered {
+            from_ns: minute_ns(from).min(now_ns),
+            now_ns,
+        }
     }
 
     /// How long, ns: at least a minute.
     pub fn ns(&self) -> u64 {
-        (self.now_ns - self.from_ns).max(COVERED_MIN_NS)
+        self.now_ns.saturating_sub(self.from_ns).max(COVERED_MIN_NS)
     }
 
     /// What comes together within an hour if it goes on like this.
@@ -114,7 +125,11 @@ impl Covered {
                 format::day_and_minute(self.now_ns)
             );
         }
-        format!("{} to {}", format::clock(self.from_ns), format::clock(self.now_ns))
+        format!(
+            "{} to {}",
+            format::clock(self.from_ns),
+            format::clock(self.now_ns)
+        )
     }
 }
 
@@ -177,13 +192,20 @@ impl Filters {
     pub fn link(&self, path: &str, changes: &[(&str, &str)]) -> String {
         let mut query = Serializer::new(String::new());
         for (name, value) in self.parameters() {
-            let value = changes.iter().find(|it| it.0 == name).map_or(value, |it| it.1);
+            let value = changes
+                .iter()
+                .find(|it| it.0 == name)
+                .map_or(value, |it| it.1);
             if !value.is_empty() {
                 query.append_pair(name, value);
             }
         }
         let query = query.finish();
-        if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+        if query.is_empty() {
+            path.to_owned()
+        } else {
+            format!("{path}?{query}")
+        }
     }
 
     /// Every parameter that a form must carry along unless it has a field for it.
@@ -195,13 +217,23 @@ impl Filters {
 
     /// Something other than the range is chosen.
     pub fn is_narrowed(&self) -> bool {
-        [&self.service, &self.environment, &self.endpoint, &self.detector, &self.state]
-            .iter()
-            .any(|it| !it.is_empty())
+        [
+            &self.service,
+            &self.environment,
+            &self.endpoint,
+            &self.detector,
+            &self.state,
+        ]
+        .iter()
+        .any(|it| !it.is_empty())
     }
 
     fn parameters(&self) -> [(&'static str, &str); 7] {
-        let range = if self.range == Range::default() { "" } else { self.range.id() };
+        let range = if self.range == Range::default() {
+            ""
+        } else {
+            self.range.id()
+        };
         [
             ("range", range),
             ("service", &self.service),
@@ -227,11 +259,18 @@ mod tests {
 
     #[test]
     fn links_keep_what_they_do_not_change() {
-        let filters = Filters::parse(Some("range=24h&service=a%26b&x=1&sort=p99&service=c%20d")).unwrap();
+        let filters =
+            Filters::parse(Some("range=24h&service=a%26b&x=1&sort=p99&service=c%20d")).unwrap();
         assert_eq!(filters.service, "c d");
         assert_eq!(filters.link("/", &[]), "/?range=24h&service=c+d&sort=p99");
-        assert_eq!(filters.link("/", &[("range", "15m"), ("sort", "")]), "/?range=15m&service=c+d");
-        assert_eq!(filters.hidden(&["service"]), [("range", "24h"), ("sort", "p99")]);
+        assert_eq!(
+            filters.link("/", &[("range", "15m"), ("sort", "")]),
+            "/?range=15m&service=c+d"
+        );
+        assert_eq!(
+            filters.hidden(&["service"]),
+            [("range", "24h"), ("sort", "p99")]
+        );
         let again = Filters::parse(filters.link("/", &[]).split_once('?').map(|it| it.1)).unwrap();
         assert_eq!(again, filters);
     }
@@ -241,7 +280,10 @@ mod tests {
         assert!(Filters::parse(Some("range=3h")).is_err());
         assert!(Filters::parse(Some(&format!("service={}", "x".repeat(2_000)))).is_err());
         assert_eq!(Filters::parse(None).unwrap(), Filters::default());
-        assert_eq!(Filters::parse(Some("%ff=%fe&&==&service")).unwrap(), Filters::default());
+        assert_eq!(
+            Filters::parse(Some("%ff=%fe&&==&service")).unwrap(),
+            Filters::default()
+        );
     }
 
     #[test]
@@ -262,6 +304,10 @@ mod tests {
         assert_eq!(fresh.ns(), COVERED_MIN_NS);
         let none = Covered::new(window, None, now_ns);
         assert_eq!(none.from_ns, minute_ns(940));
-        assert_eq!(Covered::new(window, Some(1_005), now_ns).from_ns, now_ns, "a clock ahead");
+        assert_eq!(
+            Covered::new(window, Some(1_005), now_ns).from_ns,
+            now_ns,
+            "a clock ahead"
+        );
     }
 }

@@ -129,14 +129,21 @@ impl Store {
     /// # Errors
     /// Postgres cannot be reached.
     pub async fn has_endpoints(&self) -> Result<bool, StoreError> {
-        Ok(sqlx::query_scalar("select exists (select from culprit.endpoints)").fetch_one(self.pool()).await?)
+        Ok(
+            sqlx::query_scalar("select exists (select from culprit.endpoints)")
+                .fetch_one(self.pool())
+                .await?,
+        )
     }
 
     /// The endpoints that were asked within the window, by id.
     ///
     /// # Errors
     /// Postgres cannot be reached, or a row is damaged.
-    pub async fn endpoint_windows(&self, minutes: Minutes) -> Result<BTreeMap<i32, EndpointWindow>, StoreError> {
+    pub async fn endpoint_windows(
+        &self,
+        minutes: Minutes,
+    ) -> Result<BTreeMap<i32, EndpointWindow>, StoreError> {
         let mut windows: BTreeMap<i32, EndpointWindow> = BTreeMap::new();
         let mut rows = sqlx::query(
             "select endpoint_id, minute, requests, errors, duration_ns, latency
@@ -156,8 +163,12 @@ impl Store {
             window.first_minute = window.first_minute.min(row.try_get("minute")?);
             window.requests += row.try_get::<i64, _>("requests")?;
             window.errors += row.try_get::<i64, _>("errors")?;
-            window.duration_ns = window.duration_ns.saturating_add(row.try_get("duration_ns")?);
-            window.latency.merge(&encoding::sketch(row.try_get("latency")?)?);
+            window.duration_ns = window
+                .duration_ns
+                .saturating_add(row.try_get("duration_ns")?);
+            window
+                .latency
+                .merge(&encoding::sketch(row.try_get("latency")?)?);
         }
         drop(rows);
         // What late spans took away again was never there.
@@ -166,7 +177,10 @@ impl Store {
         Ok(windows)
     }
 
-    async fn name_endpoints(&self, windows: &mut BTreeMap<i32, EndpointWindow>) -> Result<(), StoreError> {
+    async fn name_endpoints(
+        &self,
+        windows: &mut BTreeMap<i32, EndpointWindow>,
+    ) -> Result<(), StoreError> {
         let ids: Vec<i32> = windows.keys().copied().collect();
         let rows: Vec<(i32, String, String, String, bool)> = sqlx::query_as(
             "select e.id, s.name, s.environment, e.name, coalesce(l.front, true)
@@ -249,7 +263,11 @@ impl Store {
     ///
     /// # Errors
     /// Postgres cannot be reached.
-    pub async fn examples(&self, finding: i32, minutes: Minutes) -> Result<Vec<Example>, StoreError> {
+    pub async fn examples(
+        &self,
+        finding: i32,
+        minutes: Minutes,
+    ) -> Result<Vec<Example>, StoreError> {
         let mut kept: Vec<Example> = Vec::new();
         let mut rows = sqlx::query_scalar::<_, Value>(
             "select examples from culprit.finding_hits
@@ -260,8 +278,14 @@ impl Store {
         .bind(minutes.to)
         .fetch(self.pool());
         while let Some(examples) = rows.try_next().await? {
-            for it in examples.as_array().into_iter().flatten().filter_map(example) {
-                let same = |other: &Example| other.trace_id == it.trace_id && other.span_id == it.span_id;
+            for it in examples
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(example)
+            {
+                let same =
+                    |other: &Example| other.trace_id == it.trace_id && other.span_id == it.span_id;
                 if !kept.iter().any(same) {
                     kept.push(it);
                 }
@@ -275,7 +299,9 @@ impl Store {
 
 fn facts(row: &PgRow) -> Result<FindingFacts, StoreError> {
     let ns = |column: &str| -> Result<u64, StoreError> {
-        Ok(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or_default().saturating_mul(1_000))
+        Ok(u64::try_from(row.try_get::<i64, _>(column)?)
+            .unwrap_or_default()
+            .saturating_mul(1_000))
     };
     Ok(FindingFacts {
         id: row.try_get("id")?,

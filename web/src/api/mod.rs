@@ -1,1 +1,3 @@
 //! JSON for the same things as the pages, under /api/v1.
+
+pub mod bottlenecks;

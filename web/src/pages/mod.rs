@@ -3,6 +3,9 @@
 pub mod bottlenecks;
 pub mod services;
 pub mod endpoint;
+pub mod bottleneck;
+pub mod detectors;
+pub mod context;
 
 use askama::Template;
 use axum::http::{StatusCode, Uri};
