@@ -22,6 +22,8 @@ pub mod waterfall;
 pub mod trace_flame;
 pub mod span_details;
 pub mod headline;
+#[cfg(test)]
+mod testing;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
