@@ -101,3 +101,34 @@ fn value(value: &Value<'_>) -> Option<any_value::Value> {
         Value::Nested(encoded) => AnyValue::decode(*encoded).ok()?.value,
     }
 }
+
+/// Asserts that nothing in a page can run or restyle it: no script of its own, no event handlers, no
+/// inline style, no address but of this site.
+pub fn assert_harmless(html: &str) {
+    let page = scraper::Html::parse_document(html);
+    for element in page.tree.values().filter_map(|it| it.as_element()) {
+        let name = element.name();
+        assert!(!["style", "iframe", "object", "embed", "base", "img"].contains(&name), "<{name}>");
+        if name == "script" {
+            assert!(element.attr("src").is_some_and(|it| it.starts_with("/static/")), "{element:?}");
+        }
+        for (key, value) in element.attrs() {
+            assert!(!key.starts_with("on") && key != "style", "{name} {key}={value}");
+            if ["href", "src", "action"].contains(&key) {
+                let ours = value.is_empty() || ["/", "?", "#", "data:image/svg+xml,"].iter().any(|it| value.starts_with(it));
+                assert!(ours && !value.starts_with("//"), "{name} {key}={value}");
+            }
+        }
+    }
+    assert!(!html.contains('\0'));
+}
+
+/// Names that would harm a careless page.
+pub const HOSTILE: [&str; 6] = [
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror=alert(1)>",
+    "' onmouseover='alert(1)",
+    "javascript:alert(1)//",
+    "\u{202e}gnp.exe \u{1f525}\u{0}\u{7}",
+    "{{ 7 * 7 }} </title></svg><style>*{display:none}</style>",
+];
