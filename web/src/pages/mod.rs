@@ -6,6 +6,12 @@ pub mod endpoint;
 pub mod bottleneck;
 pub mod detectors;
 pub mod context;
+pub mod traces;
+pub mod trace;
+pub mod search;
+pub mod status;
+pub mod empty;
+pub mod not_found;
 
 use askama::Template;
 use axum::http::{StatusCode, Uri};
@@ -35,13 +41,19 @@ impl Frame {
 
 /// Renders a template. A template that fails is a bug; the visitor is told, the log has the cause.
 pub fn render(template: &impl Template) -> Response {
-    match template.render() {
+    match html(template) {
         Ok(html) => Html(html).into_response(),
         Err(error) => {
             tracing::error!(%error, "a page cannot be rendered");
             (StatusCode::INTERNAL_SERVER_ERROR, "This page cannot be shown.\n").into_response()
         }
     }
+}
+
+/// A template's text. Names may hold NUL, which no HTML may: it is shown as the replacement character.
+fn html(template: &impl Template) -> askama::Result<String> {
+    let html = template.render()?;
+    Ok(if html.contains('\0') { html.replace('\0', "\u{fffd}") } else { html })
 }
 
 /// Why a page cannot be shown.
@@ -53,11 +65,19 @@ pub enum PageError {
     BadRequest(String),
     /// The database.
     Store(StoreError),
+    /// What is stored cannot be read or shown.
+    Broken(anyhow::Error),
 }
 
 impl From<StoreError> for PageError {
     fn from(error: StoreError) -> Self {
         PageError::Store(error)
+    }
+}
+
+impl From<anyhow::Error> for PageError {
+    fn from(error: anyhow::Error) -> Self {
+        PageError::Broken(error)
     }
 }
 
@@ -71,6 +91,12 @@ impl IntoResponse for PageError {
                 let text = "The database does not answer right now. Nothing is lost: services are told \
                     to send again. Try again in a few seconds; the status page says more.";
                 (StatusCode::SERVICE_UNAVAILABLE, "The database is away", text.to_owned())
+            }
+            PageError::Broken(error) => {
+                tracing::error!(%error, "a page cannot be shown");
+                let text = "What is stored for this page cannot be read. This is a fault in culprit, \
+                    not in what was sent: the log has the cause; please report it.";
+                (StatusCode::INTERNAL_SERVER_ERROR, "This page cannot be shown", text.to_owned())
             }
         };
         let page = ErrorPage { frame: Frame { current: "" }, title, text };
