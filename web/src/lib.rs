@@ -13,6 +13,12 @@ pub mod pages;
 pub mod api;
 pub mod assets;
 pub mod format;
+pub mod flame;
+pub mod line_chart;
+pub mod endpoint_numbers;
+pub mod range;
+pub mod charts;
+pub mod ranking;
 pub mod unit;
 pub mod address;
 pub mod trace_id;
@@ -22,6 +28,8 @@ pub mod waterfall;
 pub mod trace_flame;
 pub mod span_details;
 pub mod headline;
+#[cfg(test)]
+mod testing;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -55,6 +63,12 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         // Pages.
         .route("/", get(pages::bottlenecks::show))
+        .route("/services", get(pages::services::show))
+        .route("/endpoints/{id}", get(pages::endpoint::show))
+        .route("/endpoints/{id}/flame.svg", get(pages::endpoint::flame_svg))
+        .route("/endpoints/{id}/flame.txt", get(pages::endpoint::flame_text))
+        .route("/bottlenecks/{id}", get(pages::bottleneck::show))
+        .route("/detectors", get(pages::detectors::show))
         .route("/traces", get(pages::traces::page))
         .route("/traces/{id}", get(pages::trace::page))
         .route("/traces/{id}/flame.svg", get(pages::trace::flame_svg))
@@ -62,6 +76,8 @@ pub fn router(state: AppState) -> Router {
         .route("/status", get(pages::status::page))
         .route("/start", get(pages::empty::page))
         // JSON.
+        .route("/api/v1/bottlenecks", get(api::bottlenecks::list))
+        .route("/api/v1/bottlenecks/{id}", get(api::bottlenecks::one))
         .route("/api/v1/traces", get(api::traces::list))
         .route("/api/v1/traces/{id}", get(api::traces::one))
         .route("/api/v1/traces/{id}/analysis", get(api::traces::analysis))

@@ -1,6 +1,11 @@
 //! The pages: a file, a template and a route each.
 
 pub mod bottlenecks;
+pub mod services;
+pub mod endpoint;
+pub mod bottleneck;
+pub mod detectors;
+pub mod context;
 pub mod traces;
 pub mod trace;
 pub mod search;
@@ -36,7 +41,7 @@ impl Frame {
 
 /// Renders a template. A template that fails is a bug; the visitor is told, the log has the cause.
 pub fn render(template: &impl Template) -> Response {
-    match template.render() {
+    match html(template) {
         Ok(html) => Html(html).into_response(),
         Err(error) => {
             tracing::error!(%error, "a page cannot be rendered");
@@ -47,6 +52,12 @@ pub fn render(template: &impl Template) -> Response {
                 .into_response()
         }
     }
+}
+
+/// A template's text. Names may hold NUL, which no HTML may: it is shown as the replacement character.
+fn html(template: &impl Template) -> askama::Result<String> {
+    let html = template.render()?;
+    Ok(if html.contains('\0') { html.replace('\0', "\u{fffd}") } else { html })
 }
 
 /// Why a page cannot be shown.

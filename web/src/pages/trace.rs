@@ -234,6 +234,8 @@ pub struct FindingView {
     pub saved: String,
     /// What happens here and why it is slow.
     pub explanation: String,
+    /// Its detector's id, which is also its icon's.
+    pub detector: &'static str,
     /// Its severity's id: `critical`.
     pub severity: &'static str,
     /// Link to the first offender.
@@ -611,6 +613,7 @@ impl<'s, 'a> Page<'s, 'a> {
                 title: it.title.clone(),
                 saved: duration(it.saved_ns),
                 explanation: it.explanation.clone(),
+                detector: it.detector,
                 severity: match it.severity {
                     Severity::Critical => "critical",
                     Severity::Warning => "warning",
@@ -685,7 +688,7 @@ impl<'s, 'a> Page<'s, 'a> {
             key: self.keys.key(self.analysis, row.span),
             figure: unit.figure(row.duration_ns),
             whole: (row.kind == RowKind::Span || row.detached).then(|| axis.bar(whole)),
-            own: axis.bars(&row.own),
+            own: if row.kind == RowKind::Comb { axis.teeth(&row.own) } else { axis.bars(&row.own) },
             critical: axis.bars(&row.critical),
             marks: row
                 .marks
@@ -1221,5 +1224,176 @@ fn count(number: usize, of: &str) -> String {
         format!("1 {of}")
     } else {
         format!("{number} {of}s")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{HOSTILE, assert_harmless, drawn, otlp};
+    use scraper::{Html, Selector};
+
+    const CHECKOUT: &str = "
+shop   POST /checkout                                    |------------------------------------------------|
+shop     SELECT cart_items {db.query.text=\"select * from cart_items where user_id = 42 and token = 'abc'\"}  |-|
+shop     SELECT inventory                                    |-|
+shop     SELECT inventory                                      |-|
+shop     SELECT inventory                                        |-|
+shop     SELECT inventory                                          |-|
+shop     SELECT inventory                                            |-|
+shop     POST payments/charge [client] {http.request.method=POST, url.full=http://payments/charge}  |---------|
+pay        POST /charge {event=declined@3, http.response.status_code=503, error}      |----|
+pay          INSERT charge                                                             |-|
+shop     send order [producer]                                                              |-|
+mail       process order [consumer]                                                            |----------------|
+shop     POST loki {http.request.method=POST, url.full=http://loki:3100/loki/api/v1/push}      |------------|
+";
+
+    fn page(stored: &StoredTrace, query: &str) -> String {
+        let address = Address::parse(Some(query));
+        crate::pages::html(&build(stored, &address).unwrap()).unwrap()
+    }
+
+    fn texts(html: &str, selector: &str) -> Vec<String> {
+        let page = Html::parse_document(html);
+        let selector = Selector::parse(selector).unwrap();
+        let found = page.select(&selector);
+        found.map(|it| it.text().collect::<String>().trim().to_owned()).collect()
+    }
+
+    fn attributes(html: &str, selector: &str, key: &str) -> Vec<String> {
+        let page = Html::parse_document(html);
+        let selector = Selector::parse(selector).unwrap();
+        let found = page.select(&selector);
+        found.filter_map(|it| it.attr(key).map(str::to_owned)).collect()
+    }
+
+    #[test]
+    fn the_page_says_what_took_how_long() {
+        let html = page(&drawn(CHECKOUT), "");
+        let headline = &texts(&html, "h1")[0];
+        assert!(headline.starts_with("POST /checkout took 49 ms"), "{headline}");
+        let rows = texts(&html, ".wf tbody tr .nm a[data-row]");
+        assert_eq!(rows.len(), 9, "{rows:?}");
+        assert!(rows[0].starts_with("shop POST /checkout"), "{rows:?}");
+        assert!(texts(&html, ".pill.x").contains(&"×5".to_owned()));
+        assert_harmless(&html);
+    }
+
+    #[test]
+    fn the_bar_adds_up_and_so_do_its_figures() {
+        let html = page(&drawn(CHECKOUT), "");
+        let widths = attributes(&html, ".sumbar rect", "width");
+        let sum: f64 = widths.iter().map(|it| it.trim_end_matches('%').parse::<f64>().unwrap()).sum();
+        assert!((sum - 100.0).abs() < 0.1, "{sum}");
+        let figures = texts(&html, ".legend.gap-s b");
+        let (total, parts) = figures.split_last().unwrap();
+        let sum: f64 = parts.iter().map(|it| it.parse::<f64>().unwrap()).sum();
+        assert_eq!(format!("{sum:.1} ms"), *total);
+    }
+
+    #[test]
+    fn every_view_has_an_address_and_is_harmless() {
+        let stored = drawn(CHECKOUT);
+        for view in ["", "flame", "path", "statistics", "json", "nonsense"] {
+            let html = page(&stored, &format!("view={view}"));
+            assert_harmless(&html);
+            assert_eq!(texts(&html, ".bar-tabs a[aria-current]").len(), 1, "{view}");
+        }
+        let path = page(&stored, "view=path");
+        assert!(texts(&path, ".path tbody tr").len() > 5);
+        let statistics = page(&stored, "view=statistics");
+        assert!(texts(&statistics, "tfoot td").contains(&"49.0".to_owned()));
+        assert!(page(&stored, "view=json").contains("resourceSpans"));
+        assert!(texts(&page(&stored, "view=flame"), ".flame title").len() > 5);
+    }
+
+    #[test]
+    fn literals_are_hidden_unless_asked_for() {
+        let stored = drawn(CHECKOUT);
+        let html = page(&stored, "");
+        let hrefs = attributes(&html, ".wf a[data-row]", "href");
+        let names = texts(&html, ".wf a[data-row]");
+        let at = names.iter().position(|it| it == "select cart_items").unwrap();
+        let span = hrefs[at].trim_start_matches("?span=");
+        let hidden = page(&stored, &hrefs[at][1..]);
+        let attributes = texts(&hidden, "#at dd").join("\n");
+        assert!(attributes.contains("select * from cart_items where user_id = ?"), "{attributes}");
+        assert!(!attributes.contains("42") && !attributes.contains("abc"), "{attributes}");
+        let raw = page(&stored, &format!("span={span}&raw=1"));
+        assert!(texts(&raw, "#at dd").join("\n").contains("user_id = 42"));
+    }
+
+    #[test]
+    fn hostile_names_are_only_text() {
+        let mut spans = Vec::new();
+        let stored = drawn(CHECKOUT);
+        let mut decoded = Spans::default();
+        collector::otlp::decode_into(&mut decoded, &stored.otlp, |_| true).unwrap();
+        for (at, span) in decoded.spans.iter().enumerate() {
+            let name = HOSTILE[at % HOSTILE.len()];
+            spans.push(analyzer::span::Span {
+                name,
+                trace_state: name,
+                status_message: name,
+                status: analyzer::span::Status::Error,
+                ..span.clone()
+            });
+        }
+        for attribute in &mut decoded.attributes {
+            if attribute.key != "url.full" {
+                attribute.value = analyzer::span::Value::Str(HOSTILE[0]);
+            }
+            attribute.key = HOSTILE[1];
+        }
+        for event in &mut decoded.events {
+            event.name = HOSTILE[0];
+        }
+        for resource in &mut decoded.resources {
+            for attribute in &mut resource.attributes {
+                attribute.value = analyzer::span::Value::Str(HOSTILE[5]);
+            }
+        }
+        decoded.spans = spans;
+        let hostile = StoredTrace { otlp: otlp(&decoded), state: TraceState::Final };
+        for view in ["", "flame", "path", "statistics", "json"] {
+            let html = page(&hostile, &format!("view={view}&open=%22%3E%3Cscript%3E&span=%3Cscript%3E"));
+            assert_harmless(&html);
+        }
+        let svg = analysed(&hostile, |analysis| {
+            Ok(trace_flame::svg(&trace_flame::frames(analysis), HOSTILE[0])?)
+        });
+        let svg = String::from_utf8(svg.unwrap()).unwrap();
+        assert!(!svg.contains("<script"), "{svg}");
+        assert!(!svg.contains('\0') && !svg.contains('\u{7}'));
+    }
+
+    #[test]
+    fn a_fragment_and_nothing_at_all_have_pages_too() {
+        let fragment = page(&drawn("pay  INSERT charge {orphan} [client]   |---|\n"), "");
+        assert!(texts(&fragment, "h1")[0].contains("fragment"), "{:?}", texts(&fragment, "h1"));
+        assert!(texts(&fragment, ".pill").contains(&"parent missing".to_owned()));
+        let nothing = StoredTrace { otlp: Vec::new(), state: TraceState::Arriving };
+        let nothing = page(&nothing, "");
+        assert!(nothing.contains("still arriving"));
+    }
+
+    #[test]
+    fn the_selected_span_can_be_had_alone() {
+        let stored = drawn(CHECKOUT);
+        let part = details(&stored, &Address::parse(Some("part=details"))).unwrap().unwrap();
+        let html = crate::pages::html(&part).unwrap();
+        assert!(!html.contains("<html") && html.contains("<aside"), "{html}");
+    }
+
+    #[test]
+    fn a_long_trace_stays_a_page() {
+        let mut drawing = String::from("shop  GET /big              |-------------------------------------------------|\n");
+        for at in 0..3_000 {
+            drawing += &format!("shop    step{at}               |--|\n");
+        }
+        let html = page(&drawn(&drawing), "");
+        assert!(texts(&html, ".wf tbody tr").len() <= waterfall::ROWS_MAX);
+        assert!(html.len() < 2_000_000, "{}", html.len());
     }
 }
