@@ -4,7 +4,7 @@ use analyzer::category::Category;
 use collector::deltas::MinuteDelta;
 use serde_json::{Map, Value, json};
 
-use crate::category_bar::{self, Piece};
+use crate::category_bar::{self, Parts};
 use crate::format;
 use crate::line_chart::percentiles;
 use crate::range::Covered;
@@ -68,8 +68,8 @@ impl Numbers {
     }
 
     /// The bar.
-    pub fn pieces(&self) -> Vec<Piece> {
-        category_bar::pieces(&self.categories)
+    pub fn parts(&self) -> Parts {
+        parts(&self.categories)
     }
 
     /// For JSON: whole numbers with their units in the names.
@@ -88,6 +88,14 @@ impl Numbers {
         });
         object.as_object().cloned().unwrap_or_default()
     }
+}
+
+/// The bar of stored sums.
+pub fn parts(categories: &[i64; Category::COUNT]) -> Parts {
+    // The parts' sum has to fit too: a sender may claim centuries.
+    const NS_MAX: u64 = u64::MAX / (2 * Category::COUNT as u64);
+    let ns = categories.map(|it| u64::try_from(it).unwrap_or(0).min(NS_MAX));
+    category_bar::parts(&ns)
 }
 
 /// ns by the categories' ids.

@@ -45,12 +45,12 @@ pub struct Frame {
 impl Frame {
     /// What fills it: `fill="…"` or `class="…"`.
     pub fn paint(&self) -> &'static str {
-        self.category.map_or(r#"class="none""#, category_bar::paint)
+        self.category.as_ref().map_or(r#"class="none""#, category_bar::paint)
     }
 
     /// The class of the edge that shows the colour in full.
     pub fn class(&self) -> &'static str {
-        self.category.map_or("none", category_bar::class)
+        self.category.as_ref().map_or("none", category_bar::class)
     }
 }
 

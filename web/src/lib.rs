@@ -76,6 +76,9 @@ pub fn router(state: AppState) -> Router {
         .route("/status", get(pages::status::page))
         .route("/start", get(pages::empty::page))
         // JSON.
+        .route("/api/v1/services", get(api::services::list))
+        .route("/api/v1/endpoints", get(api::endpoints::list))
+        .route("/api/v1/endpoints/{id}", get(api::endpoints::one))
         .route("/api/v1/bottlenecks", get(api::bottlenecks::list))
         .route("/api/v1/bottlenecks/{id}", get(api::bottlenecks::one))
         .route("/api/v1/traces", get(api::traces::list))

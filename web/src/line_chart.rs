@@ -54,6 +54,11 @@ impl Point {
     pub fn at(&self) -> String {
         format::at(self.start_ns)
     }
+
+    /// The percentiles for the table: in ms, and exactly.
+    pub fn cells(&self) -> [(String, u64); PERCENTILES.len()] {
+        self.percentiles.map(|it| (format::ms(it), it))
+    }
 }
 
 /// Name, class, share.

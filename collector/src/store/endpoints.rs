@@ -68,6 +68,14 @@ pub struct EndpointFinding {
     pub requests: i64,
 }
 
+impl EndpointFinding {
+    /// The severity in words.
+    pub fn severity_name(&self) -> &'static str {
+        let names = ["info", "warning", "critical"];
+        names.get(self.severity as usize).unwrap_or(&names[0])
+    }
+}
+
 /// One request, without its spans.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RequestRow {

@@ -15,13 +15,15 @@ use std::collections::BTreeMap;
 use url::form_urlencoded;
 
 use crate::AppState;
-use crate::category_bar::{self, Piece};
-use crate::endpoint_numbers::Numbers;
+use crate::category_bar::{self, Part, Parts};
+use crate::endpoint_numbers::{self, Numbers};
 use crate::flame::{self, Flame};
 use crate::format;
 use crate::line_chart::{self, LineChart, percentiles};
+use crate::pages::context::Context;
 use crate::pages::{Frame, PageError, render};
 use crate::range::{Covered, Filters, Range, minute_ns};
+use crate::ranking::Choices;
 
 /// Statements shown at most, the dearest; the page says if there are more.
 const STATEMENTS_MAX: usize = 50;
@@ -242,10 +244,8 @@ pub async fn read(store: &Store, id: &str, view: &View, now_ns: u64) -> Result<R
 struct Page<'a> {
     frame: Frame,
     endpoint: &'a EndpointName,
-    /// Ranges to choose from.
-    ranges: Vec<Choice>,
-    /// `14:02:11 to 14:32:08`
-    covered: String,
+    /// The bar of ranges.
+    context: Context,
     /// The range in words.
     range: &'static str,
     /// All requests of the window together.
@@ -255,7 +255,7 @@ struct Page<'a> {
     chart: LineChart,
     /// The chart in words.
     chart_text: String,
-    pieces: Vec<Piece>,
+    parts: Parts,
     findings: Vec<FindingView<'a>>,
     flame: Flame,
     /// The legend of the flame graph: class, name.
@@ -273,13 +273,6 @@ struct Page<'a> {
     json: String,
 }
 
-/// A link among others.
-struct Choice {
-    link: String,
-    title: &'static str,
-    is_current: bool,
-}
-
 /// A finding at this endpoint.
 struct FindingView<'a> {
     finding: &'a EndpointFinding,
@@ -291,8 +284,9 @@ struct FindingView<'a> {
 /// A row of the statements' table.
 struct StatementView<'a> {
     statement: &'a SentStatement,
-    /// Of all statements' time, 0 to 1.
+    calls: String,
     per_request: String,
+    /// All calls' durations.
     total: String,
     /// P50, P90, P95, P99 in ms.
     percentiles: [String; 4],
@@ -315,7 +309,7 @@ struct RequestView {
     error: bool,
     has_finding: bool,
     spans: i32,
-    pieces: Vec<Piece>,
+    parts: Parts,
 }
 
 impl Page<'_> {
@@ -325,8 +319,8 @@ impl Page<'_> {
     }
 
     /// The address of the flame graph of all requests or of the slow tail.
-    fn of(&self, share: &Share) -> String {
-        View { share: *share, ..self.view.clone() }.zoom(&self.path, "")
+    fn of(&self, share: Share) -> String {
+        View { share, ..self.view.clone() }.zoom(&self.path, "")
     }
 
     fn is_tail(&self) -> bool {
@@ -348,11 +342,14 @@ fn page<'a>(read: &'a Read, view: &'a View) -> Page<'a> {
         read.statements.iter().map(|it| statement(it, read.hours_requests)).collect();
     let has_more_statements = statements.len() > STATEMENTS_MAX;
     statements.truncate(STATEMENTS_MAX);
-    let ranges = Range::ALL.map(|it| Choice {
-        link: View { range: it, ..view.clone() }.link(&path),
-        title: it.title(),
-        is_current: it == view.range,
-    });
+    let range_only = Filters { range: view.range, ..Filters::default() };
+    let mut context = Context::new(&path, &range_only, &Choices::default(), read.covered);
+    for choice in &mut context.ranges {
+        // Another range, the same requests: the flame graph stays what it is of.
+        if view.share == Share::Tail {
+            choice.link.push_str(if choice.link.contains('?') { "&flame=tail" } else { "?flame=tail" });
+        }
+    }
     let list = |id, title, rows: &[RequestRow]| RequestList {
         id,
         title,
@@ -361,13 +358,12 @@ fn page<'a>(read: &'a Read, view: &'a View) -> Page<'a> {
     Page {
         frame: Frame { current: "/services" },
         endpoint: &read.endpoint,
-        ranges: ranges.into(),
-        covered: read.covered.text(),
+        context,
         range: view.range.sentence(),
         verdict: verdict(&numbers),
         chart_text: chart_text(&chart),
         chart,
-        pieces: numbers.pieces(),
+        parts: numbers.parts(),
         findings: read.findings.iter().map(|it| finding(it, &read.covered)).collect(),
         flame: flame::draw(&read.profile, read.profile_requests, view.path.as_deref()),
         legend: legend(&read.profile),
@@ -388,10 +384,8 @@ fn page<'a>(read: &'a Read, view: &'a View) -> Page<'a> {
 
 /// `1 of 100 requests takes longer than 1.24 s. Of the time, 45 % goes to database and 26 % to handler.`
 fn verdict(numbers: &Numbers) -> String {
-    let mut pieces = numbers.pieces();
-    pieces.sort_by_key(|it| std::cmp::Reverse(it.ns));
-    let part = |it: &Piece| format!("{} % {}", it.percent(), it.category.name());
-    let parts: Vec<String> = pieces.iter().take(2).map(part).collect();
+    let part = |it: &Part| format!("{} {}", it.share(), it.category.name());
+    let parts: Vec<String> = numbers.parts().parts.iter().take(2).map(part).collect();
     let slow = format::duration(numbers.percentiles[3]);
     let goes = match parts.as_slice() {
         [] => return format!("1 of 100 requests takes longer than {slow}."),
@@ -415,20 +409,20 @@ fn chart_text(chart: &LineChart) -> String {
 }
 
 fn finding<'a>(finding: &'a EndpointFinding, covered: &Covered) -> FindingView<'a> {
-    let severity = ["", "warning", "critical"].get(finding.severity as usize).unwrap_or(&"");
     let per_hour = format::duration(covered.per_hour(finding.saved_ns));
     let cost = match finding.requests {
         0 => "not in this time".to_owned(),
         1 => format!("{per_hour} per hour avoidable, 1 request"),
         many => format!("{per_hour} per hour avoidable, {} requests", format::count(many)),
     };
-    FindingView { finding, severity, cost }
+    FindingView { finding, severity: finding.severity_name(), cost }
 }
 
 fn statement(statement: &SentStatement, requests: i64) -> StatementView<'_> {
     let calls = &statement.calls;
     StatementView {
         statement,
+        calls: format::count(calls.calls),
         per_request: format::number(calls.calls as f64 / requests.max(1) as f64),
         total: format::duration(calls.sum_ns.max(0) as u64),
         percentiles: percentiles(&calls.latency).map(format::ms),
@@ -447,7 +441,7 @@ fn request(row: &RequestRow, now_ns: u64) -> RequestView {
         error: row.error,
         has_finding: row.has_finding,
         spans: row.spans,
-        pieces: category_bar::pieces(&row.categories),
+        parts: endpoint_numbers::parts(&row.categories),
     }
 }
 
@@ -455,5 +449,174 @@ fn request(row: &RequestRow, now_ns: u64) -> RequestView {
 fn legend(profile: &Profile) -> Vec<(&'static str, &'static str)> {
     let categories = analyzer::category::Category::ALL.into_iter();
     let has = |it: &_| profile.nodes.iter().any(|node| node.category == *it);
-    categories.filter(has).map(|it| (category_bar::class(it), it.name())).collect()
+    categories.filter(has).map(|it| (category_bar::class(&it), it.name())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use analyzer::category::Category;
+    use analyzer::profile::ProfileNode;
+    use collector::store::encoding::StatementCalls;
+    use collector::store::services::ServiceName;
+    use scraper::{Html, Selector};
+
+    const HOSTILE: &str = "</title><script>alert('x')</script>\"";
+
+    fn calls() -> StatementCalls {
+        let mut calls =
+            StatementCalls { calls: 310, sum_ns: 620_000_000, ..StatementCalls::default() };
+        calls.latency.record(2_000_000, 310);
+        calls
+    }
+
+    fn sample() -> Read {
+        let mut sums = MinuteDelta { requests: 10, errors: 1, ..MinuteDelta::default() };
+        sums.duration_ns = 1_000_000_000;
+        sums.categories[Category::Database as usize] = 750_000_000;
+        sums.categories[Category::Handler as usize] = 250_000_000;
+        sums.latency.record(100_000_000, 10);
+        let node = |parent, name: &str, category| ProfileNode {
+            parent,
+            name: name.into(),
+            category,
+            count: 10,
+            self_ns: 1,
+            critical_ns: 500_000_000,
+        };
+        let mut categories = [0; Category::COUNT];
+        categories[Category::Network as usize] = 100_000_000;
+        let request = RequestRow {
+            trace_id: "0123456789abcdef0123456789abcdef".into(),
+            span_id: "00000000000000ff".into(),
+            start_ns: 60_000_000_000,
+            duration_ns: 100_000_000,
+            error: true,
+            has_finding: true,
+            spans: 33,
+            categories,
+        };
+        Read {
+            endpoint: EndpointName {
+                id: 7,
+                name: "GET /posts".into(),
+                service: ServiceName {
+                    id: 1,
+                    namespace: "a&b".into(),
+                    name: "shop".into(),
+                    environment: "production".into(),
+                },
+            },
+            minutes: BTreeMap::from([(1, sums)]),
+            window: Minutes { from: 0, to: 70 },
+            covered: Covered { from_ns: 60_000_000_000, now_ns: 120_000_000_000 },
+            findings: vec![EndpointFinding {
+                id: 4,
+                state: "new".into(),
+                detector: "n-plus-one-query".into(),
+                severity: 2,
+                title: "31 × select authors".into(),
+                saved_ns: 60_000_000_000,
+                requests: 10,
+            }],
+            statements: vec![SentStatement {
+                id: 1,
+                system: "postgresql".into(),
+                text: "select * from <authors>".into(),
+                calls: calls(),
+            }],
+            hours_requests: 10,
+            profile: Profile {
+                nodes: vec![
+                    node(None, "GET /posts", Category::Handler),
+                    node(Some(0), HOSTILE, Category::PoolWait),
+                ],
+            },
+            profile_requests: 10,
+            slowest: vec![request.clone()],
+            latest: vec![request],
+        }
+    }
+
+    fn html(read: &Read, query: &str) -> (Html, String) {
+        let view = View::parse(Some(query)).unwrap();
+        let text = page(read, &view).render().unwrap();
+        (Html::parse_document(&text), text)
+    }
+
+    fn texts(html: &Html, selector: &str) -> Vec<String> {
+        let selector = Selector::parse(selector).unwrap();
+        html.select(&selector).map(|it| it.text().collect::<String>().trim().to_owned()).collect()
+    }
+
+    fn links(html: &Html, selector: &str) -> Vec<String> {
+        let selector = Selector::parse(selector).unwrap();
+        html.select(&selector).filter_map(|it| it.attr("href").map(str::to_owned)).collect()
+    }
+
+    #[test]
+    fn the_page_says_what_is_slow_and_where() {
+        let (html, _) = html(&sample(), "");
+        assert_eq!(
+            texts(&html, ".verdict"),
+            ["1 of 100 requests takes longer than 101 ms. Where the time goes: 75.0 % database, \
+              then 25.0 % handler."]
+        );
+        assert_eq!(texts(&html, ".kpis dd")[5], "10 %");
+        assert_eq!(texts(&html, ".fnd .sub"), ["1 h per hour avoidable, 10 requests"]);
+        assert_eq!(links(&html, ".fnd a"), ["/bottlenecks/4"]);
+        let link = "/traces/0123456789abcdef0123456789abcdef?span=00000000000000ff";
+        assert_eq!(links(&html, "tbody a.mono"), [link, link]);
+        let statement = texts(&html, "tr:has(.stm) td");
+        assert_eq!(statement[..3], ["310", "31", "620 ms"]);
+    }
+
+    #[test]
+    fn the_chart_and_its_table_say_the_same() {
+        let (html, _) = html(&sample(), "");
+        let row = texts(&html, "details tbody tr *");
+        assert_eq!(row[..3], ["1970-01-01T00:01:00Z", "10", "1"]);
+        assert_eq!(texts(&html, "details tbody tr").len(), 1);
+        let paths = Selector::parse(".plot path.p99").unwrap();
+        assert!(html.select(&paths).any(|it| it.attr("d").is_some_and(|it| it.contains('h'))));
+    }
+
+    #[test]
+    fn frames_zoom_and_keep_the_view() {
+        let (all, _) = html(&sample(), "range=24h&flame=tail");
+        let frames = links(&all, ".flame a");
+        assert_eq!(frames.len(), 2);
+        assert!(frames[1].starts_with("/endpoints/7?range=24h&flame=tail&path="), "{frames:?}");
+        let query = frames[1].split(['?', '#']).nth(1).unwrap();
+        let (zoomed, _) = html(&sample(), query);
+        assert_eq!(links(&zoomed, "#paths .gap-s a"), ["/endpoints/7?range=24h&flame=tail#paths"]);
+        assert_eq!(texts(&zoomed, "#paths [aria-current]"), ["Slow tail"]);
+        assert_eq!(
+            links(&zoomed, "#paths header a"),
+            ["/endpoints/7/flame.svg?range=24h&flame=tail", "/endpoints/7/flame.txt?range=24h&flame=tail"]
+        );
+        assert!(links(&zoomed, ".ctx a").iter().all(|it| it.contains("flame=tail")));
+    }
+
+    #[test]
+    fn names_from_outside_stay_text_and_nothing_is_inline() {
+        let (html, text) = html(&sample(), "");
+        assert!(!text.contains("<script>"), "{text}");
+        assert!(!text.contains(" style="), "the policy forbids inline styles");
+        assert!(texts(&html, ".flame title").iter().any(|it| it.starts_with(HOSTILE)));
+    }
+
+    #[test]
+    fn an_endpoint_without_requests_says_so() {
+        let mut read = sample();
+        read.minutes.clear();
+        let (html, _) = html(&read, "range=15m");
+        assert_eq!(texts(&html, "h2")[0], "No requests in the last 15 minutes");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        assert!(View::parse(Some("flame=some")).is_err());
+        assert!(View::parse(Some("range=1y")).is_err());
+    }
 }

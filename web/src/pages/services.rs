@@ -10,8 +10,10 @@ use crate::AppState;
 use crate::category_bar;
 use crate::endpoint_numbers::Numbers;
 use crate::format;
+use crate::pages::context::Context;
 use crate::pages::{Frame, PageError, render};
-use crate::range::{Covered, Filters, Range};
+use crate::range::{Covered, Filters};
+use crate::ranking::Choices;
 
 /// The page.
 ///
@@ -26,8 +28,21 @@ pub async fn show(
     let window = filters.range.window(now_ns);
     let mut services = state.store.services(window).await?;
     let covered = Covered::new(window, services.first_minute, now_ns);
+    let choices = choices(&services);
     narrow(&mut services, &filters);
-    Ok(render(&page(&services, &filters, &covered)))
+    Ok(render(&page(&services, &choices, &filters, &covered)))
+}
+
+/// What the bar of filters offers.
+fn choices(services: &Services) -> Choices {
+    let mut choices = Choices::default();
+    for service in &services.services {
+        choices.services.insert(service.service.name.clone());
+        if !service.service.environment.is_empty() {
+            choices.environments.insert(service.service.environment.clone());
+        }
+    }
+    choices
 }
 
 /// Leaves the services that the address asks for.
@@ -62,10 +77,8 @@ struct Sort {
 #[template(path = "services.html")]
 struct Page {
     frame: Frame,
-    /// Ranges to choose from.
-    ranges: Vec<Choice>,
-    /// `14:02:11 to 14:32:08 UTC`
-    covered: String,
+    /// The bar of ranges and filters.
+    context: Context,
     /// In large type.
     headline: String,
     /// Only some services are shown: the address of all.
@@ -80,13 +93,6 @@ struct Page {
     groups: Vec<Group>,
     /// The range in words.
     range: &'static str,
-}
-
-/// A link among others.
-struct Choice {
-    link: String,
-    title: &'static str,
-    is_current: bool,
 }
 
 /// A column that sorts.
@@ -114,14 +120,12 @@ struct Row {
     link: String,
     name: String,
     numbers: Numbers,
-    /// What the bar says to those who do not see it.
-    bar_text: String,
     findings: i64,
     findings_link: String,
     key: f64,
 }
 
-fn page(services: &Services, filters: &Filters, covered: &Covered) -> Page {
+fn page(services: &Services, choices: &Choices, filters: &Filters, covered: &Covered) -> Page {
     let sort = SORTS.iter().find(|it| it.id == filters.sort).unwrap_or(&SORTS[0]);
     let mut groups: Vec<Group> =
         services.services.iter().map(|it| group(it, filters, covered, sort)).collect();
@@ -133,15 +137,9 @@ fn page(services: &Services, filters: &Filters, covered: &Covered) -> Page {
         is_current: SORTS[at].id == sort.id,
         is_minor: matches!(SORTS[at].id, "p90" | "p95"),
     });
-    let ranges = Range::ALL.map(|it| Choice {
-        link: filters.link("/services", &[("range", it.id())]),
-        title: it.title(),
-        is_current: it == filters.range,
-    });
     Page {
         frame: Frame { current: "/services" },
-        ranges: ranges.into(),
-        covered: covered.text(),
+        context: Context::new("/services", filters, choices, *covered),
         headline: headline(&groups),
         all: filters
             .is_narrowed()
@@ -174,7 +172,6 @@ fn group(service: &ServiceSums, filters: &Filters, covered: &Covered, sort: &Sor
                 id: it.id,
                 link: range_only.link(&address, &[]),
                 name: it.name.clone(),
-                bar_text: bar_text(&numbers),
                 findings: it.findings,
                 findings_link: range_only.link("/", &findings),
                 key: (sort.key)(&numbers),
@@ -205,12 +202,6 @@ fn versions(versions: &[String]) -> String {
     if more > 0 { format!("{last} and {more} before") } else { last }
 }
 
-fn bar_text(numbers: &Numbers) -> String {
-    let pieces = numbers.pieces();
-    let each = pieces.iter().map(|it| format!("{} {} %", it.category.name(), it.percent()));
-    each.collect::<Vec<_>>().join(", ")
-}
-
 /// Those categories that some bar has: class, name.
 fn legend(groups: &[Group]) -> Vec<(&'static str, &'static str)> {
     let has = |category: &Category| {
@@ -218,7 +209,7 @@ fn legend(groups: &[Group]) -> Vec<(&'static str, &'static str)> {
         rows.any(|it| it.numbers.categories[*category as usize] > 0)
     };
     let shown = Category::ALL.into_iter().filter(has);
-    shown.map(|it| (category_bar::class(it), it.name())).collect()
+    shown.map(|it| (category_bar::class(&it), it.name())).collect()
 }
 
 /// `3 services answer 12 endpoints. GET /feed takes 42 % of the time.`
@@ -240,4 +231,91 @@ fn headline(groups: &[Group]) -> String {
 fn counted(count: usize, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{} {noun}{plural}", format::count(count as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use collector::deltas::MinuteDelta;
+    use collector::store::services::{EndpointSums, ServiceName};
+    use scraper::{Html, Selector};
+
+    fn endpoint(id: i32, name: &str, requests: i64, ms: u64) -> EndpointSums {
+        let mut sums = MinuteDelta { requests, ..MinuteDelta::default() };
+        sums.duration_ns = requests * ms as i64 * 1_000_000;
+        sums.categories[Category::Database as usize] = sums.duration_ns / 2;
+        sums.categories[Category::PoolWait as usize] = sums.duration_ns / 2;
+        sums.latency.record(ms * 1_000_000, requests);
+        EndpointSums { id, name: name.into(), sums, findings: i64::from(id == 1) }
+    }
+
+    fn service(name: &str, endpoints: Vec<EndpointSums>) -> ServiceSums {
+        let service = ServiceName {
+            id: 1,
+            namespace: String::new(),
+            name: name.into(),
+            environment: "production".into(),
+        };
+        ServiceSums { service, versions: vec!["1.0".into(), "1.1".into()], endpoints }
+    }
+
+    fn services() -> Services {
+        let shop = vec![endpoint(1, "GET /posts", 60, 100), endpoint(2, "GET /<b>", 600, 1)];
+        let services = vec![service("cart", vec![endpoint(3, "GET /cart", 1, 5)]), service("shop & co", shop)];
+        Services { first_minute: Some(0), services }
+    }
+
+    fn html(services: &Services, query: &str) -> Html {
+        let filters = Filters::parse(Some(query)).unwrap();
+        let covered = Covered { from_ns: 0, now_ns: 60_000_000_000 };
+        let page = page(services, &choices(services), &filters, &covered);
+        Html::parse_document(&page.render().unwrap())
+    }
+
+    fn texts(html: &Html, selector: &str) -> Vec<String> {
+        let selector = Selector::parse(selector).unwrap();
+        html.select(&selector).map(|it| it.text().collect::<String>().trim().to_owned()).collect()
+    }
+
+    #[test]
+    fn the_dearest_come_first() {
+        let html = html(&services(), "");
+        assert_eq!(texts(&html, "tbody a.mono"), ["GET /posts", "GET /<b>", "GET /cart"]);
+        assert_eq!(texts(&html, "tbody b"), ["shop & co", "cart"]);
+        assert_eq!(
+            texts(&html, "h1"),
+            ["2 services, 3 endpoints. GET /posts takes 90.8 % of the time"]
+        );
+        assert_eq!(texts(&html, "th[aria-sort]"), ["Time per hour ↓"]);
+        let row = texts(&html, "#e1 td.num");
+        assert_eq!(row[..3], ["1", "0", "101"], "rate, errors, P50 within 1.1 %: {row:?}");
+        assert_eq!(row[7], "1");
+    }
+
+    #[test]
+    fn the_address_sorts_and_narrows() {
+        assert_eq!(texts(&html(&services(), "sort=rate"), "tbody b"), ["shop & co", "cart"]);
+        let by_name = texts(&html(&services(), "sort=name"), "tbody a.mono");
+        assert_eq!(by_name, ["GET /cart", "GET /<b>", "GET /posts"]);
+        let mut services = services();
+        narrow(&mut services, &Filters::parse(Some("service=cart")).unwrap());
+        assert_eq!(texts(&html(&services, "service=cart"), "tbody b"), ["cart"]);
+    }
+
+    #[test]
+    fn findings_lead_to_the_ranked_list() {
+        let html = html(&services(), "range=24h&sort=p99");
+        let link = html.select(&Selector::parse("#e1 td.num a").unwrap()).next().unwrap();
+        assert_eq!(
+            link.attr("href"),
+            Some("/?range=24h&service=shop+%26+co&env=production&endpoint=GET+%2Fposts")
+        );
+    }
+
+    #[test]
+    fn without_requests_it_says_how_to_begin() {
+        let html = html(&Services::default(), "");
+        assert_eq!(texts(&html, "main a"), ["see how to send traces"]);
+        assert_eq!(texts(&html, "h1"), ["No requests in the last hour"]);
+    }
 }
