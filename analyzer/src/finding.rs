@@ -74,3 +74,48 @@ pub struct Finding {
     /// The framework or library the fix is written for, such as `SQLAlchemy`; `None` if generic.
     pub framework: Option<&'static str>,
 }
+
+impl Finding {
+    /// The longest fingerprint, bytes: it is a key of the database's indexes, which take 2.7 kB.
+    /// A longer one keeps its beginning and ends in a hash of all of it.
+    pub const FINGERPRINT_MAX: usize = 1_000;
+
+    /// The [`Finding::fingerprint`] of these parts: detector and service bare, the rest quoted.
+    pub fn fingerprint_of(detector: &str, service: &str, parts: &[&str]) -> String {
+        let mut text = format!("{detector} {service}");
+        for part in parts {
+            text.push_str(&format!(" {part:?}"));
+        }
+        if text.len() > Self::FINGERPRINT_MAX {
+            let suffix = format!("… #{:016x}", fnv1a(text.as_bytes()));
+            text.truncate(text.floor_char_boundary(Self::FINGERPRINT_MAX - suffix.len()));
+            text.push_str(&suffix);
+        }
+        text
+    }
+}
+
+/// FNV-1a: a hash that is the same in every release.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprints_are_readable_and_bounded() {
+        let parts = ["GET /posts", "select * from authors where \"Id\" = ?"];
+        assert_eq!(
+            Finding::fingerprint_of("n-plus-one-query", "shop", &parts),
+            r#"n-plus-one-query shop "GET /posts" "select * from authors where \"Id\" = ?""#
+        );
+        let long = "ä".repeat(Finding::FINGERPRINT_MAX);
+        let of = |end: &str| Finding::fingerprint_of("a", "b", &[&format!("{long}{end}")]);
+        assert!(of("1").len() <= Finding::FINGERPRINT_MAX);
+        assert_ne!(of("1"), of("2"));
+    }
+}

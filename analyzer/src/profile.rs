@@ -1,10 +1,26 @@
 //! The call-path profile: the calling-context trees of many requests, folded together.
+//!
+//! One request's tree has a frame per span; spans of one name under one parent fold into one frame.
+//!
+//! ```text
+//! shop  GET /posts          |--------------|     GET /posts                 ×1  self 5
+//! shop    SELECT posts      |--|             →     select posts             ×1  self 3
+//! shop    SELECT authors        |--|               select authors           ×2  self 6
+//! shop    SELECT authors            |--|
+//! ```
+//!
+//! Another service's part is one frame, `payments · POST /charge`: its insides are in that service's
+//! own profile.
 
 use crate::category::Category;
-use crate::{Analysis, Entry};
+use crate::target::template;
+use crate::trace::SpanIdx;
+use crate::{Analysis, Call, Entry};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-/// A calling-context tree. Merges in any order and subtracts exactly; counts are signed so that
-/// a profile can also be a difference.
+/// A calling-context tree. Merges in any order and subtracts exactly as long as there are at most
+/// [`Profile::PATHS_MAX`] paths; counts are signed so that a profile can also be a difference.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Profile {
     /// The tree; `nodes[i].parent < i`. Order is not part of the value: compare with [`Profile::folded`].
@@ -24,9 +40,16 @@ pub struct ProfileNode {
     pub count: i64,
     /// Time of it that no child covers, summed, ns.
     pub self_ns: i64,
-    /// Time of it on the critical path, summed, ns.
+    /// Time of it on the critical path, summed, ns. All nodes' add up to the requests' durations.
     pub critical_ns: i64,
 }
+
+/// What stands for the paths beyond [`Profile::PATHS_MAX`].
+const OTHER: &str = "(other)";
+
+/// Paths this deep fold into their ancestor: recursion on the sender's side has no other end, and a
+/// flame graph with more rows shows nothing.
+const DEPTH_MAX: usize = 128;
 
 impl Profile {
     /// At most so many paths are kept apart in one profile; further ones fold into `(other)`
@@ -35,20 +58,490 @@ impl Profile {
 
     /// The profile of one entry span, counted `weight` times.
     pub fn of(analysis: &Analysis<'_>, entry: &Entry<'_>, weight: i64) -> Profile {
-        let _ = (analysis, entry, weight);
-        todo!()
+        let mut tree = Tree::default();
+        let frames = frames(analysis, entry, &mut tree);
+        for frame in &frames {
+            let node = &mut tree.profile.nodes[frame.node as usize];
+            node.count += weight;
+            node.self_ns += weight.wrapping_mul(frame.self_ns(analysis) as i64);
+        }
+        for segment in &entry.path {
+            // The frame of a span inside another service is the last one before it: that service's.
+            let at = frames.partition_point(|it| it.span <= segment.span);
+            let frame = &frames[at.saturating_sub(1)];
+            let ns = segment.end_ns.saturating_sub(segment.start_ns) as i64;
+            tree.profile.nodes[frame.node as usize].critical_ns += weight.wrapping_mul(ns);
+        }
+        tree.profile
     }
 
     /// Adds every path of `other`, multiplied by `sign` (1 or -1).
     pub fn merge(&mut self, other: &Profile, sign: i64) {
-        let _ = (other, sign);
-        todo!()
+        let mut tree = Tree::index(std::mem::take(self));
+        let mut at: Vec<u32> = Vec::with_capacity(other.nodes.len());
+        for node in &other.nodes {
+            let parent = node.parent.map(|it| at[it as usize]);
+            let mine = tree.child(parent, node.category, &node.name);
+            let sum = &mut tree.profile.nodes[mine as usize];
+            sum.count += sign * node.count;
+            sum.self_ns += sign * node.self_ns;
+            sum.critical_ns += sign * node.critical_ns;
+            at.push(mine);
+        }
+        *self = tree.profile;
+        self.drop_empty();
+    }
+
+    /// Removes the nodes whose numbers are all zero, unless one below them is not.
+    fn drop_empty(&mut self) {
+        let mut kept: Vec<bool> = self.nodes.iter().map(|it| !it.is_zero()).collect();
+        for at in (0..self.nodes.len()).rev() {
+            if let (true, Some(parent)) = (kept[at], self.nodes[at].parent) {
+                kept[parent as usize] = true;
+            }
+        }
+        if kept.iter().all(|it| *it) {
+            return;
+        }
+        let mut moved_to = Vec::with_capacity(kept.len());
+        let mut next = 0;
+        for is_kept in &kept {
+            moved_to.push(next);
+            next += u32::from(*is_kept);
+        }
+        let mut is_kept = kept.iter();
+        self.nodes.retain(|_| *is_kept.next().unwrap_or(&true));
+        for node in &mut self.nodes {
+            node.parent = node.parent.map(|it| moved_to[it as usize]);
+        }
     }
 
     /// `a;b;c value` lines in sorted order, as flame-graph tools read them. `value` picks the number;
     /// lines with 0 are left out. `;` and line breaks in names are replaced.
     pub fn folded(&self, value: impl Fn(&ProfileNode) -> i64) -> Vec<String> {
-        let _ = value(&self.nodes[0]);
-        todo!()
+        let mut stacks: Vec<String> = Vec::with_capacity(self.nodes.len());
+        let mut values: BTreeMap<String, i64> = BTreeMap::new();
+        for node in &self.nodes {
+            let name = node.name.replace(';', ",").replace(['\n', '\r'], " ");
+            let stack = match node.parent {
+                Some(parent) => format!("{};{name}", stacks[parent as usize]),
+                None => name,
+            };
+            *values.entry(stack.clone()).or_default() += value(node);
+            stacks.push(stack);
+        }
+        let lines = values.into_iter().filter(|(_, value)| *value != 0);
+        lines
+            .map(|(stack, value)| format!("{stack} {value}"))
+            .collect()
+    }
+}
+
+impl ProfileNode {
+    fn is_zero(&self) -> bool {
+        (self.count, self.self_ns, self.critical_ns) == (0, 0, 0)
+    }
+}
+
+/// A profile with its children linked, to find them.
+#[derive(Default)]
+struct Tree {
+    profile: Profile,
+    links: Vec<Links>,
+    first_root: Option<u32>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Links {
+    first_child: Option<u32>,
+    next_sibling: Option<u32>,
+    depth: usize,
+}
+
+impl Tree {
+    fn index(profile: Profile) -> Tree {
+        let mut tree = Tree::default();
+        for at in 0..profile.nodes.len() {
+            tree.link(at as u32, profile.nodes[at].parent);
+        }
+        tree.profile = profile;
+        tree
+    }
+
+    /// Makes the node `at`, the next one, a child of `parent`.
+    fn link(&mut self, at: u32, parent: Option<u32>) {
+        let (first, depth) = match parent {
+            Some(parent) => {
+                let parent = &mut self.links[parent as usize];
+                (&mut parent.first_child, parent.depth + 1)
+            }
+            None => (&mut self.first_root, 0),
+        };
+        let next_sibling = first.replace(at);
+        self.links.push(Links {
+            first_child: None,
+            next_sibling,
+            depth,
+        });
+    }
+
+    /// The child of `parent` with this category and name; made if there is none.
+    fn child(&mut self, parent: Option<u32>, category: Category, name: &str) -> u32 {
+        if let Some(parent) = parent {
+            let folded = self.profile.nodes[parent as usize].name == OTHER;
+            if folded || self.links[parent as usize].depth + 1 >= DEPTH_MAX {
+                return parent;
+            }
+        }
+        if let Some(found) = self.find(parent, category, name) {
+            return found;
+        }
+        // `(other)` has one category, so that there is at most one below each path.
+        let (category, name) = match self.profile.nodes.len() < Profile::PATHS_MAX {
+            true => (category, name),
+            false => (Category::Unattributed, OTHER),
+        };
+        if let Some(other) = self.find(parent, category, name) {
+            return other;
+        }
+        let at = self.profile.nodes.len() as u32;
+        self.link(at, parent);
+        self.profile.nodes.push(ProfileNode {
+            parent,
+            name: name.to_string(),
+            category,
+            count: 0,
+            self_ns: 0,
+            critical_ns: 0,
+        });
+        at
+    }
+
+    fn find(&self, parent: Option<u32>, category: Category, name: &str) -> Option<u32> {
+        let first = match parent {
+            Some(parent) => self.links[parent as usize].first_child,
+            None => self.first_root,
+        };
+        let mut siblings = std::iter::successors(first, |it| self.links[*it as usize].next_sibling);
+        siblings.find(|it| {
+            let node = &self.profile.nodes[*it as usize];
+            node.category == category && node.name == name
+        })
+    }
+}
+
+/// A span of the request and the path it belongs to.
+struct Frame {
+    span: SpanIdx,
+    node: u32,
+    /// The span is another service's entry: all of its time is its self time.
+    is_whole: bool,
+}
+
+impl Frame {
+    /// The span's duration without what its children cover, ns.
+    fn self_ns(&self, analysis: &Analysis<'_>) -> u64 {
+        let trace = &analysis.trace;
+        let duration = trace.duration_ns(self.span);
+        if self.is_whole {
+            return duration;
+        }
+        let node = trace.node(self.span);
+        let mut covered_until = node.start_ns;
+        let mut covered = 0;
+        for child in trace.children(self.span) {
+            let child = trace.node(child);
+            let start = child.start_ns.max(covered_until);
+            let end = child.end_ns.min(node.end_ns);
+            covered += end.saturating_sub(start);
+            covered_until = covered_until.max(end);
+        }
+        duration.saturating_sub(covered)
+    }
+}
+
+/// The frames of `entry`'s part of the trace in tree order, their paths entered into `tree`.
+fn frames(analysis: &Analysis<'_>, entry: &Entry<'_>, tree: &mut Tree) -> Vec<Frame> {
+    let trace = &analysis.trace;
+    let subtree_end = trace.node(entry.span).subtree_end;
+    let mut names = Names::below(analysis, entry.span);
+    let mut frames = Vec::new();
+    // The open spans, outermost first: one past their last descendant, and their path.
+    let mut open: Vec<(SpanIdx, u32)> = Vec::new();
+    let mut at = entry.span;
+    while at < subtree_end {
+        while open.pop_if(|(end, _)| *end <= at).is_some() {}
+        let parent = open.last().map(|(_, node)| *node);
+        let (name, category, is_whole) = names.next(at, entry);
+        let node = tree.child(parent, category, &name);
+        frames.push(Frame {
+            span: at,
+            node,
+            is_whole,
+        });
+        let end = trace.node(at).subtree_end;
+        open.push((end, node));
+        at = if is_whole { end } else { at + 1 };
+    }
+    frames
+}
+
+/// Reads entries and calls beside the spans; all three stand in tree order.
+struct Names<'a, 'b> {
+    analysis: &'b Analysis<'a>,
+    entries: &'b [Entry<'a>],
+    calls: &'b [Call],
+}
+
+impl<'a, 'b> Names<'a, 'b> {
+    fn below(analysis: &'b Analysis<'a>, entry: SpanIdx) -> Self {
+        let entries = &analysis.entries;
+        let calls = &analysis.calls;
+        Names {
+            analysis,
+            entries: &entries[entries.partition_point(|it| it.span <= entry)..],
+            calls: &calls[calls.partition_point(|it| it.outer < entry)..],
+        }
+    }
+
+    /// The name and category of the span `at`, and whether it is another service's entry. Must be
+    /// asked in tree order.
+    fn next(&mut self, at: SpanIdx, entry: &Entry<'a>) -> (Cow<'b, str>, Category, bool) {
+        let category = self.analysis.categories[at as usize];
+        if at == entry.span {
+            return (Cow::Owned(entry.endpoint.clone()), category, false);
+        }
+        let passed = self.entries.partition_point(|it| it.span < at);
+        self.entries = &self.entries[passed..];
+        if let Some(nested) = self.entries.first().filter(|it| it.span == at) {
+            let name = format!("{} · {}", nested.service.name, nested.endpoint);
+            return (Cow::Owned(name), Category::External, true);
+        }
+        let passed = self.calls.partition_point(|it| it.outer < at);
+        self.calls = &self.calls[passed..];
+        if let Some(call) = self.calls.first().filter(|it| it.outer == at) {
+            return (call_name(call), category, false);
+        }
+        (template(self.analysis.trace.span(at).name), category, false)
+    }
+}
+
+fn call_name(call: &Call) -> Cow<'_, str> {
+    match (&call.statement, call.category) {
+        (Some(statement), _) => Cow::Owned(statement.summary()),
+        (None, Category::External) => Cow::Borrowed(&call.key),
+        _ => Cow::Borrowed(&call.name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drawing;
+    use crate::{Settings, analyze};
+    use expect_test::{Expect, expect};
+    use proptest::prelude::*;
+
+    const POSTS: &str = "
+        shop      GET /posts                                        |-----------------------------|
+        shop        SELECT posts                                    |---|
+        shop        load authors                                        |-----------|
+        shop          SELECT authors                                    |---|
+        shop          SELECT authors                                         |---|
+        shop        POST payments/charge [client] {server.address=payments}          |---------|
+        payments      POST /charge                                                     |-----|
+        payments        SELECT account                                                   |-|
+    ";
+
+    /// The profile of the first entry of `drawn`.
+    fn profile(drawn: &str, weight: i64) -> Profile {
+        let drawing = drawing::parse(drawn);
+        let analysis = analyze(drawing.spans(), &Settings::default());
+        Profile::of(&analysis, &analysis.entries[0], weight)
+    }
+
+    fn numbers(profile: &Profile) -> Vec<String> {
+        let of = |value: fn(&ProfileNode) -> i64| profile.folded(value);
+        [
+            of(|it| it.count),
+            of(|it| it.self_ns),
+            of(|it| it.critical_ns),
+        ]
+        .concat()
+    }
+
+    fn check(profile: &Profile, expected: Expect) {
+        let lines = |title: &str, value: fn(&ProfileNode) -> i64| {
+            format!("{title}\n  {}\n", profile.folded(value).join("\n  "))
+        };
+        expected.assert_eq(&format!(
+            "{}{}{}",
+            lines("count", |it| it.count),
+            lines("self, ms", |it| it.self_ns / 1_000_000),
+            lines("critical, ms", |it| it.critical_ns / 1_000_000),
+        ));
+    }
+
+    #[test]
+    fn spans_of_one_path_fold_and_other_services_are_one_frame() {
+        check(&profile(POSTS, 1), expect![[r#"
+            count
+              GET /posts 1
+              GET /posts;POST payments 1
+              GET /posts;POST payments;payments · POST /charge 1
+              GET /posts;load authors 1
+              GET /posts;load authors;select authors 2
+              GET /posts;select posts 1
+            self, ms
+              GET /posts 4
+              GET /posts;POST payments 4
+              GET /posts;POST payments;payments · POST /charge 6
+              GET /posts;load authors 4
+              GET /posts;load authors;select authors 8
+              GET /posts;select posts 4
+            critical, ms
+              GET /posts 4
+              GET /posts;POST payments 4
+              GET /posts;POST payments;payments · POST /charge 6
+              GET /posts;load authors 4
+              GET /posts;load authors;select authors 8
+              GET /posts;select posts 4
+        "#]]);
+    }
+
+    #[test]
+    fn weight_counts_a_request_many_times() {
+        let mut sum = profile(POSTS, 3);
+        sum.merge(&profile(POSTS, 1), -1);
+        sum.merge(&profile(POSTS, 2), -1);
+        assert_eq!(sum.nodes, []);
+    }
+
+    #[test]
+    fn beyond_the_bound_paths_fold_into_other() {
+        let node = |parent, name: String| ProfileNode {
+            parent,
+            name,
+            category: Category::Handler,
+            count: 1,
+            self_ns: 1,
+            critical_ns: 0,
+        };
+        let mut many = Profile::default();
+        many.nodes.push(node(None, "GET /".into()));
+        for at in 0..2 * Profile::PATHS_MAX {
+            many.nodes.push(node(Some(0), format!("step {at}")));
+        }
+        let mut kept = Profile::default();
+        kept.merge(&many, 1);
+        assert!(
+            kept.nodes.len() <= Profile::PATHS_MAX + 1,
+            "{}",
+            kept.nodes.len()
+        );
+        let count: i64 = kept.nodes.iter().map(|it| it.count).sum();
+        assert_eq!(count, 2 * Profile::PATHS_MAX as i64 + 1);
+        let other = kept
+            .folded(|it| it.count)
+            .into_iter()
+            .find(|it| it.contains(OTHER));
+        assert_eq!(other.unwrap(), "GET /;(other) 1001");
+    }
+
+    #[test]
+    fn endless_recursion_ends() {
+        let mut drawn = String::from("shop  GET /  |--|\n");
+        for depth in 0..2 * DEPTH_MAX {
+            drawn += &format!("shop  {}resolve |--|\n", " ".repeat(depth + 1));
+        }
+        // The bars must stand in one column only for the eye.
+        let profile = profile(&drawn, 1);
+        assert_eq!(profile.nodes.len(), DEPTH_MAX);
+        let count: i64 = profile.nodes.iter().map(|it| it.count).sum();
+        assert_eq!(count, 2 * DEPTH_MAX as i64 + 1);
+    }
+
+    #[test]
+    fn names_cannot_break_a_line_of_stacks() {
+        let mut profile = Profile::default();
+        profile.nodes.push(ProfileNode {
+            parent: None,
+            name: "a;b\nc".into(),
+            category: Category::Handler,
+            count: 1,
+            self_ns: 1,
+            critical_ns: 1,
+        });
+        assert_eq!(profile.folded(|it| it.count), ["a,b c 1"]);
+    }
+
+    /// Trees of few names, so that paths meet.
+    fn any_profile() -> impl Strategy<Value = Profile> {
+        let node = (any::<u32>(), 0..3u8, -9..9i64, -9..9i64, -9..9i64);
+        proptest::collection::vec(node, 0..24).prop_map(|nodes| {
+            let nodes = nodes.iter().enumerate().map(|(at, it)| ProfileNode {
+                parent: (at > 0).then(|| it.0 % at as u32),
+                name: format!("f{}", it.1),
+                category: Category::ALL[usize::from(it.1)],
+                count: it.2,
+                self_ns: it.3,
+                critical_ns: it.4,
+            });
+            Profile {
+                nodes: nodes.collect(),
+            }
+        })
+    }
+
+    fn sum(parts: &[(&Profile, i64)]) -> Profile {
+        let mut sum = Profile::default();
+        for (part, sign) in parts {
+            sum.merge(part, *sign);
+        }
+        sum
+    }
+
+    proptest! {
+        #[test]
+        fn merging_does_not_care_about_order(a in any_profile(), b in any_profile(), c in any_profile()) {
+            let forward = sum(&[(&a, 1), (&b, 1), (&c, 1)]);
+            let backward = sum(&[(&c, 1), (&b, 1), (&a, 1)]);
+            let nested = sum(&[(&a, 1), (&sum(&[(&b, 1), (&c, 1)]), 1)]);
+            prop_assert_eq!(numbers(&forward), numbers(&backward));
+            prop_assert_eq!(numbers(&forward), numbers(&nested));
+        }
+
+        #[test]
+        fn subtracting_undoes_merging(a in any_profile(), b in any_profile()) {
+            let back = sum(&[(&a, 1), (&b, 1), (&b, -1)]);
+            prop_assert_eq!(numbers(&back), numbers(&sum(&[(&a, 1)])));
+            prop_assert_eq!(sum(&[(&b, 1), (&b, -1)]).nodes, []);
+        }
+
+        #[test]
+        fn parents_stand_before_their_children(a in any_profile(), b in any_profile()) {
+            let merged = sum(&[(&a, 1), (&b, -1)]);
+            for (at, node) in merged.nodes.iter().enumerate() {
+                prop_assert!(node.parent.is_none_or(|it| (it as usize) < at));
+            }
+        }
+
+        #[test]
+        fn critical_time_adds_up_to_the_request(
+            bars in proptest::collection::vec((1..5usize, 0..40usize, 0..20usize), 0..12),
+            weight in 1..9i64,
+        ) {
+            let mut drawn = format!("shop  GET /            |{}|\n", "-".repeat(40));
+            for (depth, start, len) in bars {
+                let name = format!("{}step", " ".repeat(depth));
+                drawn += &format!("shop  {name:<16} {}|{}|\n", " ".repeat(start), "-".repeat(len));
+            }
+            let drawing = drawing::parse(&drawn);
+            let analysis = analyze(drawing.spans(), &Settings::default());
+            let entry = &analysis.entries[0];
+            let profile = Profile::of(&analysis, entry, weight);
+            let critical: i64 = profile.nodes.iter().map(|it| it.critical_ns).sum();
+            prop_assert_eq!(critical, entry.duration_ns as i64 * weight);
+        }
     }
 }

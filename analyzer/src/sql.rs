@@ -101,6 +101,27 @@ fn sql_fingerprint(text: &str, dialect: Dialect) -> Fingerprint {
     }
 }
 
+/// So many literals of a statement are compared and shown.
+const LITERALS_MAX: usize = 32;
+
+/// The literals of a statement as sent, in order: secrets, only to be compared or redacted.
+pub(crate) fn literals<'a>(text: &'a str, system: &str) -> Vec<&'a str> {
+    let text = &text[..text.floor_char_boundary(INPUT_MAX)];
+    let mut lexer = Lexer::new(text, Dialect::of(system));
+    let mut literals = Vec::new();
+    let mut last = None;
+    while let Some(token) = lexer.next(last.as_slice()) {
+        if std::mem::take(&mut lexer.had_literals) {
+            literals.push(token.text(text));
+        }
+        if literals.len() == LITERALS_MAX {
+            break;
+        }
+        last = Some(token);
+    }
+    literals
+}
+
 impl Fingerprint {
     /// The longest text kept, bytes. Longer ones end at the last token that fits and count as
     /// truncated; 4 kB holds any statement a person wrote.

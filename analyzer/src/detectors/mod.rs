@@ -1,5 +1,9 @@
 //! The catalogue: one file per bad pattern, one list.
 
+mod n_plus_one_query;
+mod remote_logging;
+mod slow_query;
+
 use crate::Analysis;
 use crate::finding::Finding;
 use crate::history::History;
@@ -29,5 +33,178 @@ pub enum Detect {
     ),
 }
 
-/// Every detector, in the order of the catalogue's page.
-pub static ALL: &[Detector] = &[];
+/// Every detector, in the order of the catalogue's page, which is also the order in which they run:
+/// slow queries leave out what N+1 queries have claimed.
+pub static ALL: &[Detector] = &[
+    n_plus_one_query::DETECTOR,
+    remote_logging::DETECTOR,
+    slow_query::DETECTOR,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wording::duration;
+    use crate::{Settings, analyze, drawing};
+    use expect_test::Expect;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    /// What the detector `id` finds in a drawn trace, a paragraph per finding.
+    pub(super) fn check(id: &str, drawn: &str, expected: Expect) {
+        expected.assert_eq(&found(id, drawn, describe));
+    }
+
+    /// Title and severity only.
+    pub(super) fn check_titles(id: &str, drawn: &str, expected: Expect) {
+        let title =
+            |it: &Finding, _: &Analysis<'_>| format!("{} ({})\n", it.title, it.severity.id());
+        expected.assert_eq(&found(id, drawn, title));
+    }
+
+    /// The detector `id` finds nothing.
+    pub(super) fn check_silent(id: &str, drawn: &str) {
+        assert_eq!(found(id, drawn, describe), "", "{drawn}");
+    }
+
+    fn found(id: &str, drawn: &str, say: impl Fn(&Finding, &Analysis<'_>) -> String) -> String {
+        let drawing = drawing::parse(drawn);
+        let analysis = analyze(drawing.spans(), &Settings::default());
+        for it in &analysis.findings {
+            let entry = &analysis.entries[it.entry];
+            assert!(it.saved_ns <= entry.duration_ns, "{}", it.title);
+            assert!(
+                it.offenders
+                    .is_sorted_by_key(|it| analysis.trace.node(*it).start_ns)
+            );
+            assert!(it.confidence > 0.0 && it.confidence < 1.0);
+        }
+        let of_detector = analysis.findings.iter().filter(|it| it.detector == id);
+        of_detector.map(|it| say(it, &analysis)).collect()
+    }
+
+    fn describe(it: &Finding, analysis: &Analysis<'_>) -> String {
+        let entry = &analysis.entries[it.entry];
+        let mut text = format!(
+            "{}\n  {} of {} · {}, confidence {:.2}: {}\n  count {}, window {}, sum {}, saved {}\n  {}\n",
+            it.title,
+            entry.service.name,
+            duration(entry.duration_ns),
+            it.severity.id(),
+            it.confidence,
+            it.reasons.join("; "),
+            it.count,
+            duration(it.window_ns),
+            duration(it.sum_ns),
+            duration(it.saved_ns),
+            it.fingerprint,
+        );
+        let details = [
+            ("path", Some(it.call_path.join(" > "))),
+            (
+                "parameters",
+                Some(it.parameters.join(" | ")).filter(|it| !it.is_empty()),
+            ),
+            ("code", it.code.clone()),
+            ("explanation", Some(it.explanation.clone())),
+            ("fix", Some(it.fix.clone())),
+            ("fix code", it.fix_code.clone()),
+            ("framework", it.framework.map(Into::into)),
+        ];
+        for (name, detail) in details {
+            if let Some(detail) = detail {
+                text.push_str(&format!("  {name}: {detail}\n"));
+            }
+        }
+        text
+    }
+
+    /// A trace of few names at few depths, so that things repeat, nest and overlap.
+    fn any_trace() -> impl Strategy<Value = String> {
+        let names = [
+            "shop   {}SELECT authors",
+            "shop   {}SELECT badges {db.query.text=\"select * from badges where id = 1\"}",
+            "shop   {}load [internal]",
+            "stock  {}GET /items",
+            "shop   {}GET stock/items [client] {server.address=stock}",
+            "shop   {}POST [client] {http.request.method=POST, url.full=http://l/loki/api/v1/push}",
+            "mail   {}process orders [consumer]",
+        ];
+        let line = (
+            proptest::sample::select(names.to_vec()),
+            1..5usize,
+            0..60usize,
+            0..400usize,
+        );
+        proptest::collection::vec(line, 0..60).prop_map(|lines| {
+            let mut drawn = format!("shop   GET / {:<120} |{}|\n", "", "-".repeat(420));
+            for (name, depth, start, len) in lines {
+                let name = name.replace("{}", &" ".repeat(depth));
+                drawn += &format!("{name:<133} {}|{}|\n", " ".repeat(start), "-".repeat(len));
+            }
+            drawn
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn whatever_the_trace_findings_are_sound(drawn in any_trace()) {
+            let drawing = drawing::parse(&drawn);
+            let mut reversed = drawing.spans();
+            reversed.spans.reverse();
+            let analysis = analyze(drawing.spans(), &Settings::default());
+            let again = analyze(reversed, &Settings::default());
+            prop_assert_eq!(&analysis.findings, &again.findings);
+            let mut named = BTreeSet::new();
+            for it in &analysis.findings {
+                let entry = &analysis.entries[it.entry];
+                prop_assert!(it.saved_ns <= entry.duration_ns);
+                prop_assert!(it.window_ns <= it.sum_ns || it.count > 1);
+                prop_assert!(!it.title.is_empty() && !it.explanation.is_empty() && !it.fix.is_empty());
+                prop_assert_eq!(it.offenders.len(), it.count as usize);
+                prop_assert!(named.insert((&it.fingerprint, it.entry)), "twice: {}", it.fingerprint);
+            }
+        }
+    }
+
+    fn is_kebab_case(id: &str) -> bool {
+        let words = id.split('-');
+        words
+            .into_iter()
+            .all(|it| !it.is_empty() && it.bytes().all(|it| it.is_ascii_lowercase()))
+    }
+
+    #[test]
+    fn every_detector_says_what_it_is() {
+        let ids: BTreeSet<_> = ALL.iter().map(|it| it.id).collect();
+        assert_eq!(ids.len(), ALL.len(), "ids are unique");
+        for detector in ALL {
+            assert!(is_kebab_case(detector.id), "{}", detector.id);
+            assert!(!detector.title.is_empty(), "{}", detector.id);
+            assert!(
+                detector.explain.split("\n\n").count() >= 4,
+                "{}",
+                detector.id
+            );
+            let tidy = !detector.explain.contains("  ") && !detector.explain.ends_with('\n');
+            assert!(tidy, "{}: layout of the text", detector.id);
+        }
+    }
+
+    #[test]
+    fn every_file_is_listed() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/detectors");
+        let files = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|it| it.unwrap().path());
+        let files = files.filter(|it| it.extension().is_some_and(|it| it == "rs"));
+        let mut names: BTreeSet<_> = files
+            .map(|it| it.file_stem().unwrap().to_string_lossy().replace('_', "-"))
+            .collect();
+        assert!(names.remove("mod"));
+        let ids: BTreeSet<_> = ALL.iter().map(|it| it.id.to_string()).collect();
+        assert_eq!(names, ids);
+    }
+}

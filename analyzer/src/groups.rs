@@ -1,0 +1,395 @@
+//! Repeated calls under one entry span: what the N+1 family shares.
+//!
+//! Repeats are grouped by *calling context*: the names of all ancestors from the outermost entry to the
+//! call, and the call's key. Grouping by direct parent would miss the loop wherever an ORM, a
+//! repository or a resolver puts a span of its own around each call:
+//!
+//! ```text
+//! shop  GET /posts                |-------------------|
+//! shop    Author.find             |-----|                    one group:
+//! shop      SELECT authors          |--|                     GET /posts > Author.find, select authors
+//! shop    Author.find                   |-----|
+//! shop      SELECT authors                |--|
+//! ```
+//!
+//! A group belongs to the outermost entry that repeats something below it: a loop in `shop` that
+//! calls `stock`, which runs one query per call, is a loop of `shop`. Groups that take turns are one
+//! loop with several calls per round.
+
+use crate::category::Category;
+use crate::span::SpanKind;
+use crate::target::template;
+use crate::trace::SpanIdx;
+use crate::{Analysis, Call};
+use std::collections::{BTreeMap, HashMap};
+
+/// At most so many groups of one trace are kept, the longest ones: a trace with more has one problem
+/// many times, and comparing all pairs of them would take longer than the rest of the analysis.
+const GROUPS_MAX: usize = 64;
+
+/// Names of a call path beyond so many are left out in its middle: recursion repeats itself.
+const CALL_PATH_MAX: usize = 16;
+
+/// Calls that one loop makes over and over.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Loop {
+    /// The entry whose code loops: an index into [`Analysis::entries`].
+    pub entry: usize,
+    /// Operation names from that entry down to the calls' parent.
+    pub call_path: Vec<String>,
+    /// The different calls of a round, in order of their first start.
+    pub steps: Vec<Step>,
+    /// All calls, as indices into [`Analysis::calls`], in order of start.
+    pub calls: Vec<usize>,
+    /// The spans of the entry itself that wait for the calls, in tree order, each once.
+    pub waiting: Vec<SpanIdx>,
+    /// From the first start to the last end, ns.
+    pub window_ns: u64,
+    /// Durations added up, ns.
+    pub sum_ns: u64,
+    /// Time in which at least one of the waiting spans ran, ns.
+    pub waited_ns: u64,
+    /// The waiting spans' durations added up, ns.
+    pub waiting_sum_ns: u64,
+}
+
+/// One of a loop's repeated calls.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Step {
+    /// The first of them: an index into [`Analysis::calls`].
+    pub first: usize,
+    /// How many there are.
+    pub count: usize,
+}
+
+impl Loop {
+    /// One after the other: they overlap by at most 1 %.
+    pub fn is_serial(&self) -> bool {
+        self.waiting_sum_ns <= self.waited_ns + self.waited_ns / 100
+    }
+
+    /// The duration that half of the waiting spans do not exceed, ns.
+    pub fn median_ns(&self, analysis: &Analysis<'_>) -> u64 {
+        let durations = self
+            .waiting
+            .iter()
+            .map(|it| analysis.trace.duration_ns(*it));
+        let mut durations: Vec<u64> = durations.collect();
+        durations.sort_unstable();
+        durations.get(durations.len() / 2).copied().unwrap_or(0)
+    }
+}
+
+/// The loops over calls of `category` that are `wanted` and repeat at least `repeats_min` times, in order
+/// of entry and start. `wanted` is only asked about calls that repeat, so it may look closely.
+pub fn loops(
+    analysis: &Analysis<'_>,
+    category: Category,
+    wanted: impl Fn(&Call) -> bool,
+    repeats_min: usize,
+) -> Vec<Loop> {
+    let mut groups = groups(analysis, category, wanted, repeats_min);
+    groups.sort_by_key(|it| std::cmp::Reverse(it.sum_ns));
+    groups.truncate(GROUPS_MAX);
+    groups.sort_by_key(|it| (it.entry, start_ns(analysis, it.calls[0]), it.steps[0].first));
+    let mut loops: Vec<Loop> = Vec::new();
+    for group in groups {
+        match loops.iter_mut().find(|it| take_turns(analysis, it, &group)) {
+            Some(found) => *found = joined(analysis, found, &group),
+            None => loops.push(group),
+        }
+    }
+    loops
+}
+
+/// One loop of one step per calling context and key.
+fn groups(
+    analysis: &Analysis<'_>,
+    category: Category,
+    wanted: impl Fn(&Call) -> bool,
+    repeats_min: usize,
+) -> Vec<Loop> {
+    let of_category = |call: &&Call| call.category == category && call.entry.is_some();
+    // Most traces end here: too few calls for anything to repeat.
+    if analysis.calls.iter().filter(of_category).count() < repeats_min {
+        return Vec::new();
+    }
+    let mut by_key: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (at, call) in analysis.calls.iter().enumerate() {
+        if of_category(&call) {
+            by_key.entry(&call.key).or_default().push(at);
+        }
+    }
+    by_key.retain(|_, calls| {
+        // Twice: most keys are too few to look at each of their calls.
+        calls.len() >= repeats_min && {
+            calls.retain(|at| wanted(&analysis.calls[*at]));
+            calls.len() >= repeats_min
+        }
+    });
+    let mut contexts = Contexts::default();
+    let mut groups = Vec::new();
+    for calls in by_key.into_values() {
+        let mut by_context: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for at in calls {
+            let context = contexts.of(analysis, analysis.calls[at].outer);
+            by_context.entry(context).or_default().push(at);
+        }
+        for calls in by_context.into_values() {
+            groups.extend(split_by_entry(analysis, calls, repeats_min));
+        }
+    }
+    groups
+}
+
+/// Calling contexts as numbers: the same names from the top down to a span's parent are the same number.
+#[derive(Default)]
+struct Contexts {
+    ids: HashMap<(Option<u32>, String), u32>,
+    of_span: HashMap<SpanIdx, u32>,
+}
+
+impl Contexts {
+    /// The context a span stands in; 0 for roots.
+    fn of(&mut self, analysis: &Analysis<'_>, span: SpanIdx) -> u32 {
+        let trace = &analysis.trace;
+        let mut unknown = Vec::new();
+        let mut known = None;
+        let mut at = trace.node(span).parent;
+        while let Some(ancestor) = at {
+            known = self.of_span.get(&ancestor).copied();
+            if known.is_some() {
+                break;
+            }
+            unknown.push(ancestor);
+            at = trace.node(ancestor).parent;
+        }
+        for ancestor in unknown.into_iter().rev() {
+            let next = self.ids.len() as u32 + 1;
+            let name = frame_name(analysis, ancestor);
+            let id = *self.ids.entry((known, name)).or_insert(next);
+            self.of_span.insert(ancestor, id);
+            known = Some(id);
+        }
+        known.unwrap_or(0)
+    }
+}
+
+/// A span's name in call paths and contexts: without ids, and with the service where one begins.
+fn frame_name(analysis: &Analysis<'_>, span: SpanIdx) -> String {
+    match analysis.entries.binary_search_by_key(&span, |it| it.span) {
+        Ok(at) => {
+            let entry = &analysis.entries[at];
+            format!("{} · {}", entry.service.name, entry.endpoint)
+        }
+        Err(_) => template(analysis.trace.span(span).name).into_owned(),
+    }
+}
+
+/// Gives calls of one context to the outermost entries that repeat at least `repeats_min` times.
+fn split_by_entry(analysis: &Analysis<'_>, calls: Vec<usize>, repeats_min: usize) -> Vec<Loop> {
+    if calls.len() < repeats_min {
+        return Vec::new();
+    }
+    let chains: Vec<_> = calls.iter().map(|it| entry_chain(analysis, *it)).collect();
+    let distinct = |level: usize| {
+        let mut entries: Vec<_> = chains.iter().map(|it| it.get(level)).collect();
+        entries.sort_unstable();
+        entries.dedup();
+        entries.len()
+    };
+    let levels = chains.iter().map(Vec::len).min().unwrap_or(0);
+    let repeating = (0..levels).find(|level| {
+        let below = match level + 1 < levels {
+            true => distinct(level + 1),
+            false => calls.len(),
+        };
+        below >= distinct(*level) * repeats_min
+    });
+    let Some(level) = repeating else {
+        return Vec::new();
+    };
+    let mut by_entry: BTreeMap<usize, Vec<(usize, SpanIdx)>> = BTreeMap::new();
+    for (call, chain) in calls.into_iter().zip(&chains) {
+        let waiting = match chain.get(level + 1) {
+            Some(callee) => {
+                let callee = analysis.entries[*callee].span;
+                analysis.trace.node(callee).parent.unwrap_or(callee)
+            }
+            None => analysis.calls[call].outer,
+        };
+        by_entry
+            .entry(chain[level])
+            .or_default()
+            .push((call, waiting));
+    }
+    by_entry.retain(|_, calls| calls.len() >= repeats_min);
+    let groups = by_entry.into_iter();
+    groups
+        .map(|(entry, calls)| group(analysis, entry, calls))
+        .collect()
+}
+
+/// The entries around a call, outermost first, as far as each waits for the next: a consumer's work
+/// is not its producer's.
+fn entry_chain(analysis: &Analysis<'_>, call: usize) -> Vec<usize> {
+    let mut chain = Vec::new();
+    let mut at = analysis.calls[call].entry;
+    while let Some(entry) = at {
+        chain.push(entry);
+        let entry = &analysis.entries[entry];
+        let is_consumer = analysis.trace.span(entry.span).kind == SpanKind::Consumer;
+        let waits = !is_consumer && !analysis.trace.node(entry.span).detached;
+        at = entry.parent.filter(|_| waits);
+    }
+    chain.reverse();
+    chain
+}
+
+fn group(analysis: &Analysis<'_>, entry: usize, calls: Vec<(usize, SpanIdx)>) -> Loop {
+    let mut waiting: Vec<SpanIdx> = calls.iter().map(|it| it.1).collect();
+    waiting.sort_unstable();
+    waiting.dedup();
+    let first = calls[0].0;
+    let step = Step {
+        first,
+        count: calls.len(),
+    };
+    let calls = calls.into_iter().map(|it| it.0).collect();
+    let call_path = call_path(analysis, entry, analysis.calls[first].outer);
+    measured(analysis, entry, call_path, vec![step], calls, waiting)
+}
+
+/// Operation names from the entry down to the parent of `span`; the entry's is its endpoint.
+pub fn call_path(analysis: &Analysis<'_>, entry: usize, span: SpanIdx) -> Vec<String> {
+    let top = &analysis.entries[entry];
+    let mut path = Vec::new();
+    let mut at = analysis.trace.node(span).parent;
+    while let Some(ancestor) = at.filter(|it| *it > top.span) {
+        path.push(frame_name(analysis, ancestor));
+        at = analysis.trace.node(ancestor).parent;
+    }
+    path.push(top.endpoint.clone());
+    path.reverse();
+    if path.len() > CALL_PATH_MAX {
+        let left_out = CALL_PATH_MAX / 2..path.len() - CALL_PATH_MAX / 2;
+        path.splice(left_out, ["…".to_string()]);
+    }
+    path
+}
+
+fn measured(
+    analysis: &Analysis<'_>,
+    entry: usize,
+    call_path: Vec<String>,
+    steps: Vec<Step>,
+    mut calls: Vec<usize>,
+    waiting: Vec<SpanIdx>,
+) -> Loop {
+    calls.sort_by_key(|it| (start_ns(analysis, *it), *it));
+    let outer: Vec<SpanIdx> = calls.iter().map(|it| analysis.calls[*it].outer).collect();
+    let of_calls = Extent::of(analysis, &outer);
+    let of_waiting = Extent::of(analysis, &waiting);
+    Loop {
+        entry,
+        call_path,
+        steps,
+        calls,
+        waiting,
+        window_ns: of_calls.window_ns,
+        sum_ns: of_calls.sum_ns,
+        waited_ns: of_waiting.union_ns,
+        waiting_sum_ns: of_waiting.sum_ns,
+    }
+}
+
+/// How much time some spans take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Extent {
+    /// From the first start to the last end, ns.
+    pub window_ns: u64,
+    /// Durations added up, ns.
+    pub sum_ns: u64,
+    /// Time in which at least one of them ran, ns.
+    pub union_ns: u64,
+}
+
+impl Extent {
+    /// Of `spans`, in any order.
+    pub fn of(analysis: &Analysis<'_>, spans: &[SpanIdx]) -> Extent {
+        let nodes = spans.iter().map(|it| analysis.trace.node(*it));
+        let mut intervals: Vec<(u64, u64)> = nodes.map(|it| (it.start_ns, it.end_ns)).collect();
+        intervals.sort_unstable();
+        let mut extent = Extent::default();
+        let Some((from, _)) = intervals.first().copied() else {
+            return extent;
+        };
+        let mut until = from;
+        for (start, end) in intervals {
+            extent.sum_ns = extent.sum_ns.saturating_add(end - start);
+            extent.union_ns += end.saturating_sub(start.max(until));
+            until = until.max(end);
+        }
+        extent.window_ns = until - from;
+        extent
+    }
+}
+
+fn start_ns(analysis: &Analysis<'_>, call: usize) -> u64 {
+    analysis.trace.node(analysis.calls[call].outer).start_ns
+}
+
+/// Whether two groups are steps of one loop:
+///
+/// ```text
+/// SELECT authors   |-|     |-|     |-|            in turns, one or more of one
+/// SELECT badges       |-|     |-|     |-|         between two of the other
+///
+/// SELECT authors   |---|                          or all at once and equally often
+/// SELECT authors   |----|
+/// SELECT badges         |--|
+/// SELECT badges          |--|
+/// ```
+fn take_turns(analysis: &Analysis<'_>, a: &Loop, b: &Loop) -> bool {
+    if a.entry != b.entry {
+        return false;
+    }
+    let starts = |it: &Loop| -> Vec<u64> {
+        it.calls
+            .iter()
+            .map(|call| start_ns(analysis, *call))
+            .collect()
+    };
+    let (a_starts, b_starts) = (starts(a), starts(b));
+    let concurrent = !a.is_serial() && !b.is_serial();
+    if concurrent && a.steps[0].count == b.steps[0].count {
+        let a_end = a_starts[0] + a.window_ns;
+        return b_starts[0] <= a_end;
+    }
+    let (rounds, others) = match a_starts.len() <= b_starts.len() {
+        true => (&a_starts, &b_starts),
+        false => (&b_starts, &a_starts),
+    };
+    let with_other = rounds.windows(2).filter(|gap| {
+        let next = others.partition_point(|it| *it < gap[0]);
+        others.get(next).is_some_and(|it| *it < gap[1])
+    });
+    // Four of five: a round may skip a step that depends on its data.
+    with_other.count() * 5 >= (rounds.len() - 1) * 4
+}
+
+fn joined(analysis: &Analysis<'_>, a: &Loop, b: &Loop) -> Loop {
+    let mut waiting = [&a.waiting[..], &b.waiting].concat();
+    waiting.sort_unstable();
+    waiting.dedup();
+    let steps = [&a.steps[..], &b.steps].concat();
+    let calls = [&a.calls[..], &b.calls].concat();
+    measured(
+        analysis,
+        a.entry,
+        a.call_path.clone(),
+        steps,
+        calls,
+        waiting,
+    )
+}

@@ -1,0 +1,46 @@
+//! Numbers in sentences: `2.1 ms`, `54 %`.
+
+/// A duration with two digits that matter: `480 µs`, `2.1 ms`, `65 ms`, `1.2 s`.
+pub fn duration(ns: u64) -> String {
+    let (per_unit, unit) = match ns {
+        0..1_000 => return format!("{ns} ns"),
+        1_000..1_000_000 => (1_000, "µs"),
+        1_000_000..1_000_000_000 => (1_000_000, "ms"),
+        _ => (1_000_000_000, "s"),
+    };
+    let tenths = ns / (per_unit / 10);
+    match tenths {
+        // Whole numbers without `.0`, and beyond ten no tenths.
+        0..100 if !tenths.is_multiple_of(10) => format!("{}.{} {unit}", tenths / 10, tenths % 10),
+        _ => format!("{} {unit}", tenths / 10),
+    }
+}
+
+/// `part` of `whole` in percent, rounded down; 0 of nothing.
+pub fn percent(part: u64, whole: u64) -> u64 {
+    let hundredfold = u128::from(part) * 100;
+    hundredfold.checked_div(u128::from(whole)).unwrap_or(0) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_in_words() {
+        let cases = [
+            (0, "0 ns"),
+            (999, "999 ns"),
+            (1_000, "1 µs"),
+            (480_000, "480 µs"),
+            (2_149_000, "2.1 ms"),
+            (65_900_000, "65 ms"),
+            (1_250_000_000, "1.2 s"),
+            (75_000_000_000, "75 s"),
+        ];
+        for (ns, expected) in cases {
+            assert_eq!(duration(ns), expected);
+        }
+        assert_eq!((percent(1, 3), percent(1, 0)), (33, 0));
+    }
+}
