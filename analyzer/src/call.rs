@@ -78,7 +78,8 @@ fn candidates<'a>(trace: &Trace<'a>, categories: &[Category]) -> Vec<Candidate<'
                 found.above = wrapper_of(&candidates, above, &found);
                 if let Some(wrapper) = found.above {
                     candidates[wrapper].inside += 1;
-                    candidates[wrapper].inside_ns += trace.duration_ns(idx);
+                    let inside_ns = &mut candidates[wrapper].inside_ns;
+                    *inside_ns = inside_ns.saturating_add(trace.duration_ns(idx));
                 }
                 candidates.push(found);
                 Some(candidates.len() as u32 - 1)

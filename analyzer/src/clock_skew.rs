@@ -14,7 +14,7 @@
 //! Same-host overflow is real asynchronous work and is left alone.
 
 use crate::span::SpanKind;
-use crate::trace::{At, Draft, NONE};
+use crate::trace::{At, Draft, NONE, TIME_MAX_NS};
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -112,7 +112,8 @@ fn fit(client: &Range<u64>, server: &Range<u64>) -> i128 {
 /// `None` if there is no such time.
 fn moved(times: &Range<u64>, shift: i64) -> Option<Range<u64>> {
     let start = times.start.checked_add_signed(shift)?;
-    Some(start..times.end.checked_add_signed(shift)?)
+    let end = times.end.checked_add_signed(shift)?;
+    (end <= TIME_MAX_NS).then_some(start..end)
 }
 
 /// All positions, parents before their children.

@@ -1,7 +1,7 @@
 //! What a finding shows beside its numbers: where in the code, with which parameters.
 
-use crate::sql;
 use crate::span::{Span, Value};
+use crate::sql;
 use crate::trace::SpanIdx;
 use crate::{Analysis, Call};
 
@@ -60,7 +60,9 @@ pub enum Parameters {
 
 /// Compares the parameters of the `calls` (indices into [`Analysis::calls`]).
 pub fn compare_parameters(analysis: &Analysis<'_>, calls: &[usize]) -> Parameters {
-    let mut calls = calls.iter().map(|it| raw_parameters(analysis, &analysis.calls[*it]));
+    let mut calls = calls
+        .iter()
+        .map(|it| raw_parameters(analysis, &analysis.calls[*it]));
     let Some(first) = calls.next().filter(|it| !it.is_empty()) else {
         return Parameters::Hidden;
     };
@@ -84,7 +86,11 @@ pub fn parameters(analysis: &Analysis<'_>, calls: &[usize]) -> Vec<String> {
         let parameters = raw_parameters(analysis, &analysis.calls[*it]);
         let shown = parameters.iter().take(PARAMETERS_MAX).map(|(name, value)| {
             let value = redacted(value);
-            if name.is_empty() { value.to_string() } else { format!("{name} = {value}") }
+            if name.is_empty() {
+                value.to_string()
+            } else {
+                format!("{name} = {value}")
+            }
         });
         shown.collect::<Vec<_>>().join(", ")
     });
@@ -108,17 +114,27 @@ fn raw_parameters(analysis: &Analysis<'_>, call: &Call) -> Vec<(String, String)>
     if !parameters.is_empty() {
         return parameters;
     }
+    // With placeholders in the text, its literals are constants, and what varies is not shown.
+    let bound = call
+        .statement
+        .as_ref()
+        .is_some_and(|it| it.had_placeholders);
+    let text = spans.text(span, &["db.query.text", "db.statement"]);
     let sources = [
         (spans.text(span, &["db.statement.parameters"]), "mysql"),
         (
-            spans.text(span, &["db.query.text", "db.statement"]),
-            spans.text(span, &["db.system.name", "db.system"]).unwrap_or(""),
+            text.filter(|_| !bound),
+            spans
+                .text(span, &["db.system.name", "db.system"])
+                .unwrap_or(""),
         ),
     ];
     for (text, system) in sources {
         let literals = sql::literals(text.unwrap_or(""), system);
         if !literals.is_empty() {
-            let unnamed = literals.into_iter().map(|it| (String::new(), it.to_string()));
+            let unnamed = literals
+                .into_iter()
+                .map(|it| (String::new(), it.to_string()));
             return unnamed.collect();
         }
     }

@@ -29,14 +29,26 @@ static KNOWN: &[(&[&str], Framework)] = &[
         },
     ),
     (
-        &["active_record", "activerecord", "action_pack", "actionpack", "rails"],
+        &[
+            "active_record",
+            "activerecord",
+            "action_pack",
+            "actionpack",
+            "rails",
+        ],
         Framework {
             name: "Rails Active Record",
             load_together: "Add `.includes(:association)` (or `.preload`) to the relation that loads the parent rows; `strict_loading` keeps it from coming back.",
         },
     ),
     (
-        &["hibernate", "spring-data", "spring.data", "jpa", "eclipselink"],
+        &[
+            "hibernate",
+            "spring-data",
+            "spring.data",
+            "jpa",
+            "eclipselink",
+        ],
         Framework {
             name: "Hibernate / Spring Data",
             load_together: "Fetch the association in the query of the parent rows: `join fetch` in JPQL or `@EntityGraph(attributePaths = …)` on the repository method; `@BatchSize` or `hibernate.default_batch_fetch_size` turn N queries into N/size as a first step.",
@@ -155,15 +167,33 @@ mod tests {
     fn scopes_name_their_framework() {
         let cases = [
             ("opentelemetry.instrumentation.django", Some("Django")),
-            ("opentelemetry.instrumentation.sqlalchemy", Some("SQLAlchemy")),
-            ("OpenTelemetry::Instrumentation::ActiveRecord", Some("Rails Active Record")),
-            ("io.opentelemetry.hibernate-6.0", Some("Hibernate / Spring Data")),
-            ("io.opentelemetry.spring-data-1.8", Some("Hibernate / Spring Data")),
-            ("OpenTelemetry.Instrumentation.EntityFrameworkCore", Some("Entity Framework")),
+            (
+                "opentelemetry.instrumentation.sqlalchemy",
+                Some("SQLAlchemy"),
+            ),
+            (
+                "OpenTelemetry::Instrumentation::ActiveRecord",
+                Some("Rails Active Record"),
+            ),
+            (
+                "io.opentelemetry.hibernate-6.0",
+                Some("Hibernate / Spring Data"),
+            ),
+            (
+                "io.opentelemetry.spring-data-1.8",
+                Some("Hibernate / Spring Data"),
+            ),
+            (
+                "OpenTelemetry.Instrumentation.EntityFrameworkCore",
+                Some("Entity Framework"),
+            ),
             ("prisma", Some("Prisma")),
             ("gorm.io/plugin/opentelemetry", Some("GORM")),
             ("opentelemetry_ecto", Some("Ecto")),
-            ("io.opentelemetry.contrib.php.laravel", Some("Laravel Eloquent")),
+            (
+                "io.opentelemetry.contrib.php.laravel",
+                Some("Laravel Eloquent"),
+            ),
             ("io.opentelemetry.jdbc", None),
             ("opentelemetry.instrumentation.psycopg2", None),
             ("", None),

@@ -46,8 +46,10 @@ pub struct Loop {
     pub window_ns: u64,
     /// Durations added up, ns.
     pub sum_ns: u64,
-    /// Time in which at least one of the calls ran, ns.
-    pub union_ns: u64,
+    /// Time in which at least one of the waiting spans ran, ns.
+    pub waited_ns: u64,
+    /// The waiting spans' durations added up, ns.
+    pub waiting_sum_ns: u64,
 }
 
 /// One of a loop's repeated calls.
@@ -62,12 +64,15 @@ pub struct Step {
 impl Loop {
     /// One after the other: they overlap by at most 1 %.
     pub fn is_serial(&self) -> bool {
-        self.sum_ns <= self.union_ns + self.union_ns / 100
+        self.waiting_sum_ns <= self.waited_ns + self.waited_ns / 100
     }
 
-    /// The duration that half of the calls do not exceed, ns.
+    /// The duration that half of the waiting spans do not exceed, ns.
     pub fn median_ns(&self, analysis: &Analysis<'_>) -> u64 {
-        let durations = self.calls.iter().map(|it| duration_ns(analysis, *it));
+        let durations = self
+            .waiting
+            .iter()
+            .map(|it| analysis.trace.duration_ns(*it));
         let mut durations: Vec<u64> = durations.collect();
         durations.sort_unstable();
         durations.get(durations.len() / 2).copied().unwrap_or(0)
@@ -200,11 +205,16 @@ fn split_by_entry(analysis: &Analysis<'_>, calls: Vec<usize>, repeats_min: usize
             }
             None => analysis.calls[call].outer,
         };
-        by_entry.entry(chain[level]).or_default().push((call, waiting));
+        by_entry
+            .entry(chain[level])
+            .or_default()
+            .push((call, waiting));
     }
     by_entry.retain(|_, calls| calls.len() >= repeats_min);
     let groups = by_entry.into_iter();
-    groups.map(|(entry, calls)| group(analysis, entry, calls)).collect()
+    groups
+        .map(|(entry, calls)| group(analysis, entry, calls))
+        .collect()
 }
 
 /// The entries around a call, outermost first, as far as each waits for the next: a consumer's work
@@ -264,32 +274,56 @@ fn measured(
     waiting: Vec<SpanIdx>,
 ) -> Loop {
     calls.sort_by_key(|it| (start_ns(analysis, *it), *it));
-    let from = start_ns(analysis, calls[0]);
-    let (mut until, mut sum_ns, mut union_ns) = (from, 0, 0);
-    for call in &calls {
-        let node = analysis.trace.node(analysis.calls[*call].outer);
-        sum_ns += node.end_ns - node.start_ns;
-        union_ns += node.end_ns.saturating_sub(node.start_ns.max(until));
-        until = until.max(node.end_ns);
-    }
+    let outer: Vec<SpanIdx> = calls.iter().map(|it| analysis.calls[*it].outer).collect();
+    let of_calls = Extent::of(analysis, &outer);
+    let of_waiting = Extent::of(analysis, &waiting);
     Loop {
         entry,
         call_path,
         steps,
         calls,
         waiting,
-        window_ns: until - from,
-        sum_ns,
-        union_ns,
+        window_ns: of_calls.window_ns,
+        sum_ns: of_calls.sum_ns,
+        waited_ns: of_waiting.union_ns,
+        waiting_sum_ns: of_waiting.sum_ns,
+    }
+}
+
+/// How much time some spans take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Extent {
+    /// From the first start to the last end, ns.
+    pub window_ns: u64,
+    /// Durations added up, ns.
+    pub sum_ns: u64,
+    /// Time in which at least one of them ran, ns.
+    pub union_ns: u64,
+}
+
+impl Extent {
+    /// Of `spans`, in any order.
+    pub fn of(analysis: &Analysis<'_>, spans: &[SpanIdx]) -> Extent {
+        let nodes = spans.iter().map(|it| analysis.trace.node(*it));
+        let mut intervals: Vec<(u64, u64)> = nodes.map(|it| (it.start_ns, it.end_ns)).collect();
+        intervals.sort_unstable();
+        let mut extent = Extent::default();
+        let Some((from, _)) = intervals.first().copied() else {
+            return extent;
+        };
+        let mut until = from;
+        for (start, end) in intervals {
+            extent.sum_ns = extent.sum_ns.saturating_add(end - start);
+            extent.union_ns += end.saturating_sub(start.max(until));
+            until = until.max(end);
+        }
+        extent.window_ns = until - from;
+        extent
     }
 }
 
 fn start_ns(analysis: &Analysis<'_>, call: usize) -> u64 {
     analysis.trace.node(analysis.calls[call].outer).start_ns
-}
-
-fn duration_ns(analysis: &Analysis<'_>, call: usize) -> u64 {
-    analysis.trace.duration_ns(analysis.calls[call].outer)
 }
 
 /// Whether two groups are steps of one loop:
@@ -308,7 +342,10 @@ fn take_turns(analysis: &Analysis<'_>, a: &Loop, b: &Loop) -> bool {
         return false;
     }
     let starts = |it: &Loop| -> Vec<u64> {
-        it.calls.iter().map(|call| start_ns(analysis, *call)).collect()
+        it.calls
+            .iter()
+            .map(|call| start_ns(analysis, *call))
+            .collect()
     };
     let (a_starts, b_starts) = (starts(a), starts(b));
     let concurrent = !a.is_serial() && !b.is_serial();
@@ -334,5 +371,12 @@ fn joined(analysis: &Analysis<'_>, a: &Loop, b: &Loop) -> Loop {
     waiting.dedup();
     let steps = [&a.steps[..], &b.steps].concat();
     let calls = [&a.calls[..], &b.calls].concat();
-    measured(analysis, a.entry, a.call_path.clone(), steps, calls, waiting)
+    measured(
+        analysis,
+        a.entry,
+        a.call_path.clone(),
+        steps,
+        calls,
+        waiting,
+    )
 }

@@ -64,7 +64,8 @@ impl Subtrees {
     }
 
     fn contain(&self, span: SpanIdx) -> bool {
-        self.at_or_after(span).is_some_and(|(begin, _)| begin <= span)
+        self.at_or_after(span)
+            .is_some_and(|(begin, _)| begin <= span)
     }
 }
 
@@ -120,7 +121,8 @@ fn overlap_ns(path: &[(u64, u64)], others: &[(u64, u64)]) -> u64 {
 /// How much saving `saved_ns` of a request that takes `duration_ns` matters.
 pub fn severity(saved_ns: u64, duration_ns: u64) -> Severity {
     let share_at_least = |percent: u64| {
-        duration_ns > 0 && u128::from(saved_ns) * 100 >= u128::from(duration_ns) * u128::from(percent)
+        duration_ns > 0
+            && u128::from(saved_ns) * 100 >= u128::from(duration_ns) * u128::from(percent)
     };
     if share_at_least(30) || saved_ns >= 500 * MS {
         Severity::Critical

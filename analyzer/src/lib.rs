@@ -33,6 +33,8 @@ pub mod detectors;
 pub mod sketch;
 pub mod profile;
 pub mod history;
+#[cfg(test)]
+mod tests;
 
 use category::Category;
 use detectors::Detect;

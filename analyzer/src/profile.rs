@@ -131,7 +131,9 @@ impl Profile {
             stacks.push(stack);
         }
         let lines = values.into_iter().filter(|(_, value)| *value != 0);
-        lines.map(|(stack, value)| format!("{stack} {value}")).collect()
+        lines
+            .map(|(stack, value)| format!("{stack} {value}"))
+            .collect()
     }
 }
 
@@ -220,8 +222,7 @@ impl Tree {
             Some(parent) => self.links[parent as usize].first_child,
             None => self.first_root,
         };
-        let mut siblings =
-            std::iter::successors(first, |it| self.links[*it as usize].next_sibling);
+        let mut siblings = std::iter::successors(first, |it| self.links[*it as usize].next_sibling);
         siblings.find(|it| {
             let node = &self.profile.nodes[*it as usize];
             node.category == category && node.name == name
@@ -330,5 +331,220 @@ fn call_name(call: &Call) -> Cow<'_, str> {
         (Some(statement), _) => Cow::Owned(statement.summary()),
         (None, Category::External) => Cow::Borrowed(&call.key),
         _ => Cow::Borrowed(&call.name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drawing;
+    use crate::{Settings, analyze};
+    use expect_test::{Expect, expect};
+    use proptest::prelude::*;
+
+    const POSTS: &str = "
+        shop      GET /posts                                        |-----------------------------|
+        shop        SELECT posts                                    |---|
+        shop        load authors                                        |-----------|
+        shop          SELECT authors                                    |---|
+        shop          SELECT authors                                         |---|
+        shop        POST payments/charge [client] {server.address=payments}          |---------|
+        payments      POST /charge                                                     |-----|
+        payments        SELECT account                                                   |-|
+    ";
+
+    /// The profile of the first entry of `drawn`.
+    fn profile(drawn: &str, weight: i64) -> Profile {
+        let drawing = drawing::parse(drawn);
+        let analysis = analyze(drawing.spans(), &Settings::default());
+        Profile::of(&analysis, &analysis.entries[0], weight)
+    }
+
+    fn numbers(profile: &Profile) -> Vec<String> {
+        let of = |value: fn(&ProfileNode) -> i64| profile.folded(value);
+        [
+            of(|it| it.count),
+            of(|it| it.self_ns),
+            of(|it| it.critical_ns),
+        ]
+        .concat()
+    }
+
+    fn check(profile: &Profile, expected: Expect) {
+        let lines = |title: &str, value: fn(&ProfileNode) -> i64| {
+            format!("{title}\n  {}\n", profile.folded(value).join("\n  "))
+        };
+        expected.assert_eq(&format!(
+            "{}{}{}",
+            lines("count", |it| it.count),
+            lines("self, ms", |it| it.self_ns / 1_000_000),
+            lines("critical, ms", |it| it.critical_ns / 1_000_000),
+        ));
+    }
+
+    #[test]
+    fn spans_of_one_path_fold_and_other_services_are_one_frame() {
+        check(
+            &profile(POSTS, 1),
+            expect![[r#"
+            count
+              GET /posts 1
+              GET /posts;POST payments 1
+              GET /posts;POST payments;payments · POST /charge 1
+              GET /posts;load authors 1
+              GET /posts;load authors;select authors 2
+              GET /posts;select posts 1
+            self, ms
+              GET /posts 4
+              GET /posts;POST payments 4
+              GET /posts;POST payments;payments · POST /charge 6
+              GET /posts;load authors 4
+              GET /posts;load authors;select authors 8
+              GET /posts;select posts 4
+            critical, ms
+              GET /posts 4
+              GET /posts;POST payments 4
+              GET /posts;POST payments;payments · POST /charge 6
+              GET /posts;load authors 4
+              GET /posts;load authors;select authors 8
+              GET /posts;select posts 4
+        "#]],
+        );
+    }
+
+    #[test]
+    fn weight_counts_a_request_many_times() {
+        let mut sum = profile(POSTS, 3);
+        sum.merge(&profile(POSTS, 1), -1);
+        sum.merge(&profile(POSTS, 2), -1);
+        assert_eq!(sum.nodes, []);
+    }
+
+    #[test]
+    fn beyond_the_bound_paths_fold_into_other() {
+        let node = |parent, name: String| ProfileNode {
+            parent,
+            name,
+            category: Category::Handler,
+            count: 1,
+            self_ns: 1,
+            critical_ns: 0,
+        };
+        let mut many = Profile::default();
+        many.nodes.push(node(None, "GET /".into()));
+        for at in 0..2 * Profile::PATHS_MAX {
+            many.nodes.push(node(Some(0), format!("step {at}")));
+        }
+        let mut kept = Profile::default();
+        kept.merge(&many, 1);
+        assert!(
+            kept.nodes.len() <= Profile::PATHS_MAX + 1,
+            "{}",
+            kept.nodes.len()
+        );
+        let count: i64 = kept.nodes.iter().map(|it| it.count).sum();
+        assert_eq!(count, 2 * Profile::PATHS_MAX as i64 + 1);
+        let other = kept
+            .folded(|it| it.count)
+            .into_iter()
+            .find(|it| it.contains(OTHER));
+        assert_eq!(other.unwrap(), "GET /;(other) 1001");
+    }
+
+    #[test]
+    fn endless_recursion_ends() {
+        let mut drawn = String::from("shop  GET /  |--|\n");
+        for depth in 0..2 * DEPTH_MAX {
+            drawn += &format!("shop  {}resolve |--|\n", " ".repeat(depth + 1));
+        }
+        // The bars must stand in one column only for the eye.
+        let profile = profile(&drawn, 1);
+        assert_eq!(profile.nodes.len(), DEPTH_MAX);
+        let count: i64 = profile.nodes.iter().map(|it| it.count).sum();
+        assert_eq!(count, 2 * DEPTH_MAX as i64 + 1);
+    }
+
+    #[test]
+    fn names_cannot_break_a_line_of_stacks() {
+        let mut profile = Profile::default();
+        profile.nodes.push(ProfileNode {
+            parent: None,
+            name: "a;b\nc".into(),
+            category: Category::Handler,
+            count: 1,
+            self_ns: 1,
+            critical_ns: 1,
+        });
+        assert_eq!(profile.folded(|it| it.count), ["a,b c 1"]);
+    }
+
+    /// Trees of few names, so that paths meet.
+    fn any_profile() -> impl Strategy<Value = Profile> {
+        let node = (any::<u32>(), 0..3u8, -9..9i64, -9..9i64, -9..9i64);
+        proptest::collection::vec(node, 0..24).prop_map(|nodes| {
+            let nodes = nodes.iter().enumerate().map(|(at, it)| ProfileNode {
+                parent: (at > 0).then(|| it.0 % at as u32),
+                name: format!("f{}", it.1),
+                category: Category::ALL[usize::from(it.1)],
+                count: it.2,
+                self_ns: it.3,
+                critical_ns: it.4,
+            });
+            Profile {
+                nodes: nodes.collect(),
+            }
+        })
+    }
+
+    fn sum(parts: &[(&Profile, i64)]) -> Profile {
+        let mut sum = Profile::default();
+        for (part, sign) in parts {
+            sum.merge(part, *sign);
+        }
+        sum
+    }
+
+    proptest! {
+        #[test]
+        fn merging_does_not_care_about_order(a in any_profile(), b in any_profile(), c in any_profile()) {
+            let forward = sum(&[(&a, 1), (&b, 1), (&c, 1)]);
+            let backward = sum(&[(&c, 1), (&b, 1), (&a, 1)]);
+            let nested = sum(&[(&a, 1), (&sum(&[(&b, 1), (&c, 1)]), 1)]);
+            prop_assert_eq!(numbers(&forward), numbers(&backward));
+            prop_assert_eq!(numbers(&forward), numbers(&nested));
+        }
+
+        #[test]
+        fn subtracting_undoes_merging(a in any_profile(), b in any_profile()) {
+            let back = sum(&[(&a, 1), (&b, 1), (&b, -1)]);
+            prop_assert_eq!(numbers(&back), numbers(&sum(&[(&a, 1)])));
+            prop_assert_eq!(sum(&[(&b, 1), (&b, -1)]).nodes, []);
+        }
+
+        #[test]
+        fn parents_stand_before_their_children(a in any_profile(), b in any_profile()) {
+            let merged = sum(&[(&a, 1), (&b, -1)]);
+            for (at, node) in merged.nodes.iter().enumerate() {
+                prop_assert!(node.parent.is_none_or(|it| (it as usize) < at));
+            }
+        }
+
+        #[test]
+        fn critical_time_adds_up_to_the_request(
+            bars in proptest::collection::vec((1..5usize, 0..40usize, 0..20usize), 0..12),
+            weight in 1..9i64,
+        ) {
+            let mut drawn = format!("shop  GET /            |{}|\n", "-".repeat(40));
+            for (depth, start, len) in bars {
+                let name = format!("{}step", " ".repeat(depth));
+                drawn += &format!("shop  {name:<16} {}|{}|\n", " ".repeat(start), "-".repeat(len));
+            }
+            let drawing = drawing::parse(&drawn);
+            let analysis = analyze(drawing.spans(), &Settings::default());
+            let entry = &analysis.entries[0];
+            let profile = Profile::of(&analysis, entry, weight);
+            let critical: i64 = profile.nodes.iter().map(|it| it.critical_ns).sum();
+            prop_assert_eq!(critical, entry.duration_ns as i64 * weight);
+        }
     }
 }

@@ -16,9 +16,24 @@ pub enum Role {
 
 /// Path segments and words of endpoints that probe or prepare a service.
 const UPKEEP: &[&str] = &[
-    "health", "healthz", "healthcheck", "health-check", "livez", "liveness", "readyz", "readiness",
-    "ready", "ping", "status", "metrics", "actuator", "migrate", "migration", "migrations",
-    "db:migrate", "heartbeat",
+    "health",
+    "healthz",
+    "healthcheck",
+    "health-check",
+    "livez",
+    "liveness",
+    "readyz",
+    "readiness",
+    "ready",
+    "ping",
+    "status",
+    "metrics",
+    "actuator",
+    "migrate",
+    "migration",
+    "migrations",
+    "db:migrate",
+    "heartbeat",
 ];
 
 /// The role of the entry `entry` (an index into [`Analysis::entries`]).
@@ -48,10 +63,21 @@ mod tests {
 
     #[test]
     fn probes_are_told_by_their_first_word() {
-        for probe in ["GET /health", "GET /healthz/db", "/actuator/health", "GET /metrics", "ping"] {
+        for probe in [
+            "GET /health",
+            "GET /healthz/db",
+            "/actuator/health",
+            "GET /metrics",
+            "ping",
+        ] {
             assert!(is_upkeep(probe), "{probe}");
         }
-        for work in ["GET /orders/{id}/status", "GET /", "POST /healthy-recipes", "GET"] {
+        for work in [
+            "GET /orders/{id}/status",
+            "GET /",
+            "POST /healthy-recipes",
+            "GET",
+        ] {
             assert!(!is_upkeep(work), "{work}");
         }
     }

@@ -300,8 +300,9 @@ mod tests {
             sorted.sort_unstable();
             let rank = ((q * sorted.len() as f64).ceil() as usize).max(1);
             let exact = sorted[rank - 1];
-            let error = estimate.abs_diff(exact);
-            prop_assert!(error <= 1 || error as f64 <= 0.011 * exact as f64, "{estimate} for {exact}");
+            let error = estimate.abs_diff(exact) as f64;
+            // The middle of a bin is rounded to a whole nanosecond.
+            prop_assert!(error <= 0.011 * exact as f64 + 1.0, "{estimate} for {exact}");
         }
     }
 }

@@ -70,6 +70,14 @@ pub struct Warning {
 /// them is as much as anybody reads, and a broken clock gives one per call.
 pub const WARNINGS_MAX: usize = 100;
 
+/// Times beyond this, in the year 2262, are cut: they are broken clocks, and everything that stores
+/// times has signed 64-bit integers. ns since the Unix epoch.
+pub const TIME_MAX_NS: u64 = i64::MAX as u64;
+
+/// Longer spans are cut, ns: no request lasts a year; a start of 0 with a sane end does. Without it a
+/// handful of them would overflow every sum of durations.
+pub const DURATION_MAX_NS: u64 = 365 * 24 * 3_600 * 1_000_000_000;
+
 impl<'a> Trace<'a> {
     /// Builds the tree. Total on any input; every distinct span appears exactly once; the order of
     /// arrival never matters.
@@ -323,22 +331,16 @@ impl<'s, 'a> Draft<'s, 'a> {
         );
     }
 
-    /// No span ends before it starts.
+    /// No span ends before it starts, lasts longer than [`DURATION_MAX_NS`] or lies beyond [`TIME_MAX_NS`].
     fn clamp(&mut self) {
-        let times = |at| {
-            let span = self.span(at);
-            span.start_ns..span.end_ns.max(span.start_ns)
-        };
-        self.times = (0..self.len() as At).map(times).collect();
+        self.times.reserve(self.len());
         for at in 0..self.len() as At {
             let span = self.span(at);
-            if span.end_ns == 0 && span.start_ns > 0 {
-                self.warn(at, "This span never ended; it is shown as an instant.");
-            } else if span.end_ns < span.start_ns {
-                self.warn(
-                    at,
-                    "This span ends before it starts; it is shown as an instant.",
-                );
+            let start = span.start_ns.min(TIME_MAX_NS);
+            let end_max = start.saturating_add(DURATION_MAX_NS).min(TIME_MAX_NS);
+            self.times.push(start..span.end_ns.clamp(start, end_max));
+            if let Some(text) = odd_times(span) {
+                self.warn(at, text);
             }
         }
     }
@@ -446,6 +448,21 @@ impl<'s, 'a> Draft<'s, 'a> {
             warnings.push(Warning { span: None, text });
         }
         warnings
+    }
+}
+
+/// What is wrong with a span's times, if anything.
+fn odd_times(span: &Span<'_>) -> Option<&'static str> {
+    if span.start_ns.max(span.end_ns) > TIME_MAX_NS {
+        Some("This span lies beyond the year 2262; its times were cut there.")
+    } else if span.end_ns == 0 && span.start_ns > 0 {
+        Some("This span never ended; it is shown as an instant.")
+    } else if span.end_ns < span.start_ns {
+        Some("This span ends before it starts; it is shown as an instant.")
+    } else if span.end_ns - span.start_ns > DURATION_MAX_NS {
+        Some("This span lasts longer than a year; it was cut there.")
+    } else {
+        None
     }
 }
 
@@ -622,6 +639,22 @@ mod tests {
                 shop    last                         |
             "#]],
         );
+    }
+
+    #[test]
+    fn absurd_times_are_cut() {
+        let drawing = drawing::parse("shop a |--|\nshop b |--|");
+        let mut spans = drawing.spans();
+        spans.spans[0].start_ns = 0;
+        spans.spans[1].end_ns = u64::MAX;
+        spans.spans[1].start_ns = u64::MAX - 7;
+        let trace = Trace::assemble(spans);
+        assert_eq!(trace.duration_ns(0), DURATION_MAX_NS);
+        assert_eq!(
+            (trace.node(1).start_ns, trace.duration_ns(1)),
+            (TIME_MAX_NS, 0)
+        );
+        assert_eq!(trace.warnings.len(), 2);
     }
 
     #[test]

@@ -8,6 +8,8 @@ use axum::response::{IntoResponse, Response};
 const FILES: &[(&str, &str, &str)] = &[
     ("style.css", "text/css; charset=utf-8", include_str!("../static/style.css")),
     ("ui.js", "text/javascript; charset=utf-8", include_str!("../static/ui.js")),
+    ("trace.css", "text/css; charset=utf-8", include_str!("../static/trace.css")),
+    ("trace.js", "text/javascript; charset=utf-8", include_str!("../static/trace.js")),
 ];
 
 /// The version that pages add to the files' addresses: changes whenever one of them does.

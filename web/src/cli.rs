@@ -227,7 +227,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 /// sets what is logged (`debug`, `collector=trace`, …).
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("CULPRIT_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,hyper=warn,h2=warn,opentelemetry=warn"));
+        .unwrap_or_else(|_| EnvFilter::new("info,sqlx=error,hyper=warn,h2=warn,opentelemetry=warn"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         log.with_target(false).compact().init();

@@ -119,6 +119,15 @@ pub fn clock(ns: u64) -> String {
     format!("{h:02}:{min:02}:{s:02}")
 }
 
+/// The time of day, with the day if that is not within 20 hours: `14:32:08 UTC`, `20 Nov 14:32 UTC`.
+pub fn when(then_ns: u64, now_ns: u64) -> String {
+    if then_ns.abs_diff(now_ns) < 20 * 3_600 * NS_PER_S {
+        format!("{} UTC", clock(then_ns))
+    } else {
+        format!("{} UTC", day_and_minute(then_ns))
+    }
+}
+
 /// Day and time for axes of more than a day: `20 Nov 14:30`.
 pub fn day_and_minute(ns: u64) -> String {
     const MONTHS: [&str; 12] =

@@ -16,6 +16,15 @@ pub mod format;
 pub mod range;
 pub mod charts;
 pub mod ranking;
+pub mod unit;
+pub mod address;
+pub mod trace_id;
+pub mod trace_filter;
+pub mod category_bar;
+pub mod waterfall;
+pub mod trace_flame;
+pub mod span_details;
+pub mod headline;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -51,9 +60,19 @@ pub fn router(state: AppState) -> Router {
         .route("/", get(pages::bottlenecks::show))
         .route("/bottlenecks/{id}", get(pages::bottleneck::show))
         .route("/detectors", get(pages::detectors::show))
+        .route("/traces", get(pages::traces::page))
+        .route("/traces/{id}", get(pages::trace::page))
+        .route("/traces/{id}/flame.svg", get(pages::trace::flame_svg))
+        .route("/search", get(pages::search::page))
+        .route("/status", get(pages::status::page))
+        .route("/start", get(pages::empty::page))
         // JSON.
         .route("/api/v1/bottlenecks", get(api::bottlenecks::list))
         .route("/api/v1/bottlenecks/{id}", get(api::bottlenecks::one))
+        .route("/api/v1/traces", get(api::traces::list))
+        .route("/api/v1/traces/{id}", get(api::traces::one))
+        .route("/api/v1/traces/{id}/analysis", get(api::traces::analysis))
+        // The rest.
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/static/{file}", get(assets::show))
         .fallback(pages::not_found)

@@ -44,11 +44,85 @@ pub static ALL: &[Detector] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wording::duration;
+    use crate::{Settings, analyze, drawing};
+    use expect_test::Expect;
     use std::collections::BTreeSet;
+
+    /// What the detector `id` finds in a drawn trace, a paragraph per finding.
+    pub(super) fn check(id: &str, drawn: &str, expected: Expect) {
+        expected.assert_eq(&found(id, drawn, describe));
+    }
+
+    /// Title and severity only.
+    pub(super) fn check_titles(id: &str, drawn: &str, expected: Expect) {
+        let title =
+            |it: &Finding, _: &Analysis<'_>| format!("{} ({})\n", it.title, it.severity.id());
+        expected.assert_eq(&found(id, drawn, title));
+    }
+
+    /// The detector `id` finds nothing.
+    pub(super) fn check_silent(id: &str, drawn: &str) {
+        assert_eq!(found(id, drawn, describe), "", "{drawn}");
+    }
+
+    fn found(id: &str, drawn: &str, say: impl Fn(&Finding, &Analysis<'_>) -> String) -> String {
+        let drawing = drawing::parse(drawn);
+        let analysis = analyze(drawing.spans(), &Settings::default());
+        for it in &analysis.findings {
+            let entry = &analysis.entries[it.entry];
+            assert!(it.saved_ns <= entry.duration_ns, "{}", it.title);
+            assert!(
+                it.offenders
+                    .is_sorted_by_key(|it| analysis.trace.node(*it).start_ns)
+            );
+            assert!(it.confidence > 0.0 && it.confidence < 1.0);
+        }
+        let of_detector = analysis.findings.iter().filter(|it| it.detector == id);
+        of_detector.map(|it| say(it, &analysis)).collect()
+    }
+
+    fn describe(it: &Finding, analysis: &Analysis<'_>) -> String {
+        let entry = &analysis.entries[it.entry];
+        let mut text = format!(
+            "{}\n  {} of {} · {}, confidence {:.2}: {}\n  count {}, window {}, sum {}, saved {}\n  {}\n",
+            it.title,
+            entry.service.name,
+            duration(entry.duration_ns),
+            it.severity.id(),
+            it.confidence,
+            it.reasons.join("; "),
+            it.count,
+            duration(it.window_ns),
+            duration(it.sum_ns),
+            duration(it.saved_ns),
+            it.fingerprint,
+        );
+        let details = [
+            ("path", Some(it.call_path.join(" > "))),
+            (
+                "parameters",
+                Some(it.parameters.join(" | ")).filter(|it| !it.is_empty()),
+            ),
+            ("code", it.code.clone()),
+            ("explanation", Some(it.explanation.clone())),
+            ("fix", Some(it.fix.clone())),
+            ("fix code", it.fix_code.clone()),
+            ("framework", it.framework.map(Into::into)),
+        ];
+        for (name, detail) in details {
+            if let Some(detail) = detail {
+                text.push_str(&format!("  {name}: {detail}\n"));
+            }
+        }
+        text
+    }
 
     fn is_kebab_case(id: &str) -> bool {
         let words = id.split('-');
-        words.into_iter().all(|it| !it.is_empty() && it.bytes().all(|it| it.is_ascii_lowercase()))
+        words
+            .into_iter()
+            .all(|it| !it.is_empty() && it.bytes().all(|it| it.is_ascii_lowercase()))
     }
 
     #[test]
@@ -58,7 +132,11 @@ mod tests {
         for detector in ALL {
             assert!(is_kebab_case(detector.id), "{}", detector.id);
             assert!(!detector.title.is_empty(), "{}", detector.id);
-            assert!(detector.explain.split("\n\n").count() >= 4, "{}", detector.id);
+            assert!(
+                detector.explain.split("\n\n").count() >= 4,
+                "{}",
+                detector.id
+            );
             let tidy = !detector.explain.contains("  ") && !detector.explain.ends_with('\n');
             assert!(tidy, "{}: layout of the text", detector.id);
         }
@@ -67,7 +145,9 @@ mod tests {
     #[test]
     fn every_file_is_listed() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/detectors");
-        let files = std::fs::read_dir(folder).unwrap().map(|it| it.unwrap().path());
+        let files = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|it| it.unwrap().path());
         let files = files.filter(|it| it.extension().is_some_and(|it| it == "rs"));
         let mut names: BTreeSet<_> = files
             .map(|it| it.file_stem().unwrap().to_string_lossy().replace('_', "-"))

@@ -23,7 +23,6 @@ use crate::impact::{impact, severity};
 use crate::role::{Role, role};
 use crate::span::Status;
 use crate::sql::{Fingerprint, StatementKind};
-use crate::trace::SpanIdx;
 use crate::wording::{duration, percent};
 use crate::{Analysis, Call};
 
@@ -95,28 +94,39 @@ fn is_candidate(analysis: &Analysis<'_>, call: &Call) -> bool {
                 && !reads_catalogue(statement)
         }
         // Senders without statement text often name the operation at least: `SELECT shop.authors`.
-        None => call.name.get(..7).is_some_and(|it| it.eq_ignore_ascii_case("select ")),
+        None => call
+            .name
+            .get(..7)
+            .is_some_and(|it| it.eq_ignore_ascii_case("select ")),
     }
 }
 
 /// The next page, not the next row: an offset, or a cursor and nothing that names a row.
 fn is_pagination(text: &str) -> bool {
     let walks = text.contains(" > ?") || text.contains(" < ?") || text.contains(" >= ?");
-    let ends = text.contains(" limit ?") || text.contains("select top ") || text.contains(" fetch ");
+    let ends =
+        text.contains(" limit ?") || text.contains("select top ") || text.contains(" fetch ");
     text.contains(" offset ?") || walks && ends && !text.contains(" = ?")
 }
 
 /// Drivers and mappers ask the catalogue for types and columns when they start.
 fn reads_catalogue(statement: &Fingerprint) -> bool {
-    let catalogues = ["information_schema.", "pg_catalog.", "pg_", "sys.", "sqlite_master", "schema_migrations"];
+    let catalogues = [
+        "information_schema.",
+        "pg_catalog.",
+        "pg_",
+        "sys.",
+        "sqlite_master",
+        "schema_migrations",
+    ];
     let is_catalogue = |table: &String| catalogues.iter().any(|it| table.starts_with(it));
     !statement.tables.is_empty() && statement.tables.iter().all(is_catalogue)
 }
 
 fn matters(analysis: &Analysis<'_>, found: &Loop) -> bool {
     let request_ns = analysis.entries[found.entry].duration_ns;
-    found.union_ns >= UNION_NS_MIN
-        || percent(found.union_ns, request_ns) >= UNION_PERCENT_MIN
+    found.waited_ns >= UNION_NS_MIN
+        || percent(found.waited_ns, request_ns) >= UNION_PERCENT_MIN
         || found.calls.len() >= REPEATS_CERTAIN
 }
 
@@ -143,10 +153,17 @@ fn finding(analysis: &Analysis<'_>, found: &Loop, role: Role) -> Finding {
         confidence,
         reasons,
         entry: found.entry,
-        offenders: found.calls.iter().map(|it| analysis.calls[*it].span).collect(),
+        offenders: found
+            .calls
+            .iter()
+            .map(|it| analysis.calls[*it].span)
+            .collect(),
         call_path: found.call_path.clone(),
         statement: Some(statement.to_string()),
-        target: first.statement.as_ref().and_then(|it| it.tables.first().cloned()),
+        target: first
+            .statement
+            .as_ref()
+            .and_then(|it| it.tables.first().cloned()),
         parameters: evidence::parameters(analysis, &step_calls(analysis, found, 0)),
         count: found.calls.len() as u32,
         window_ns: found.window_ns,
@@ -163,7 +180,10 @@ fn finding(analysis: &Analysis<'_>, found: &Loop, role: Role) -> Finding {
 /// The calls of one step, in order of start.
 fn step_calls(analysis: &Analysis<'_>, found: &Loop, step: usize) -> Vec<usize> {
     let key = &analysis.calls[found.steps[step].first].key;
-    let of_step = found.calls.iter().filter(|it| analysis.calls[**it].key == *key);
+    let of_step = found
+        .calls
+        .iter()
+        .filter(|it| analysis.calls[**it].key == *key);
     of_step.copied().collect()
 }
 
@@ -186,19 +206,12 @@ fn is_remote(analysis: &Analysis<'_>, found: &Loop) -> bool {
 /// What the loop takes off the critical path, less the query (per step) that replaces it.
 fn saved_ns(analysis: &Analysis<'_>, found: &Loop) -> u64 {
     let entry = &analysis.entries[found.entry];
-    let median_ns = match is_remote(analysis, found) {
-        true => median_ns(analysis, &found.waiting),
-        false => found.median_ns(analysis),
-    };
-    let replacement_ns = median_ns * BATCH_COST_PERCENT / 100 * found.steps.len() as u64;
+    let one_ns = found.median_ns(analysis) * BATCH_COST_PERCENT / 100;
+    let replacement_ns = one_ns.saturating_mul(found.steps.len() as u64);
     let removable_ns = impact(analysis, entry, &found.waiting).removable_ns;
-    removable_ns.saturating_sub(replacement_ns).min(entry.duration_ns)
-}
-
-fn median_ns(analysis: &Analysis<'_>, spans: &[SpanIdx]) -> u64 {
-    let mut durations: Vec<u64> = spans.iter().map(|it| analysis.trace.duration_ns(*it)).collect();
-    durations.sort_unstable();
-    durations.get(durations.len() / 2).copied().unwrap_or(0)
+    removable_ns
+        .saturating_sub(replacement_ns)
+        .min(entry.duration_ns)
 }
 
 fn title(analysis: &Analysis<'_>, found: &Loop) -> String {
@@ -208,15 +221,28 @@ fn title(analysis: &Analysis<'_>, found: &Loop) -> String {
     };
     if found.steps.len() > 1 {
         let steps: Vec<String> = (0..found.steps.len()).map(step).collect();
-        return format!("{} queries in one loop: {}", found.calls.len(), steps.join(", "));
+        return format!(
+            "{} queries in one loop: {}",
+            found.calls.len(),
+            steps.join(", ")
+        );
     }
     if is_remote(analysis, found) {
         let service = analysis.calls[found.steps[0].first].entry;
         let service = service.map_or("another service", |it| analysis.entries[it].service.name);
         return format!("{} in {service}, one call each", step(0));
     }
-    let manner = if found.is_serial() { "one by one" } else { "side by side" };
+    let manner = match (has_same_parameters(analysis, found), found.is_serial()) {
+        (true, _) => "the same every time",
+        (false, true) => "one by one",
+        (false, false) => "side by side",
+    };
     format!("{}, {manner}", step(0))
+}
+
+fn has_same_parameters(analysis: &Analysis<'_>, found: &Loop) -> bool {
+    let calls = step_calls(analysis, found, 0);
+    evidence::compare_parameters(analysis, &calls) == Parameters::Same
 }
 
 /// How sure, and why.
@@ -232,7 +258,12 @@ fn confidence(analysis: &Analysis<'_>, found: &Loop) -> (f32, Vec<String>) {
     let repeats = found.steps[0].count;
     match rows_of_source(analysis, found) {
         Some(rows) if rows == repeats as u64 => {
-            say(0.25, format!("the query before it returned {rows} rows, and this one runs {repeats} times"));
+            say(
+                0.25,
+                format!(
+                    "the query before it returned {rows} rows, and this one runs {repeats} times"
+                ),
+            );
         }
         Some(rows) if rows > repeats as u64 => {
             say(0.1, format!("the query before it returned {rows} rows"));
@@ -251,14 +282,28 @@ fn confidence(analysis: &Analysis<'_>, found: &Loop) -> (f32, Vec<String>) {
         say(0.1, format!("{repeats} repeats are no coincidence"));
     }
     if let Some(framework) = framework(analysis, first.span, entry.span) {
-        say(0.05, format!("{} is in use, which loads lazily unless told otherwise", framework.name));
+        say(
+            0.05,
+            format!(
+                "{} is in use, which loads lazily unless told otherwise",
+                framework.name
+            ),
+        );
     }
     match &first.statement {
         Some(statement) if statement.truncated => {
-            say(-0.3, "the statement was cut off by its sender: its end may differ".into());
+            say(
+                -0.3,
+                "the statement was cut off by its sender: its end may differ".into(),
+            );
         }
-        Some(statement) if statement.text.contains(" in (?)") || statement.text.contains("any(?)") => {
-            say(-0.2, "it takes a list whose length is not visible: it may fetch in chunks".into());
+        Some(statement)
+            if statement.text.contains(" in (?)") || statement.text.contains("any(?)") =>
+        {
+            say(
+                -0.2,
+                "it takes a list whose length is not visible: it may fetch in chunks".into(),
+            );
         }
         Some(_) => {}
         None => say(-0.2, "the sender shows no statement, only its name".into()),
@@ -268,9 +313,15 @@ fn confidence(analysis: &Analysis<'_>, found: &Loop) -> (f32, Vec<String>) {
 
 /// The last query of the entry that ended before the loop began.
 fn source<'b>(analysis: &'b Analysis<'_>, found: &Loop) -> Option<&'b Call> {
-    let begin = analysis.trace.node(analysis.calls[found.calls[0]].outer).start_ns;
+    let begin = analysis
+        .trace
+        .node(analysis.calls[found.calls[0]].outer)
+        .start_ns;
     let reads = analysis.calls.iter().filter(|it| {
-        let is_select = it.statement.as_ref().is_some_and(|it| it.kind == StatementKind::Select);
+        let is_select = it
+            .statement
+            .as_ref()
+            .is_some_and(|it| it.kind == StatementKind::Select);
         it.entry == Some(found.entry) && is_select && analysis.trace.node(it.outer).end_ns <= begin
     });
     reads.max_by_key(|it| analysis.trace.node(it.outer).end_ns)
@@ -279,42 +330,56 @@ fn source<'b>(analysis: &'b Analysis<'_>, found: &Loop) -> Option<&'b Call> {
 fn rows_of_source(analysis: &Analysis<'_>, found: &Loop) -> Option<u64> {
     let spans = &analysis.trace.spans;
     let span = analysis.trace.span(source(analysis, found)?.span);
-    let keys = ["db.response.returned_rows", "db.rows_affected", "pgx.rows_affected"];
+    let keys = [
+        "db.response.returned_rows",
+        "db.rows_affected",
+        "pgx.rows_affected",
+    ];
     u64::try_from(spans.first_of(span, &keys)?.as_int()?).ok()
 }
 
 fn explanation(analysis: &Analysis<'_>, found: &Loop) -> String {
     let entry = &analysis.entries[found.entry];
-    let first = &analysis.calls[found.steps[0].first];
     let count = found.calls.len();
-    let mut text = format!("{} ", entry.endpoint);
-    match found.steps.len() {
-        1 => text += &format!("runs the same query {count} times"),
-        steps => text += &format!("runs {steps} queries in turns, {count} calls in all"),
-    }
-    if is_remote(analysis, found) {
-        let callee = first.entry.map(|it| &analysis.entries[it]);
-        let callee = callee.map_or(String::new(), |it| format!("{} ({})", it.service.name, it.endpoint));
-        let calls = found.waiting.len();
-        text += &format!(", inside of {calls} calls to {callee}");
-    } else {
-        text += match found.is_serial() {
-            true => ", each after the last one has returned",
-            false => ", several at a time",
-        };
-    }
-    let window_percent = percent(found.union_ns, entry.duration_ns);
-    text += &format!(
-        ": {} each (median), {} together, spread over {} of the request's {} ({window_percent} %).",
+    let what = match found.steps.len() {
+        1 => format!("runs the same query {count} times"),
+        steps => format!("runs {steps} queries in turns, {count} calls in all"),
+    };
+    let how = match (callee(analysis, found), found.is_serial()) {
+        (Some(callee), _) => format!("inside of {} calls to {callee}", found.waiting.len()),
+        (None, true) => "each after the last one has returned".to_string(),
+        (None, false) => "several at a time".to_string(),
+    };
+    let list = match source(analysis, found) {
+        Some(source) => {
+            format!(
+                " The list probably comes from {}, which runs just before.",
+                summary(source)
+            )
+        }
+        None => String::new(),
+    };
+    let grows = match has_same_parameters(analysis, found) {
+        true => "",
+        false => " The number of calls grows with the number of rows.",
+    };
+    format!(
+        "{} {what}, {how}: {} each (median), {} of the request's {} ({} %).{list}{grows}",
+        entry.endpoint,
         duration(found.median_ns(analysis)),
-        duration(found.sum_ns),
-        duration(found.window_ns),
+        duration(found.waited_ns),
         duration(entry.duration_ns),
-    );
-    if let Some(source) = source(analysis, found) {
-        text += &format!(" The list probably comes from {}, which runs just before.", summary(source));
-    }
-    text + " The number of calls grows with the number of rows."
+        percent(found.waited_ns, entry.duration_ns),
+    )
+}
+
+/// `stock (GET /items)`, if the queries are in another service.
+fn callee(analysis: &Analysis<'_>, found: &Loop) -> Option<String> {
+    let entry = analysis.calls[found.steps[0].first]
+        .entry
+        .filter(|it| *it != found.entry)?;
+    let entry = &analysis.entries[entry];
+    Some(format!("{} ({})", entry.service.name, entry.endpoint))
 }
 
 fn fix(analysis: &Analysis<'_>, found: &Loop, load_together: &str) -> String {
@@ -326,14 +391,19 @@ fn fix(analysis: &Analysis<'_>, found: &Loop, load_together: &str) -> String {
              it before the loop instead of inside of it."
         );
     }
-    if evidence::compare_parameters(analysis, &step_calls(analysis, found, 0)) == Parameters::Same {
+    if has_same_parameters(analysis, found) {
         return "The parameters are the same every time: run the query once before the loop, or keep its \
                 result for the length of the request."
             .into();
     }
-    let is_resolver = found.call_path.iter().any(|it| it.contains("graphql.resolve"));
+    let is_resolver = found
+        .call_path
+        .iter()
+        .any(|it| it.contains("graphql.resolve"));
     match is_resolver {
-        true => format!("Batch the resolver with a DataLoader: it gathers the keys of one tick and loads them with one query. {load_together}"),
+        true => format!(
+            "Batch the resolver with a DataLoader: it gathers the keys of one tick and loads them with one query. {load_together}"
+        ),
         false => load_together.to_string(),
     }
 }
@@ -341,18 +411,412 @@ fn fix(analysis: &Analysis<'_>, found: &Loop, load_together: &str) -> String {
 /// The query with a list in place of its one value, where the statement is simple enough to say so.
 fn fix_code(analysis: &Analysis<'_>, found: &Loop) -> Option<String> {
     let call = &analysis.calls[found.steps[0].first];
-    let statement = call.statement.as_ref().filter(|it| !it.truncated && it.tables.len() == 1)?;
-    let text = statement.text.strip_suffix(" limit ?").unwrap_or(&statement.text);
+    let statement = call
+        .statement
+        .as_ref()
+        .filter(|it| !it.truncated && it.tables.len() == 1)?;
+    let text = statement
+        .text
+        .strip_suffix(" limit ?")
+        .unwrap_or(&statement.text);
     let (before, after) = text.split_once(" = ?")?;
     if before.contains('?') || after.contains('?') {
         return None;
     }
     let spans = &analysis.trace.spans;
     let span = analysis.trace.span(call.span);
-    let system = spans.text(span, &["db.system.name", "db.system"]).unwrap_or("");
+    let system = spans
+        .text(span, &["db.system.name", "db.system"])
+        .unwrap_or("");
     let list = match system {
         "postgresql" | "postgres" => "= any($1)",
         _ => "in (?, ?, …)",
     };
     Some(format!("{before} {list}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{check, check_silent, check_titles};
+    use super::DETECTOR;
+    use expect_test::expect;
+
+    const ID: &str = DETECTOR.id;
+
+    #[test]
+    fn a_query_per_row() {
+        check(
+            ID,
+            "
+            shop  GET /posts {http.route=/posts, http.request.method=GET}                                     |------------------------------------|
+            shop    SELECT posts {db.query.text=\"SELECT * FROM posts LIMIT 5\", db.response.returned_rows=5} |---|
+            shop    SELECT authors {db.query.text=\"SELECT * FROM authors WHERE id = 1\"}                          |-----|
+            shop    SELECT authors {db.query.text=\"SELECT * FROM authors WHERE id = 2\"}                                |-----|
+            shop    SELECT authors {db.query.text=\"SELECT * FROM authors WHERE id = 3\"}                                      |-----|
+            shop    SELECT authors {db.query.text=\"SELECT * FROM authors WHERE id = 4\"}                                            |-----|
+            shop    SELECT authors {db.query.text=\"SELECT * FROM authors WHERE id = 5\"}                                                  |-----|
+            ",
+            expect![[r#"
+                5 × select authors, one by one
+                  shop of 37 ms · critical, confidence 0.99: the query before it returned 5 rows, and this one runs 5 times; its parameters differ from call to call; the calls run one after the other
+                  count 5, window 30 ms, sum 30 ms, saved 21 ms
+                  n-plus-one-query shop "GET /posts" "GET /posts" "select * from authors where id = ?"
+                  path: GET /posts
+                  parameters: 1 | 2 | 3 | 4 | 5
+                  explanation: GET /posts runs the same query 5 times, each after the last one has returned: 6 ms each (median), 30 ms of the request's 37 ms (81 %). The list probably comes from select posts, which runs just before. The number of calls grows with the number of rows.
+                  fix: Load the related rows together with the list they belong to: join them in the first query, or collect the ids and fetch all of them with one query (`= any($1)` or `in (…)`), then match them in memory.
+                  fix code: select * from authors where id = any($1)
+            "#]],
+        );
+    }
+
+    #[test]
+    fn behind_wrappers_of_an_orm_and_named_places() {
+        check(
+            ID,
+            "
+            shop  GET /posts                                                                                |-------------------------------------|
+            shop    load authors {code.file.path=posts.rb, code.line.number=31, code.function.name=authors}   |---------------------------------|
+            shop      Author query {scope=OpenTelemetry::Instrumentation::ActiveRecord}                        |-----|
+            shop        SELECT authors                                                                          |---|
+            shop      Author query {scope=OpenTelemetry::Instrumentation::ActiveRecord}                              |-----|
+            shop        SELECT authors                                                                                |---|
+            shop      Author query {scope=OpenTelemetry::Instrumentation::ActiveRecord}                                    |-----|
+            shop        SELECT authors                                                                                      |---|
+            shop      Author query {scope=OpenTelemetry::Instrumentation::ActiveRecord}                                          |-----|
+            shop        SELECT authors                                                                                            |---|
+            shop      Author query {scope=OpenTelemetry::Instrumentation::ActiveRecord}                                                |-----|
+            shop        SELECT authors                                                                                                  |---|
+            ",
+            expect![[r#"
+                5 × select authors, one by one
+                  shop of 38 ms · critical, confidence 0.75: the calls run one after the other; Rails Active Record is in use, which loads lazily unless told otherwise
+                  count 5, window 30 ms, sum 30 ms, saved 21 ms
+                  n-plus-one-query shop "GET /posts" "GET /posts > load authors" "select authors"
+                  path: GET /posts > load authors
+                  code: posts.rb:31 authors
+                  explanation: GET /posts runs the same query 5 times, each after the last one has returned: 6 ms each (median), 30 ms of the request's 38 ms (78 %). The number of calls grows with the number of rows.
+                  fix: Add `.includes(:association)` (or `.preload`) to the relation that loads the parent rows; `strict_loading` keeps it from coming back.
+                  framework: Rails Active Record
+            "#]],
+        );
+    }
+
+    #[test]
+    fn all_at_once_saves_less() {
+        check(
+            ID,
+            "
+            shop  GET /posts        |--------------------------------|
+            shop    SELECT posts    |---|
+            shop    SELECT authors      |------------------------|
+            shop    SELECT authors      |------------------------|
+            shop    SELECT authors      |-------------------------|
+            shop    SELECT authors      |--------------------------|
+            shop    SELECT authors      |---------------------------|
+            ",
+            expect![[r#"
+                5 × select authors, side by side
+                  shop of 33 ms · info, confidence 0.60: 
+                  count 5, window 28 ms, sum 131 ms, saved 0 ns
+                  n-plus-one-query shop "GET /posts" "GET /posts" "select authors"
+                  path: GET /posts
+                  explanation: GET /posts runs the same query 5 times, several at a time: 26 ms each (median), 28 ms of the request's 33 ms (84 %). The list probably comes from select posts, which runs just before. The number of calls grows with the number of rows.
+                  fix: Load the related rows together with the list they belong to: join them in the first query, or collect the ids and fetch all of them with one query (`= any($1)` or `in (…)`), then match them in memory.
+            "#]],
+        );
+    }
+
+    #[test]
+    fn what_runs_beside_is_still_waited_for() {
+        check_titles(
+            ID,
+            "
+            shop  GET /posts                                     |----------------------------------|
+            shop    GET recommend/x {server.address=recommend}    |------------------------------|
+            shop    SELECT authors                                |-----|
+            shop    SELECT authors                                      |-----|
+            shop    SELECT authors                                            |-----|
+            shop    SELECT authors                                                  |-----|
+            shop    SELECT authors                                                        |-----|
+            ",
+            expect![[r#"
+                5 × select authors, one by one (info)
+            "#]],
+        );
+    }
+
+    #[test]
+    fn rounds_of_several_queries_are_one_loop() {
+        check(
+            ID,
+            "
+            shop  GET /posts        |------------------------------------------------|
+            shop    SELECT posts    |--|
+            shop    SELECT authors     |---|
+            shop    SELECT badges          |---|
+            shop    SELECT authors             |---|
+            shop    SELECT badges                  |---|
+            shop    SELECT authors                     |---|
+            shop    SELECT badges                          |---|
+            shop    SELECT authors                             |---|
+            shop    SELECT badges                                  |---|
+            shop    SELECT authors                                     |---|
+            shop    SELECT badges                                          |---|
+            ",
+            expect![[r#"
+                10 queries in one loop: 5 × select authors, 5 × select badges
+                  shop of 49 ms · critical, confidence 0.70: the calls run one after the other
+                  count 10, window 40 ms, sum 40 ms, saved 28 ms
+                  n-plus-one-query shop "GET /posts" "GET /posts" "select authors"
+                  path: GET /posts
+                  explanation: GET /posts runs 2 queries in turns, 10 calls in all, each after the last one has returned: 4 ms each (median), 40 ms of the request's 49 ms (81 %). The list probably comes from select posts, which runs just before. The number of calls grows with the number of rows.
+                  fix: Load the related rows together with the list they belong to: join them in the first query, or collect the ids and fetch all of them with one query (`= any($1)` or `in (…)`), then match them in memory.
+            "#]],
+        );
+    }
+
+    #[test]
+    fn two_loops_one_after_the_other_are_two() {
+        check_titles(
+            ID,
+            "
+            shop  GET /posts        |----------------------------------------------|
+            shop    SELECT authors  |---|
+            shop    SELECT authors      |---|
+            shop    SELECT authors          |---|
+            shop    SELECT authors              |---|
+            shop    SELECT authors                  |---|
+            shop    SELECT badges                       |---|
+            shop    SELECT badges                           |---|
+            shop    SELECT badges                               |---|
+            shop    SELECT badges                                   |---|
+            shop    SELECT badges                                       |---|
+            ",
+            expect![[r#"
+                5 × select authors, one by one (info)
+                5 × select badges, one by one (info)
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_loop_over_another_service_is_reported_once_at_the_loop() {
+        check(
+            ID,
+            "
+            shop   GET /cart                                          |-----------------------------------|
+            shop     GET stock/items [client] {server.address=stock}  |-----|
+            stock      GET /items                                      |---|
+            stock        SELECT items                                   |-|
+            shop     GET stock/items [client] {server.address=stock}        |-----|
+            stock      GET /items                                            |---|
+            stock        SELECT items                                         |-|
+            shop     GET stock/items [client] {server.address=stock}              |-----|
+            stock      GET /items                                                  |---|
+            stock        SELECT items                                               |-|
+            shop     GET stock/items [client] {server.address=stock}                    |-----|
+            stock      GET /items                                                        |---|
+            stock        SELECT items                                                     |-|
+            shop     GET stock/items [client] {server.address=stock}                          |-----|
+            stock      GET /items                                                              |---|
+            stock        SELECT items                                                           |-|
+            ",
+            expect![[r#"
+                5 × select items in stock, one call each
+                  shop of 36 ms · critical, confidence 0.70: the calls run one after the other
+                  count 5, window 26 ms, sum 10 ms, saved 21 ms
+                  n-plus-one-query shop "GET /cart" "GET /cart > GET stock/items > stock · GET /items" "select items"
+                  path: GET /cart > GET stock/items > stock · GET /items
+                  explanation: GET /cart runs the same query 5 times, inside of 5 calls to stock (GET /items): 6 ms each (median), 30 ms of the request's 36 ms (83 %). The number of calls grows with the number of rows.
+                  fix: Ask stock once: give it an endpoint that takes all ids and answers with one query, and call it before the loop instead of inside of it.
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_loop_inside_the_other_service_is_that_services() {
+        check_titles(
+            ID,
+            "
+            shop   GET /cart                                          |-----------------------------------|
+            shop     GET stock/items [client] {server.address=stock}  |---------------------------------|
+            stock      GET /items                                      |-------------------------------|
+            stock        SELECT items                                  |----|
+            stock        SELECT items                                       |----|
+            stock        SELECT items                                            |----|
+            stock        SELECT items                                                 |----|
+            stock        SELECT items                                                      |----|
+            ",
+            expect![[r#"
+                5 × select items, one by one (critical)
+            "#]],
+        );
+    }
+
+    #[test]
+    fn the_same_row_again_and_again_is_said_so() {
+        check_titles(
+            ID,
+            "
+            shop  GET /posts                                                                |-----------------------------|
+            shop    SELECT settings {db.query.text=\"select * from settings where id = 1\"} |----|
+            shop    SELECT settings {db.query.text=\"select * from settings where id = 1\"}      |----|
+            shop    SELECT settings {db.query.text=\"select * from settings where id = 1\"}           |----|
+            shop    SELECT settings {db.query.text=\"select * from settings where id = 1\"}                |----|
+            shop    SELECT settings {db.query.text=\"select * from settings where id = 1\"}                     |----|
+            ",
+            expect![[r#"
+                5 × select settings, the same every time (critical)
+            "#]],
+        );
+    }
+
+    #[test]
+    fn jobs_are_information() {
+        check_titles(
+            ID,
+            "
+            shop  rebuild [internal] |------------------------------|
+            shop    SELECT authors   |----|
+            shop    SELECT authors        |----|
+            shop    SELECT authors             |----|
+            shop    SELECT authors                  |----|
+            shop    SELECT authors                       |----|
+            ",
+            expect![[r#"
+                5 × select authors, one by one (info)
+            "#]],
+        );
+    }
+
+    /// Draws a request that runs `queries` one after the other, 10 ms each.
+    fn serial(endpoint: &str, queries: &[&str]) -> String {
+        let mut drawn = format!(
+            "shop  {endpoint:<100} |{}|\n",
+            "-".repeat(queries.len() * 10 + 10)
+        );
+        for (at, query) in queries.iter().enumerate() {
+            let indent = " ".repeat(at * 10 + 5);
+            drawn += &format!(
+                "shop    {:<98} {indent}|---------|\n",
+                format!("SELECT t {query}")
+            );
+        }
+        drawn
+    }
+
+    fn silent(endpoint: &str, query: &str) {
+        check_silent(ID, &serial(endpoint, &[query; 8]));
+    }
+
+    #[test]
+    fn fewer_than_five_are_no_loop() {
+        let query = "{db.query.text=\"select a from t where id = ?\"}";
+        check_silent(ID, &serial("GET /posts", &[query; 4]));
+        check_titles(
+            ID,
+            &serial("GET /posts", &[query; 5]),
+            expect![[r#"
+            5 × select t, one by one (critical)
+        "#]],
+        );
+    }
+
+    #[test]
+    fn session_and_transaction_keeping_is_no_loop() {
+        silent("GET /", "{db.query.text=\"select 1\"}");
+        silent("GET /", "{db.query.text=\"begin\"}");
+        silent("GET /", "{db.query.text=\"savepoint a1\"}");
+        silent("GET /", "{db.query.text=\"set search_path to x\"}");
+    }
+
+    #[test]
+    fn writes_are_another_detectors() {
+        silent("GET /", "{db.query.text=\"insert into t values (?)\"}");
+        silent(
+            "GET /",
+            "{db.query.text=\"update t set a = ? where id = ?\"}",
+        );
+    }
+
+    #[test]
+    fn pages_are_no_rows() {
+        silent(
+            "GET /",
+            "{db.query.text=\"select a from t order by id limit 10 offset 20\"}",
+        );
+        silent(
+            "GET /",
+            "{db.query.text=\"select a from t where id > ? order by id limit 10\"}",
+        );
+        silent(
+            "GET /",
+            "{db.query.text=\"select a from t where x = ? order by a limit 9 offset 3\"}",
+        );
+    }
+
+    #[test]
+    fn chunks_of_a_list_are_no_rows() {
+        silent(
+            "GET /",
+            "{db.query.text=\"select a from t where id in (1, 2, 3)\"}",
+        );
+    }
+
+    #[test]
+    fn retries_are_no_rows() {
+        silent(
+            "GET /",
+            "{error, db.query.text=\"select a from t where id = ?\"}",
+        );
+    }
+
+    #[test]
+    fn probes_migrations_and_catalogues_are_upkeep() {
+        silent(
+            "GET /health",
+            "{db.query.text=\"select a from t where id = ?\"}",
+        );
+        silent(
+            "migrate",
+            "{db.query.text=\"select a from t where id = ?\"}",
+        );
+        silent(
+            "GET /",
+            "{db.query.text=\"select a from pg_catalog.pg_type where oid = ?\"}",
+        );
+    }
+
+    #[test]
+    fn different_queries_are_no_loop() {
+        let queries: Vec<String> = (0..8)
+            .map(|it| format!("{{db.query.text=\"select a from t{it} where id = ?\"}}"))
+            .collect();
+        let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
+        check_silent(ID, &serial("GET /", &queries));
+    }
+
+    #[test]
+    fn a_consumer_per_message_is_no_loop_of_the_producer() {
+        let mut drawn = String::from(
+            "shop  POST /orders                  |----------------------------------------|\n",
+        );
+        for at in 0..6 {
+            let indent = " ".repeat(at * 6);
+            drawn += &format!("shop    publish orders [producer]     {indent}|----|\n");
+            drawn += &format!("mail      process orders [consumer]   {indent}|----|\n");
+            drawn += &format!("mail        SELECT customers          {indent}|----|\n");
+        }
+        check_silent(ID, &drawn);
+    }
+
+    #[test]
+    fn short_and_few_is_no_matter() {
+        let mut drawn = format!("shop  GET /posts      |{}|\n", "-".repeat(200));
+        for at in 0..5 {
+            drawn += &format!("shop    SELECT items  {}||\n", " ".repeat(at * 20));
+        }
+        check_silent(ID, &drawn);
+    }
 }

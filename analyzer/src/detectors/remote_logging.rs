@@ -13,7 +13,7 @@ use crate::category::Category;
 use crate::evidence;
 use crate::facts::Facts;
 use crate::finding::{Finding, Severity};
-use crate::groups::call_path;
+use crate::groups::{Extent, call_path};
 use crate::impact::{impact, severity};
 use crate::log_destination::{Sink, match_sink};
 use crate::role::{Role, role};
@@ -109,6 +109,7 @@ fn target_text(facts: &Facts<'_>, call: &Call, sink: &Sink) -> String {
     match Target::of(facts).host {
         "" if sink.certain => format!("{} ({})", sink.name, call.name),
         "" => call.name.clone(),
+        host if !sink.certain => host.to_string(),
         host => format!("{} at {host}", sink.name),
     }
 }
@@ -132,16 +133,22 @@ fn finding(
     let spans: Vec<SpanIdx> = shipments.iter().map(|it| it.call.outer).collect();
     let impact = impact(analysis, entry, &spans);
     let share = percent(impact.critical_ns, entry.duration_ns);
-    if impact.critical_ns < CRITICAL_NS_MIN && share < CRITICAL_PERCENT_MIN || impact.critical_ns == 0 {
+    if impact.critical_ns < CRITICAL_NS_MIN && share < CRITICAL_PERCENT_MIN
+        || impact.critical_ns == 0
+    {
         return None;
     }
     let sink = shipments[0].sink;
     let saved_ns = impact.removable_ns.min(entry.duration_ns);
     let count = shipments.len();
-    let (window_ns, sum_ns) = window_and_sum(analysis, &spans);
+    let extent = Extent::of(analysis, &spans);
     let path = call_path(analysis, at, spans[0]);
     let framework = logging_library(analysis, entry.span);
-    let times = if count == 1 { "once".into() } else { format!("{count} times") };
+    let times = match count {
+        1 => "once".to_string(),
+        2 => "twice".to_string(),
+        count => format!("{count} times"),
+    };
     Some(Finding {
         detector: DETECTOR.id,
         fingerprint: Finding::fingerprint_of(
@@ -150,8 +157,14 @@ fn finding(
             &[&entry.endpoint, target],
         ),
         title: match sink.certain {
-            true => format!("{} waiting for {target} to take log lines", duration(impact.critical_ns)),
-            false => format!("{} waiting for {target}, which looks like a log service", duration(impact.critical_ns)),
+            true => format!(
+                "{} waiting for {target} to take log lines",
+                duration(impact.critical_ns)
+            ),
+            false => format!(
+                "{} waiting for {target}, which looks like a log service",
+                duration(impact.critical_ns)
+            ),
         },
         severity: match role {
             Role::Request if sink.certain => severity(saved_ns, entry.duration_ns),
@@ -166,8 +179,8 @@ fn finding(
         target: Some(target.to_string()),
         parameters: Vec::new(),
         count: count as u32,
-        window_ns,
-        sum_ns,
+        window_ns: extent.window_ns,
+        sum_ns: extent.sum_ns,
         saved_ns,
         code: evidence::code(analysis, shipments[0].call.span, entry.span),
         explanation: format!(
@@ -182,13 +195,6 @@ fn finding(
         fix_code: framework.and_then(|it| it.code).map(Into::into),
         framework: framework.map(|it| it.name),
     })
-}
-
-fn window_and_sum(analysis: &Analysis<'_>, spans: &[SpanIdx]) -> (u64, u64) {
-    let nodes = || spans.iter().map(|it| analysis.trace.node(*it));
-    let start = nodes().map(|it| it.start_ns).min().unwrap_or(0);
-    let end = nodes().map(|it| it.end_ns).max().unwrap_or(0);
-    (end - start, nodes().map(|it| it.end_ns - it.start_ns).sum())
 }
 
 const GENERIC_FIX: &str = "Do not ship log lines inside of the request. Write them to standard output or a file and let an \
@@ -206,7 +212,10 @@ struct Logging {
 /// By `telemetry.sdk.language` of the service.
 fn logging_library(analysis: &Analysis<'_>, entry: SpanIdx) -> Option<Logging> {
     let span = analysis.trace.span(entry);
-    let language = analysis.trace.spans.resource_text(span, &["telemetry.sdk.language"])?;
+    let language = analysis
+        .trace
+        .spans
+        .resource_text(span, &["telemetry.sdk.language"])?;
     let (name, fix, code) = match language {
         "python" => (
             "Python logging",
@@ -265,4 +274,182 @@ fn logging_library(analysis: &Analysis<'_>, entry: SpanIdx) -> Option<Logging> {
         _ => return None,
     };
     Some(Logging { name, fix, code })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{check, check_silent, check_titles};
+    use super::DETECTOR;
+    use expect_test::expect;
+
+    const ID: &str = DETECTOR.id;
+
+    #[test]
+    fn lines_shipped_inside_of_a_request() {
+        check(
+            ID,
+            "
+            shop  POST /checkout {http.route=/checkout, res.telemetry.sdk.language=python}                  |-----------------------------------------------------------|
+            shop    SELECT cart                                                                             |----|
+            shop    POST [client] {http.request.method=POST, url.full=http://logs.example/loki/api/v1/push}      |------------------------|
+            shop    POST payments/charge {server.address=payments}                                                                        |--------------|
+            shop    POST [client] {http.request.method=POST, url.full=http://logs.example/loki/api/v1/push}                                              |------------|
+            ",
+            expect![[r#"
+                38 ms waiting for Loki at logs.example to take log lines
+                  shop of 60 ms · critical, confidence 0.95: Loki: its path is a log intake
+                  count 2, window 53 ms, sum 38 ms, saved 38 ms
+                  remote-logging shop "/checkout" "Loki at logs.example"
+                  path: /checkout
+                  explanation: /checkout sends log lines to Loki at logs.example twice and waits for the answer: 38 ms on the critical path, 63 % of the request's 60 ms. The log service's latency is the request's latency, and its outage the request's timeout.
+                  fix: Put a queue between logger and handler: `QueueHandler` in the request, `QueueListener` with the remote handler in a thread of its own. Or log to standard output and let an agent ship it.
+                  fix code: lines = queue.Queue(10_000)
+                logging.getLogger().addHandler(QueueHandler(lines))
+                QueueListener(lines, remote_handler).start()
+                  framework: Python logging
+            "#]],
+        );
+    }
+
+    #[test]
+    fn the_database_was_suspected() {
+        check_titles(
+            ID,
+            "
+            shop  POST /checkout                                                                            |---------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------|
+            shop    SELECT cart                                                                               |---------|
+            shop    POST [client] {http.request.method=POST, url.full=http://logs.example/loki/api/v1/push}               |-------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------|
+            ",
+            expect![[r#"
+                500 ms waiting for Loki at logs.example to take log lines (critical)
+            "#]],
+        );
+    }
+
+    #[test]
+    fn only_what_nothing_beside_needs_is_saved() {
+        check(
+            ID,
+            "
+            shop  POST /checkout                                                                            |-----------------------------------------------------------|
+            shop    POST [client] {http.request.method=POST, url.full=http://logs.example/loki/api/v1/push}      |---------------------------------------|
+            shop    SELECT cart                                                                                  |----------------------------------|
+            ",
+            expect![[r#"
+                40 ms waiting for Loki at logs.example to take log lines
+                  shop of 60 ms · info, confidence 0.95: Loki: its path is a log intake
+                  count 1, window 40 ms, sum 40 ms, saved 5 ms
+                  remote-logging shop "POST /checkout" "Loki at logs.example"
+                  path: POST /checkout
+                  explanation: POST /checkout sends log lines to Loki at logs.example once and waits for the answer: 40 ms on the critical path, 66 % of the request's 60 ms. The log service's latency is the request's latency, and its outage the request's timeout.
+                  fix: Do not ship log lines inside of the request. Write them to standard output or a file and let an agent ship them, or hand them to a background thread through a queue of bounded size that drops (and counts) lines when it is full.
+            "#]],
+        );
+    }
+
+    #[test]
+    fn hosts_that_only_look_like_it_are_information() {
+        check_titles(
+            ID,
+            "
+            shop  POST /checkout                                                                        |-----------------------------------------------------------|
+            shop    POST [client] {http.request.method=POST, url.full=http://audit-log.example/records}      |---------------------------------------|
+            ",
+            expect![[r#"
+                40 ms waiting for audit-log.example, which looks like a log service (info)
+            "#]],
+        );
+    }
+
+    #[test]
+    fn short_shipments_of_long_requests_are_silent() {
+        check_silent(
+            ID,
+            "
+            shop  POST /checkout                                                                            |-----------------------------------------------------------|
+            shop    POST [client] {http.request.method=POST, url.full=http://logs.example/loki/api/v1/push}      ||
+            ",
+        );
+    }
+
+    #[test]
+    fn shipped_in_the_background_is_silent() {
+        check_silent(
+            ID,
+            "
+            shop  POST /checkout                                                                            |-----------------------------------------------------------|
+            shop    POST [client] {http.request.method=POST, url.full=http://logs.example/loki/api/v1/push}                                                              |----------------------------|
+            ",
+        );
+    }
+
+    #[test]
+    fn shipped_beside_longer_work_is_silent() {
+        check_silent(
+            ID,
+            "
+            shop  POST /checkout                                                                            |-----------------------------------------------------------|
+            shop    POST [client] {http.request.method=POST, url.full=http://logs.example/loki/api/v1/push}      |---------------------------------------|
+            shop    SELECT cart                                                                                 |-------------------------------------------------------|
+            ",
+        );
+    }
+
+    #[test]
+    fn reading_logs_is_silent() {
+        check_silent(
+            ID,
+            "
+            shop  GET /logs                                                                                |-----------------------------------------------------------|
+            shop    GET [client] {http.request.method=GET, url.full=http://logs.example/loki/api/v1/query}      |---------------------------------------|
+            ",
+        );
+    }
+
+    #[test]
+    fn an_application_index_is_no_log() {
+        check_silent(
+            ID,
+            "
+            shop  POST /products                                                                                 |-----------------------------------------------------------|
+            shop    POST [client] {http.request.method=POST, url.full=http://search.example:9200/products/_bulk}      |---------------------------------------|
+            ",
+        );
+    }
+
+    #[test]
+    fn a_shipper_ships_as_its_work() {
+        check_silent(
+            ID,
+            "
+            agent  POST /loki/api/v1/push {http.request.method=POST, url.path=/loki/api/v1/push}             |-----------------------------------------------------------|
+            agent    POST [client] {http.request.method=POST, url.full=http://logs.example/loki/api/v1/push}      |---------------------------------------|
+            ",
+        );
+    }
+
+    #[test]
+    fn probes_are_upkeep() {
+        check_silent(
+            ID,
+            "
+            shop  GET /health                                                                               |-----------------------------------------------------------|
+            shop    POST [client] {http.request.method=POST, url.full=http://logs.example/loki/api/v1/push}      |---------------------------------------|
+            ",
+        );
+    }
+
+    #[test]
+    fn jobs_are_information() {
+        check_titles(
+            ID,
+            "
+            shop  nightly [internal]                                                                        |-----------------------------------------------------------|
+            shop    POST [client] {http.request.method=POST, url.full=http://logs.example/loki/api/v1/push}      |---------------------------------------|
+            ",
+            expect![[r#"
+                40 ms waiting for Loki at logs.example to take log lines (info)
+            "#]],
+        );
+    }
 }

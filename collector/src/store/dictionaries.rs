@@ -403,7 +403,7 @@ fn statement_digest(system: &str, text: &str) -> [u8; 32] {
     digest(&[system, "\0", text])
 }
 
-fn digest(parts: &[&str]) -> [u8; 32] {
+pub(super) fn digest(parts: &[&str]) -> [u8; 32] {
     let mut hash = Sha256::new();
     parts.iter().for_each(|part| hash.update(part.as_bytes()));
     hash.finalize().into()

@@ -11,8 +11,11 @@ pub mod journal;
 pub mod leases;
 pub mod outbox;
 pub mod partitions;
+pub mod quarantine;
 pub mod recount;
+pub mod requests;
 pub mod rollups;
+pub mod traces;
 pub mod traces_again;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};

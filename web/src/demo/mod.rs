@@ -1,4 +1,4 @@
-//! The demo: a small shop with three culprits in it, one honest endpoint, and traffic.
+//! The demo: a small shop with four culprits in it, one endpoint that is fine, and traffic.
 //!
 //! Everything is real but the customers. The shop is an axum service with a database of its own;
 //! it calls a payment API and a log service over HTTP; its spans are made with the OpenTelemetry

@@ -1,16 +1,14 @@
 -- The shop's tables and rows, in a schema of the demo's own, made in one transaction.
--- Bump the version at the end when anything here changes: an older set is then replaced.
+-- Whoever changes anything here counts `CONTENTS_VERSION` in data.rs up: an older set is replaced.
 --
--- Everything is unlogged. These rows can be made again in a second, so they need no
--- write-ahead log; after a crash Postgres empties unlogged tables, the version's row with
--- them, and the next start fills them again. Nothing here grows and nothing is deleted, so
--- autovacuum has nothing to do but take processor time from what is being shown.
+-- Nothing here grows and nothing is deleted, so autovacuum would only take processor time from
+-- what is being shown.
 
 drop schema if exists culprit_demo cascade;
 create schema culprit_demo;
 set local search_path to culprit_demo;
 
-create unlogged table authors (
+create table authors (
     id   integer primary key,
     name text not null
 ) with (autovacuum_enabled = false);
@@ -22,7 +20,7 @@ select n,
 from generate_series(1, 60) n;
 
 -- Sixteen topics of 20, 21, … 35 posts. Consecutive posts of a topic have different authors.
-create unlogged table posts (
+create table posts (
     id        integer generated always as identity primary key,
     topic     integer not null,
     author_id integer not null references authors,
@@ -39,8 +37,8 @@ from generate_series(0, 15) topic, generate_series(1, 20 + topic) n;
 
 create index on posts (topic);
 
--- Four hundred for each author.
-create unlogged table comments (
+-- Six hundred for each author.
+create table comments (
     id        integer primary key,
     author_id integer not null references authors,
     body      text not null
@@ -51,13 +49,13 @@ select n,
        1 + n % 60,
        format('I liked the part about %s, thank you for writing it down so plainly. See also %s.',
               left(md5(n::text), 6 + n % 20), left(md5((n * 3)::text), 8))
-from generate_series(1, 24000) n;
+from generate_series(1, 36000) n;
 
 create index on comments (author_id);
 
 -- The catalogue. Its only index is the primary key. One worker scans it, so that a search
 -- keeps one core busy and not all of them.
-create unlogged table products (
+create table products (
     id          integer primary key,
     name        text not null,
     description text not null,
@@ -79,8 +77,8 @@ select n,
        500 + (n::bigint * 7919 % 20000)::integer
 from generate_series(1, 100000) n;
 
--- A cart is checked out again and again: the demo's tables keep their size.
-create unlogged table carts (
+-- A cart is checked out again and again, in place: the demo's tables keep their size.
+create table carts (
     id             integer primary key,
     customer_id    integer not null,
     checked_out_at timestamptz
@@ -88,7 +86,7 @@ create unlogged table carts (
 
 insert into carts select n, 1 + n % 12, null from generate_series(1, 2000) n;
 
-create unlogged table cart_lines (
+create table cart_lines (
     cart_id    integer not null references carts,
     product_id integer not null references products,
     quantity   integer not null,
@@ -99,13 +97,13 @@ insert into cart_lines
 select cart, 1 + (cart * 31 + line * 997) % 100000, 1 + line % 3
 from generate_series(1, 2000) cart, generate_series(1, 4) line;
 
--- Two months of orders, each with its lines as the cart page once saved them.
-create unlogged table orders (
+-- Two months of orders, each with its lines as the cart page once saved them: text, not jsonb.
+create table orders (
     id          integer primary key,
     customer_id integer not null,
     placed_at   timestamptz not null,
     total_cents integer not null,
-    lines       jsonb not null
+    lines       json not null
 ) with (autovacuum_enabled = false);
 
 insert into orders
@@ -113,7 +111,7 @@ select n,
        1 + n % 12,
        timestamptz '2025-01-01' + n * interval '20 minutes',
        1000 + n * 37 % 90000,
-       (select jsonb_agg(jsonb_build_object(
+       (select json_agg(json_build_object(
                    'product_id', 1 + (n * 17 + line * 101) % 100000,
                    'name', format('Item %s of order %s', line, n),
                    'quantity', 1 + (n + line) % 4,
@@ -125,5 +123,5 @@ from generate_series(1, 4000) n;
 create index on orders (customer_id);
 create index on orders (placed_at);
 
-create unlogged table contents (version integer not null);
-insert into contents values (1);
+-- Holds a row when all of the above is there and vacuumed.
+create table contents (version integer not null);

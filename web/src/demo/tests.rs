@@ -94,7 +94,8 @@ fn searches_are_one_slow_query(received: &Received) {
 
 fn checkouts_wait_for_the_log_service(received: &Received) {
     let entries = received.entries("POST /checkout");
-    assert_eq!(entries.len(), 32);
+    assert_eq!(entries.len(), 40);
+    let (mut queries_ms, mut logging_ms) = (0.0, 0.0);
     for entry in entries {
         let children = received.children(entry);
         let log = children.last().unwrap();
@@ -109,15 +110,16 @@ fn checkouts_wait_for_the_log_service(received: &Received) {
             "the log service is a black box"
         );
         let queries = children.iter().filter(|it| it.has("db.query.text"));
-        let queries = Vec::from_iter(queries.map(|it| it.ms()));
-        assert!((2..=3).contains(&queries.len()));
-        assert!(queries.iter().sum::<f64>() < 0.5 * log.ms());
+        assert!((2..=3).contains(&queries.clone().count()));
+        queries_ms += queries.map(|it| it.ms()).sum::<f64>();
+        logging_ms += log.ms();
     }
+    assert!(queries_ms < 0.3 * logging_ms);
 }
 
 fn payments_are_under_the_shops_call(received: &Received) {
     let entries = received.entries("POST /v1/charges");
-    assert_eq!(entries.len(), 32);
+    assert_eq!(entries.len(), 40);
     for entry in entries {
         assert_eq!(entry.service, "payments");
         let call = received.parent(entry);
@@ -138,17 +140,20 @@ fn payments_are_under_the_shops_call(received: &Received) {
 fn exports_serialise(received: &Received) {
     let entries = received.entries("GET /export");
     assert_eq!(entries.len(), 4);
+    let (mut query_ms, mut serialize_ms) = (0.0, 0.0);
     for entry in entries {
         let children = received.children(entry);
         assert_eq!(names(&children), ["SELECT orders", "json serialize orders"]);
-        assert_eq!(children[0].int("db.response.returned_rows"), 1000);
-        assert!(children[1].ms() > children[0].ms());
+        assert_eq!(children[0].int("db.response.returned_rows"), 3000);
+        query_ms += children[0].ms();
+        serialize_ms += children[1].ms();
     }
+    assert!(serialize_ms > query_ms);
 }
 
 fn products_are_fine(received: &Received) {
     let entries = received.entries("GET /products/{id}");
-    assert_eq!(entries.len(), 48);
+    assert_eq!(entries.len(), 60);
     for entry in entries {
         assert_eq!(names(&received.children(entry)), ["SELECT products"]);
         assert_eq!(entry.int("http.response.status_code"), 200);
@@ -170,18 +175,17 @@ fn only_requests_are_roots(received: &Received) {
 }
 
 #[tokio::test]
-async fn the_database_is_filled_once_and_again_after_a_crash() {
+async fn the_database_is_filled_once_for_each_version() {
     let options = database("demo_contents");
     let db = data::open(&options).await.unwrap();
-    let made = table_oid(&db).await;
+    let made = products_table(&db).await;
     let db = data::open(&options).await.unwrap();
-    assert_eq!(table_oid(&db).await, made, "filled once");
+    assert_eq!(products_table(&db).await, made);
 
-    // What Postgres does to unlogged tables when it recovers.
-    let all = "truncate authors, posts, comments, products, carts, cart_lines, orders, contents";
-    sqlx::raw_sql(all).execute(&db).await.unwrap();
+    let older = "update contents set version = version - 1";
+    sqlx::raw_sql(older).execute(&db).await.unwrap();
     let db = data::open(&options).await.unwrap();
-    assert_ne!(table_oid(&db).await, made, "filled again");
+    assert_ne!(products_table(&db).await, made);
     let products: i64 = sqlx::query_scalar("select count(*) from products")
         .fetch_one(&db)
         .await
@@ -224,7 +228,8 @@ async fn a_collector_that_does_not_listen_is_an_error() {
     telemetry.shutdown().await;
 }
 
-async fn table_oid(db: &sqlx::PgPool) -> i64 {
+/// Which table it is: another number when it was made again.
+async fn products_table(db: &sqlx::PgPool) -> i64 {
     sqlx::query_scalar("select 'products'::regclass::oid::bigint")
         .fetch_one(db)
         .await

@@ -4,6 +4,12 @@ pub mod bottlenecks;
 pub mod bottleneck;
 pub mod detectors;
 pub mod context;
+pub mod traces;
+pub mod trace;
+pub mod search;
+pub mod status;
+pub mod empty;
+pub mod not_found;
 
 use askama::Template;
 use axum::http::{StatusCode, Uri};
@@ -51,11 +57,19 @@ pub enum PageError {
     BadRequest(String),
     /// The database.
     Store(StoreError),
+    /// What is stored cannot be read or shown.
+    Broken(anyhow::Error),
 }
 
 impl From<StoreError> for PageError {
     fn from(error: StoreError) -> Self {
         PageError::Store(error)
+    }
+}
+
+impl From<anyhow::Error> for PageError {
+    fn from(error: anyhow::Error) -> Self {
+        PageError::Broken(error)
     }
 }
 
@@ -69,6 +83,12 @@ impl IntoResponse for PageError {
                 let text = "The database does not answer right now. Nothing is lost: services are told \
                     to send again. Try again in a few seconds; the status page says more.";
                 (StatusCode::SERVICE_UNAVAILABLE, "The database is away", text.to_owned())
+            }
+            PageError::Broken(error) => {
+                tracing::error!(%error, "a page cannot be shown");
+                let text = "What is stored for this page cannot be read. This is a fault in culprit, \
+                    not in what was sent: the log has the cause; please report it.";
+                (StatusCode::INTERNAL_SERVER_ERROR, "This page cannot be shown", text.to_owned())
             }
         };
         let page = ErrorPage { frame: Frame { current: "" }, title, text };

@@ -1,0 +1,241 @@
+//! Traces as JSON: the list, a trace as it was sent, and what the analysis found in it.
+
+use analyzer::category::Category;
+use analyzer::span::Spans;
+use analyzer::trace::SpanIdx;
+use analyzer::{ANALYSIS_VERSION, Analysis, Entry, Settings};
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use collector::store::requests::{ListedRequest, RequestFilter};
+use collector::store::traces::{StoredTrace, TraceState};
+use serde_json::{Map, Value, json};
+
+use crate::AppState;
+use crate::address::Address;
+use crate::trace_filter::{self, TraceFilter};
+use crate::trace_id;
+use crate::waterfall::{Names, own_time};
+
+/// Rows of one answer at most; `next` says how to go on.
+const LIMIT_MAX: i64 = 500;
+
+/// An answer that is no success, as JSON.
+type Answer = Result<Response, Response>;
+
+/// `GET /api/v1/traces`: the filters of the page `/traces`, and `limit` (at most 500).
+///
+/// # Errors
+/// 400 for filters that cannot be read, 503 if the database cannot answer.
+pub async fn list(State(state): State<AppState>, RawQuery(query): RawQuery) -> Answer {
+    let address = Address::parse(query.as_deref());
+    let filter = trace_filter::parse(&address, crate::format::now_ns());
+    if let Some((key, value)) = filter.unread.first() {
+        let text = format!("the parameter {key} cannot be read: {value:?}");
+        return Err(problem(StatusCode::BAD_REQUEST, &text));
+    }
+    let limit = filter.of.limit.min(LIMIT_MAX);
+    let one_more = RequestFilter { limit: limit + 1, ..filter.of.clone() };
+    let listed = state.store.requests(&one_more).await.map_err(unavailable)?;
+    Ok(json_answer(page_of(listed, limit, &filter).to_string()))
+}
+
+/// `GET /api/v1/traces/{id}`: OTLP/JSON, everything that came in.
+///
+/// # Errors
+/// 400 if the id is none, 404 if the trace is not kept, 503 if the database cannot answer.
+pub async fn one(State(state): State<AppState>, Path(id): Path<String>) -> Answer {
+    let stored = stored(&state, &id).await?;
+    let json = away(move || Ok(collector::otlp::to_json(&stored.otlp)?)).await?;
+    Ok(json_answer(json))
+}
+
+/// `GET /api/v1/traces/{id}/analysis`: entries with their categories and critical paths, findings,
+/// warnings, coverage.
+///
+/// # Errors
+/// As [`one`].
+pub async fn analysis(State(state): State<AppState>, Path(id): Path<String>) -> Answer {
+    let stored = stored(&state, &id).await?;
+    let json = away(move || {
+        let mut spans = Spans::default();
+        collector::otlp::decode_into(&mut spans, &stored.otlp, |_| true)?;
+        let analysis = analyzer::analyze(spans, &Settings::default());
+        Ok(analysis_json(&analysis, &stored.state).to_string())
+    });
+    Ok(json_answer(json.await?))
+}
+
+async fn stored(state: &AppState, id: &str) -> Result<StoredTrace, Response> {
+    let Some(trace_id) = trace_id::parse(id) else {
+        return Err(problem(StatusCode::BAD_REQUEST, "a trace id has 32 hexadecimal digits"));
+    };
+    let stored = state.store.trace(trace_id).await.map_err(unavailable)?;
+    stored.ok_or_else(|| {
+        let text = "this trace is not kept: it was not sampled, has not arrived yet, or is too old";
+        problem(StatusCode::NOT_FOUND, text)
+    })
+}
+
+/// Runs what takes milliseconds away from the tasks that serve others.
+async fn away(
+    work: impl FnOnce() -> anyhow::Result<String> + Send + 'static,
+) -> Result<String, Response> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(anyhow::Error::from).and_then(|it| it).map_err(|error| {
+        tracing::error!(%error, "a stored trace cannot be read");
+        problem(StatusCode::INTERNAL_SERVER_ERROR, "what is stored of this trace cannot be read")
+    })
+}
+
+fn json_answer(json: String) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], json).into_response()
+}
+
+fn problem(status: StatusCode, text: &str) -> Response {
+    (status, json_answer(json!({ "error": text }).to_string())).into_response()
+}
+
+fn unavailable(error: collector::store::StoreError) -> Response {
+    tracing::warn!(%error, "the database cannot answer");
+    problem(StatusCode::SERVICE_UNAVAILABLE, "the database cannot answer right now")
+}
+
+fn page_of(mut listed: Vec<ListedRequest>, limit: i64, filter: &TraceFilter) -> Value {
+    let more = listed.len() > limit as usize;
+    listed.truncate(limit as usize);
+    let next = listed.last().filter(|_| more).map(|it| trace_filter::cursor(&it.key(filter.of.order)));
+    let requests: Vec<Value> = listed.iter().map(request_json).collect();
+    json!({ "requests": requests, "next": next })
+}
+
+fn request_json(it: &ListedRequest) -> Value {
+    json!({
+        "trace_id": it.trace_id.to_string(),
+        "span_id": it.span_id.to_string(),
+        "service": it.service,
+        "environment": it.environment,
+        "version": it.version,
+        "endpoint": it.endpoint,
+        "start_ns": it.start_ns,
+        "duration_ns": it.duration_ns,
+        "error": it.error,
+        "has_finding": it.has_finding,
+        "weight": it.weight,
+        "trace_spans": it.spans,
+        "database_calls": it.database_calls,
+        "categories": by_category(&it.categories),
+    })
+}
+
+/// All eleven, also those that are 0: whoever reads it need not ask whether one is missing.
+fn by_category<N: Copy + Into<Value>>(numbers: &[N; Category::COUNT]) -> Value {
+    let pairs = Category::ALL.iter().map(|it| (it.id().to_owned(), numbers[*it as usize].into()));
+    Value::Object(pairs.collect::<Map<_, _>>())
+}
+
+/// The analysis as people's programs read it.
+pub fn analysis_json(analysis: &Analysis<'_>, state: &TraceState) -> Value {
+    let names = Names::of(analysis);
+    let id = |span: SpanIdx| analysis.trace.span(span).id.to_string();
+    let ids = |spans: &[SpanIdx]| spans.iter().map(|it| id(*it)).collect::<Vec<_>>();
+    let trace_id = analysis.trace.spans.spans.first().map(|it| it.trace_id.to_string());
+    let coverage = &analysis.coverage;
+    json!({
+        "trace_id": trace_id,
+        "analysis_version": ANALYSIS_VERSION,
+        "state": state_json(state),
+        "entries": analysis.entries.iter().map(|it| entry_json(analysis, &names, it)).collect::<Vec<_>>(),
+        "findings": analysis.findings.iter().map(|it| json!({
+            "detector": it.detector,
+            "fingerprint": it.fingerprint,
+            "title": it.title,
+            "severity": it.severity.id(),
+            "confidence": (f64::from(it.confidence) * 1_000.0).round() / 1_000.0,
+            "reasons": it.reasons,
+            "entry": it.entry,
+            "offenders": ids(&it.offenders),
+            "call_path": it.call_path,
+            "statement": it.statement,
+            "target": it.target,
+            "count": it.count,
+            "window_ns": it.window_ns,
+            "sum_ns": it.sum_ns,
+            "saved_ns": it.saved_ns,
+            "code": it.code,
+            "explanation": it.explanation,
+            "fix": it.fix,
+            "fix_code": it.fix_code,
+            "framework": it.framework,
+        })).collect::<Vec<_>>(),
+        "spans": (0..analysis.trace.nodes.len() as SpanIdx)
+            .map(|it| span_json(analysis, &names, it))
+            .collect::<Vec<_>>(),
+        "warnings": analysis.trace.warnings.iter().map(|it| json!({
+            "span_id": it.span.map(id),
+            "text": it.text,
+        })).collect::<Vec<_>>(),
+        "coverage": {
+            "spans": coverage.spans,
+            "orphans": coverage.orphans,
+            "database_calls": coverage.database_calls,
+            "without_statement": coverage.without_statement,
+            "truncated_statements": coverage.truncated_statements,
+            "outbound_calls": coverage.outbound_calls,
+            "without_target": coverage.without_target,
+        },
+    })
+}
+
+fn state_json(state: &TraceState) -> &'static str {
+    match state {
+        TraceState::Final => "final",
+        TraceState::Arriving => "arriving",
+        TraceState::Quarantined { .. } => "quarantined",
+    }
+}
+
+fn entry_json(analysis: &Analysis<'_>, names: &Names<'_, '_>, it: &Entry<'_>) -> Value {
+    json!({
+        "span_id": analysis.trace.span(it.span).id.to_string(),
+        "parent": it.parent,
+        "service_namespace": it.service.namespace,
+        "service": it.service.name,
+        "environment": it.service.environment,
+        "version": it.version,
+        "endpoint": it.endpoint,
+        "start_ns": it.start_ns,
+        "duration_ns": it.duration_ns,
+        "error": it.error,
+        "weight": it.weight,
+        "categories": by_category(&it.categories),
+        "calls": by_category(&it.calls),
+        "critical_path": it.path.iter().map(|segment| json!({
+            "span_id": analysis.trace.span(segment.span).id.to_string(),
+            "service": names.service(segment.span),
+            "operation": names.name(segment.span),
+            "category": segment.category.id(),
+            "start_ns": segment.start_ns,
+            "end_ns": segment.end_ns,
+        })).collect::<Vec<_>>(),
+    })
+}
+
+/// What the analysis adds to a span: corrected times, own time, category. All else is in the
+/// trace itself.
+fn span_json(analysis: &Analysis<'_>, names: &Names<'_, '_>, span: SpanIdx) -> Value {
+    let node = analysis.trace.node(span);
+    let own: u64 = own_time(analysis, span).iter().map(|it| it.end_ns - it.start_ns).sum();
+    json!({
+        "span_id": analysis.trace.span(span).id.to_string(),
+        "operation": names.name(span),
+        "service": names.service(span),
+        "category": analysis.categories[span as usize].id(),
+        "start_ns": node.start_ns,
+        "end_ns": node.end_ns,
+        "self_ns": own,
+        "depth": node.depth,
+        "orphan": node.orphan,
+        "detached": node.detached,
+    })
+}

@@ -1,0 +1,1067 @@
+//! One trace: the sentence, the bar, the findings, and the spans in one of five views.
+//!
+//! Every view, zoom, fold and selection is in the address; the page works without script.
+
+use std::collections::HashMap;
+
+use analyzer::category::Category;
+use analyzer::finding::Severity;
+use analyzer::span::{SpanId, Spans};
+use analyzer::trace::SpanIdx;
+use analyzer::{Analysis, Settings};
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use collector::store::traces::{StoredTrace, TraceState};
+
+use super::{Frame, PageError, not_found, render};
+use crate::AppState;
+use crate::address::Address;
+use crate::category_bar::{self, Parts};
+use crate::span_details::{self, Details};
+use crate::trace_flame;
+use crate::trace_id;
+use crate::format::{ago, at, duration, now_ns, when};
+use crate::unit::Unit;
+use crate::waterfall::{self, Axis, Bar, Children, Names, Piece, Row, RowKind, View};
+use crate::headline;
+
+/// Stretches of the critical path on one page; the analysis as JSON has all of them.
+const PATH_ROWS_MAX: usize = 500;
+
+/// Operations in the statistics; the rest is added up in one row.
+const STATISTICS_ROWS_MAX: usize = 300;
+
+/// Bytes of JSON shown on the page; longer traces are only there to download.
+const JSON_SHOWN_MAX: usize = 300_000;
+
+/// Warnings shown one by one; further ones are counted.
+const WARNINGS_MAX: usize = 20;
+
+/// `GET /traces/{id}`: the page, or with `?part=details` the selected span's panel alone.
+///
+/// # Errors
+/// The database cannot be reached, or what is stored is damaged.
+pub async fn page(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, PageError> {
+    let Some(trace_id) = trace_id::parse(&id) else {
+        return not_found::no_trace_id(id);
+    };
+    let address = Address::parse(query.as_deref());
+    if id != trace_id.to_string() {
+        // One trace, one address.
+        return Ok(Redirect::permanent(&format!("/traces/{trace_id}{}", address.with(&[]))).into_response());
+    }
+    let Some(stored) = state.store.trace(trace_id).await? else {
+        return not_found::no_trace(trace_id);
+    };
+    if address.get("part") == Some("details") {
+        let details = away(move || details(&stored, &address)).await?;
+        return Ok(match details {
+            Some(details) => render(&details),
+            None => StatusCode::NOT_FOUND.into_response(),
+        });
+    }
+    let mut page = away(move || build(&stored, &address)).await?;
+    let fingerprints: Vec<&str> = page.findings.iter().map(|it| it.fingerprint.as_str()).collect();
+    let ids = state.store.finding_ids(&fingerprints).await?;
+    for finding in &mut page.findings {
+        finding.href = ids.get(&finding.fingerprint).map(|it| format!("/bottlenecks/{it}"));
+    }
+    Ok(render(&page))
+}
+
+/// `GET /traces/{id}/flame.svg`: the flame graph as a picture of its own, in a sandbox: drawn by
+/// another's code from names that anybody may have sent.
+///
+/// # Errors
+/// As [`page`].
+pub async fn flame_svg(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+) -> Result<Response, PageError> {
+    let Some(trace_id) = trace_id::parse(&id) else {
+        return not_found::no_trace_id(id);
+    };
+    let Some(stored) = state.store.trace(trace_id).await? else {
+        return not_found::no_trace(trace_id);
+    };
+    let svg = away(move || {
+        analysed(&stored, |analysis| {
+            let frames = trace_flame::frames(analysis);
+            let address = Address::default();
+            let title = Page::new(analysis, &address).title();
+            Ok(trace_flame::svg(&frames, &title)?)
+        })
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "image/svg+xml"),
+        (header::CONTENT_SECURITY_POLICY, FLAME_CSP),
+    ];
+    Ok((headers, svg.await?).into_response())
+}
+
+/// inferno's drawing has a style element of its own, and nothing else is allowed.
+const FLAME_CSP: &str = "default-src 'none'; style-src 'unsafe-inline'; sandbox";
+
+/// Runs what takes milliseconds away from the tasks that serve others.
+async fn away<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work).await?
+}
+
+/// Decodes and analyses a stored trace.
+fn analysed<T>(
+    stored: &StoredTrace,
+    work: impl FnOnce(&Analysis<'_>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let mut spans = Spans::default();
+    collector::otlp::decode_into(&mut spans, &stored.otlp, |_| true)?;
+    work(&analyzer::analyze(spans, &Settings::default()))
+}
+
+/// A trace's page, ready to be written: text as sent, times as text.
+#[derive(askama::Template)]
+#[template(path = "trace.html")]
+pub struct TracePage {
+    /// What the frame needs.
+    pub frame: Frame,
+    /// 32 hexadecimal digits.
+    pub id: String,
+    /// The endpoint, or what the trace is otherwise called.
+    pub title: String,
+    /// `took 762.8 ms, a quarter of it for logging`.
+    pub sentence: String,
+    /// The service of the main entry, if there is one.
+    pub service: Option<String>,
+    /// Its version, or empty.
+    pub version: String,
+    /// Start of the trace, ns since the epoch.
+    pub start_ns: u64,
+    /// When the page was asked for, ns since the epoch.
+    pub now_ns: u64,
+    /// Facts under the headline: `25 spans, 3 services`.
+    pub facts: Vec<String>,
+    /// Spans that report an error.
+    pub errors: usize,
+    /// What is to be known about its state: still arriving, quarantined.
+    pub state: Option<String>,
+    /// Where the main entry's time went.
+    pub parts: Option<Parts>,
+    /// Each entry's part of the trace, the main one first; empty if there is only one.
+    pub entries: Vec<EntryView>,
+    /// Its findings, the costliest first.
+    pub findings: Vec<FindingView>,
+    /// The chosen view.
+    pub view: ViewKind,
+    /// Links to all of them.
+    pub tabs: Vec<Tab>,
+    /// The rows, in the waterfall's view.
+    pub waterfall: Option<WaterfallView>,
+    /// The frames, in the flame graph's view.
+    pub flame: Option<FlameView>,
+    /// The stretches, in the critical path's view.
+    pub path: Option<PathView>,
+    /// The operations, in the statistics' view.
+    pub statistics: Option<StatisticsView>,
+    /// The JSON, in its view; `None` there if it is too long.
+    pub json: Option<String>,
+    /// The selected span.
+    pub details: Option<DetailsView>,
+    /// What was odd, and what could not be seen.
+    pub notes: Vec<String>,
+}
+
+/// Which view of the spans is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ViewKind {
+    /// Rows along a time axis.
+    Waterfall,
+    /// Work by call path.
+    Flame,
+    /// What the request waited for, in order of time.
+    Path,
+    /// By operation.
+    Statistics,
+    /// As stored.
+    Json,
+}
+
+/// A link to a view.
+pub struct Tab {
+    /// For people.
+    pub name: &'static str,
+    /// Where.
+    pub href: String,
+    /// It is the one that is shown.
+    pub current: bool,
+}
+
+/// One service's part of the trace.
+pub struct EntryView {
+    /// The endpoint.
+    pub name: String,
+    /// The service.
+    pub service: String,
+    /// Link to its span.
+    pub href: String,
+    /// Where its time went.
+    pub parts: Parts,
+    /// Share of the longest, percent.
+    pub width: f64,
+    /// It failed.
+    pub error: bool,
+}
+
+/// A finding in this trace.
+pub struct FindingView {
+    /// In one sentence.
+    pub title: String,
+    /// What it costs this request.
+    pub saved: String,
+    /// What happens here and why it is slow.
+    pub explanation: String,
+    /// Its severity's id: `critical`.
+    pub severity: &'static str,
+    /// Link to the first offender.
+    pub span_href: String,
+    /// What names it in every trace.
+    pub fingerprint: String,
+    /// Its page, once the review has taken it up.
+    pub href: Option<String>,
+}
+
+/// The waterfall, ready to be written.
+pub struct WaterfallView {
+    /// What the figures are in.
+    pub unit: Unit,
+    /// The ticks' labels.
+    pub ticks: Vec<String>,
+    /// The rows.
+    pub rows: Vec<RowView>,
+    /// The main entry's end, percent of the drawing.
+    pub response_x: Option<f64>,
+    /// Spans without a row.
+    pub left_out: usize,
+    /// The way back, if only a subtree is shown.
+    pub whole_href: Option<String>,
+    /// Rows were left out at the top, because the address says so.
+    pub skipped: usize,
+}
+
+/// One line of the waterfall.
+pub struct RowView {
+    /// The row.
+    pub row: Row,
+    /// Its span as it is named in addresses.
+    pub key: String,
+    /// Duration in the page's unit.
+    pub figure: String,
+    /// Start to end; empty for a comb, whose calls stand apart.
+    pub whole: Option<Bar>,
+    /// Solid.
+    pub own: Vec<Bar>,
+    /// Underlined.
+    pub critical: Vec<Bar>,
+    /// Instants of events, percent of the drawing, and their names.
+    pub marks: Vec<(f64, String)>,
+    /// The end, percent of the drawing: where an error is crossed.
+    pub end_x: f64,
+    /// Link that shows its details.
+    pub href: String,
+    /// Link that shows or hides its children.
+    pub toggle: Option<Toggle>,
+    /// For the title: what the row is, in full.
+    pub hint: String,
+}
+
+/// The way to show or hide a row's children.
+pub struct Toggle {
+    /// Where.
+    pub href: String,
+    /// They are shown now.
+    pub open: bool,
+    /// Spans that are only to be seen on a page of their own.
+    pub apart: Option<u32>,
+}
+
+/// The flame graph, ready to be written.
+pub struct FlameView {
+    /// Pixels.
+    pub height: u32,
+    /// The frames.
+    pub frames: Vec<FrameView>,
+    /// The zoomed frame in words, and the way back.
+    pub zoomed: Option<(String, String)>,
+    /// Frames too narrow to be drawn.
+    pub hidden: usize,
+}
+
+/// A frame of the flame graph.
+pub struct FrameView {
+    /// Percent of the drawing.
+    pub x: f64,
+    /// Percent of the drawing.
+    pub width: f64,
+    /// Pixels from the top.
+    pub y: u32,
+    /// The kind of its own time.
+    pub category: Category,
+    /// What fits into it, cut to length; empty if nothing does.
+    pub label: String,
+    /// All about it, in words.
+    pub hint: String,
+    /// Zooms into it, or shows its span if it is zoomed into.
+    pub href: String,
+}
+
+/// The critical path, ready to be written.
+pub struct PathView {
+    /// What the figures are in.
+    pub unit: Unit,
+    /// The stretches, in order of time.
+    pub rows: Vec<PathRow>,
+    /// Stretches that are not shown.
+    pub left: usize,
+}
+
+/// A stretch of the critical path.
+pub struct PathRow {
+    /// Where it begins, after the request's start.
+    pub at: String,
+    /// How long it is.
+    pub figure: String,
+    /// What kind of time it is.
+    pub category: Category,
+    /// The operation.
+    pub name: String,
+    /// Whose it is.
+    pub service: String,
+    /// Link to its span.
+    pub href: String,
+    /// Its place in the request.
+    pub bar: Bar,
+}
+
+/// Time by operation, ready to be written.
+pub struct StatisticsView {
+    /// What the figures are in.
+    pub unit: Unit,
+    /// The operations, by time on the critical path.
+    pub rows: Vec<StatisticsRow>,
+    /// All of them together.
+    pub together: StatisticsRow,
+}
+
+/// An operation's time.
+pub struct StatisticsRow {
+    /// The kind of its own time; none in a row that adds up others.
+    pub category: Option<Category>,
+    /// The operation.
+    pub name: String,
+    /// Whose it is.
+    pub service: String,
+    /// Spans.
+    pub calls: usize,
+    /// Durations added up; empty if that says nothing.
+    pub total: String,
+    /// Own times added up.
+    pub own: String,
+    /// On the critical path.
+    pub critical: String,
+    /// Share of the critical path.
+    pub share: String,
+}
+
+/// A span's panel.
+pub struct DetailsView {
+    /// All about it.
+    pub of: Details,
+    /// `180.4 ms`.
+    pub duration: String,
+    /// Own time.
+    pub own: String,
+    /// After the start of the trace.
+    pub offset: String,
+    /// On the main entry's critical path.
+    pub critical: String,
+    /// Link to the parent's details, if it is here.
+    pub parent_href: Option<String>,
+    /// The same operation before and after this one: links.
+    pub previous_href: Option<String>,
+    /// See `previous_href`.
+    pub next_href: Option<String>,
+    /// `call 3 of 31`, if there are several alike.
+    pub among: Option<String>,
+    /// Shows what is hidden, or hides it again.
+    pub raw_href: String,
+    /// Shows this span's subtree only.
+    pub root_href: Option<String>,
+    /// Everything is shown as sent.
+    pub raw: bool,
+    /// Findings it is an offender of: titles.
+    pub findings: Vec<String>,
+}
+
+/// Decodes, analyses and lays out a stored trace. Takes milliseconds per ten thousand spans.
+///
+/// # Errors
+/// What is stored is damaged.
+pub fn build(stored: &StoredTrace, address: &Address) -> anyhow::Result<TracePage> {
+    analysed(stored, |analysis| Ok(Page::new(analysis, address).build(stored)))
+}
+
+/// The selected span's panel alone, as [`build`]; `None` if the address names no span.
+fn details(stored: &StoredTrace, address: &Address) -> anyhow::Result<Option<DetailsPart>> {
+    analysed(stored, |analysis| {
+        let page = Page::new(analysis, address);
+        Ok(page.selected.map(|it| DetailsPart { details: page.details(it) }))
+    })
+}
+
+/// What the script puts in place of the panel.
+#[derive(askama::Template)]
+#[template(path = "trace/details_part.html")]
+struct DetailsPart {
+    details: DetailsView,
+}
+
+/// Everything the parts of the page share.
+struct Page<'s, 'a> {
+    analysis: &'s Analysis<'a>,
+    address: &'s Address,
+    names: Names<'s, 'a>,
+    keys: Keys,
+    selected: Option<SpanIdx>,
+    view: ViewKind,
+    start_ns: u64,
+}
+
+impl<'s, 'a> Page<'s, 'a> {
+    fn new(analysis: &'s Analysis<'a>, address: &'s Address) -> Self {
+        let keys = Keys::of(analysis);
+        let view = ViewKind::parse(address.get("view"));
+        let asked = address.get("span").and_then(|it| keys.find(it));
+        // Where nobody asked, the costliest culprit is what should be looked at first.
+        let culprit = || analysis.findings.first().and_then(|it| it.offenders.first().copied());
+        let main = || waterfall::main_entry(analysis).map(|it| it.span);
+        let first = || (!analysis.trace.nodes.is_empty()).then_some(0);
+        let selected = match view {
+            ViewKind::Waterfall => asked.or_else(culprit).or_else(main).or_else(first),
+            _ => asked,
+        };
+        Page {
+            analysis,
+            address,
+            names: Names::of(analysis),
+            keys,
+            selected,
+            view,
+            start_ns: analysis.trace.nodes.iter().map(|it| it.start_ns).min().unwrap_or(0),
+        }
+    }
+
+    fn build(&self, stored: &StoredTrace) -> TracePage {
+        let main = waterfall::main_entry(self.analysis);
+        let spans = &self.analysis.trace.spans.spans;
+        let shows = |view: ViewKind| self.view == view;
+        TracePage {
+            frame: Frame { current: "/traces" },
+            id: spans.first().map(|it| it.trace_id.to_string()).unwrap_or_default(),
+            title: self.title(),
+            sentence: self.sentence(),
+            service: main.map(|it| it.service.name.to_owned()),
+            version: main.map(|it| it.version.to_owned()).unwrap_or_default(),
+            start_ns: main.map_or(self.start_ns, |it| it.start_ns),
+            now_ns: now_ns(),
+            facts: self.facts(),
+            errors: spans.iter().filter(|it| it.status == analyzer::span::Status::Error).count(),
+            state: state(&stored.state),
+            parts: main.map(|it| category_bar::parts(&it.categories)),
+            entries: self.entries(),
+            findings: self.findings(),
+            view: self.view,
+            tabs: self.tabs(),
+            waterfall: shows(ViewKind::Waterfall).then(|| self.waterfall()),
+            flame: shows(ViewKind::Flame).then(|| self.flame()),
+            path: if shows(ViewKind::Path) { self.path() } else { None },
+            statistics: shows(ViewKind::Statistics).then(|| self.statistics()),
+            json: if shows(ViewKind::Json) { json(stored) } else { None },
+            details: self.selected.map(|it| self.details(it)),
+            notes: self.notes(),
+        }
+    }
+
+    fn title(&self) -> String {
+        match (waterfall::main_entry(self.analysis), self.analysis.trace.roots.first()) {
+            (Some(entry), _) => entry.endpoint.clone(),
+            (None, Some(root)) => self.names.name(*root).to_owned(),
+            (None, None) => "An empty trace".to_owned(),
+        }
+    }
+
+    fn sentence(&self) -> String {
+        let Some(entry) = waterfall::main_entry(self.analysis) else {
+            return "is a fragment: the span where its request begins has not arrived".to_owned();
+        };
+        let took = duration(entry.duration_ns);
+        let verb = if entry.error { "failed after" } else { "took" };
+        match headline::clause(self.analysis, entry) {
+            Some(clause) => format!("{verb} {took}, {clause}"),
+            None => format!("{verb} {took}"),
+        }
+    }
+
+    fn facts(&self) -> Vec<String> {
+        let nodes = self.analysis.trace.nodes.len() as SpanIdx;
+        let services: std::collections::HashSet<&str> =
+            (0..nodes).map(|it| self.names.service(it)).collect();
+        let (spans, services) = (nodes as usize, services.len());
+        let mut facts = vec![format!("{}, {}", count(spans, "span"), count(services, "service"))];
+        if let Some(entry) = waterfall::main_entry(self.analysis).filter(|it| it.weight > 1) {
+            facts.push(format!("sampled: stands for {} requests", entry.weight));
+        }
+        if let Some(entry) = waterfall::main_entry(self.analysis) {
+            let environment = entry.service.environment;
+            facts.extend((!environment.is_empty()).then(|| environment.to_owned()));
+        }
+        facts
+    }
+
+    fn entries(&self) -> Vec<EntryView> {
+        let main = waterfall::main_entry(self.analysis).map(|it| it.span);
+        let mut entries: Vec<_> = self.analysis.entries.iter().collect();
+        if entries.len() < 2 {
+            return Vec::new();
+        }
+        let longest_ns = entries.iter().map(|it| it.duration_ns).max().unwrap_or(0).max(1);
+        entries.sort_by_key(|it| (Some(it.span) != main, std::cmp::Reverse(it.duration_ns)));
+        entries
+            .into_iter()
+            .take(ENTRIES_MAX)
+            .map(|it| EntryView {
+                name: it.endpoint.clone(),
+                service: it.service.name.to_owned(),
+                href: self.span_href(it.span),
+                parts: category_bar::parts(&it.categories),
+                width: it.duration_ns as f64 * 100.0 / longest_ns as f64,
+                error: it.error,
+            })
+            .collect()
+    }
+
+    fn findings(&self) -> Vec<FindingView> {
+        let findings = self.analysis.findings.iter().take(FINDINGS_MAX);
+        findings
+            .map(|it| FindingView {
+                title: it.title.clone(),
+                saved: duration(it.saved_ns),
+                explanation: it.explanation.clone(),
+                severity: match it.severity {
+                    Severity::Critical => "critical",
+                    Severity::Warning => "warning",
+                    Severity::Info => "info",
+                },
+                span_href: it.offenders.first().map(|it| self.span_href(*it)).unwrap_or_default(),
+                href: None,
+                fingerprint: it.fingerprint.clone(),
+            })
+            .collect()
+    }
+
+    fn tabs(&self) -> Vec<Tab> {
+        ViewKind::ALL
+            .into_iter()
+            .map(|it| Tab {
+                name: it.name(),
+                href: self.address.with(&[("view", it.id()), ("frame", "")]),
+                current: it == self.view,
+            })
+            .collect()
+    }
+
+    fn waterfall(&self) -> WaterfallView {
+        let found = |list: &str| self.address.list(list).filter_map(|it| self.keys.find(it)).collect();
+        let view = View {
+            root: self.address.get("root").and_then(|it| self.keys.find(it)),
+            selected: self.selected,
+            open: found("open"),
+            fold: found("fold"),
+            skip: self.address.get("skip").and_then(|it| it.parse().ok()).unwrap_or(0),
+        };
+        let waterfall = waterfall::waterfall(self.analysis, &view);
+        let axis = waterfall.axis;
+        let unit = Unit::fitting(axis.length_ns);
+        let in_sight = |it: &u64| (axis.start_ns..=axis.start_ns + axis.length_ns).contains(it);
+        WaterfallView {
+            unit,
+            ticks: ticks(&axis, &unit),
+            rows: waterfall.rows.into_iter().map(|it| self.row(it, &axis, &unit)).collect(),
+            response_x: waterfall.response_ns.filter(in_sight).map(|it| axis.x(it)),
+            left_out: waterfall.left_out,
+            whole_href: (view.root.is_some() || view.skip > 0)
+                .then(|| self.address.with(&[("root", ""), ("skip", "")])),
+            skipped: view.skip,
+        }
+    }
+
+    fn row(&self, row: Row, axis: &Axis, unit: &Unit) -> RowView {
+        let whole = Piece { start_ns: row.start_ns, end_ns: row.end_ns };
+        RowView {
+            key: self.keys.key(self.analysis, row.span),
+            figure: unit.figure(row.duration_ns),
+            whole: (row.kind == RowKind::Span || row.detached).then(|| axis.bar(whole)),
+            own: axis.bars(&row.own),
+            critical: axis.bars(&row.critical),
+            marks: row.marks.iter().map(|(at, name)| (axis.x(*at), name.clone())).collect(),
+            end_x: axis.x(row.end_ns),
+            href: self.row_href(&row),
+            toggle: self.toggle(&row),
+            hint: self.hint(&row),
+            row,
+        }
+    }
+
+    fn row_href(&self, row: &Row) -> String {
+        match row.kind {
+            RowKind::More { parent, skip } => {
+                let root = parent.map(|it| self.keys.key(self.analysis, it)).unwrap_or_default();
+                self.address.with(&[("root", &root), ("skip", &skip.to_string())])
+            }
+            _ => self.span_href(row.span),
+        }
+    }
+
+    fn toggle(&self, row: &Row) -> Option<Toggle> {
+        let key = self.keys.key(self.analysis, row.span);
+        let list = if row.kind == RowKind::Comb { "open" } else { "fold" };
+        let open = row.children == Children::Shown;
+        match row.children {
+            Children::None => None,
+            Children::TooMany(spans) => {
+                let href = self.address.with(&[("root", &key), ("skip", ""), ("open", &key)]);
+                Some(Toggle { href, open, apart: Some(spans) })
+            }
+            Children::Shown | Children::Hidden => {
+                Some(Toggle { href: self.address.toggled(list, &key), open, apart: None })
+            }
+        }
+    }
+
+    fn hint(&self, row: &Row) -> String {
+        let sent = self.analysis.trace.span(row.span).name;
+        let took = duration(row.duration_ns);
+        match row.kind {
+            RowKind::Span => format!("{sent}: {took}"),
+            RowKind::Comb => format!("{} × {sent}: {took} together", row.members.len()),
+            RowKind::More { .. } => format!("{} more: {took} together", row.members.len()),
+        }
+    }
+
+    fn span_href(&self, span: SpanIdx) -> String {
+        let key = self.keys.key(self.analysis, span);
+        self.address.with(&[("span", &key), ("raw", ""), ("frame", ""), ("view", "")])
+    }
+
+    fn flame(&self) -> FlameView {
+        let frames = trace_flame::frames(self.analysis);
+        let zoom = self.address.get("frame").and_then(|it| it.parse().ok());
+        let zoom = zoom.filter(|it| *it < frames.len());
+        let placed = trace_flame::place(&frames, zoom);
+        let shown = |it: &trace_flame::Placed| FrameView {
+            x: it.x,
+            width: it.width,
+            y: it.level * FRAME_PX,
+            category: frames[it.frame].category,
+            label: label(&frames[it.frame], it.width),
+            hint: hint(&frames[it.frame]),
+            href: match zoom {
+                Some(zoomed) if zoomed == it.frame => self.span_href(frames[zoomed].span),
+                _ => self.address.with(&[("frame", &it.frame.to_string()), ("view", "flame")]),
+            },
+        };
+        FlameView {
+            height: (placed.iter().map(|it| it.level).max().unwrap_or(0) + 1) * FRAME_PX,
+            hidden: if zoom.is_some() { 0 } else { frames.len() - placed.len() },
+            frames: placed.iter().map(shown).collect(),
+            zoomed: zoom.map(|it| (hint(&frames[it]), self.address.with(&[("frame", "")]))),
+        }
+    }
+
+    fn path(&self) -> Option<PathView> {
+        let entry = waterfall::main_entry(self.analysis)?;
+        let unit = Unit::fitting(entry.duration_ns);
+        let percent = |ns: u64| ns as f64 * 100.0 / entry.duration_ns.max(1) as f64;
+        let rows = entry.path.iter().take(PATH_ROWS_MAX).map(|it| PathRow {
+            at: unit.figure(it.start_ns - entry.start_ns),
+            figure: unit.figure(it.end_ns - it.start_ns),
+            category: it.category,
+            name: self.names.name(it.span).to_owned(),
+            service: self.names.service(it.span).to_owned(),
+            href: self.span_href(it.span),
+            bar: Bar {
+                x: percent(it.start_ns - entry.start_ns),
+                width: percent(it.end_ns - it.start_ns).max(0.2),
+            },
+        });
+        let left = entry.path.len().saturating_sub(PATH_ROWS_MAX);
+        Some(PathView { unit, rows: rows.collect(), left })
+    }
+
+    fn statistics(&self) -> StatisticsView {
+        let mut operations = operations(self.analysis, &self.names);
+        operations.sort_by_key(|it| std::cmp::Reverse((it.critical_ns, it.own_ns)));
+        let rest = operations.split_off(operations.len().min(STATISTICS_ROWS_MAX));
+        let mut rows: Vec<&Operation> = operations.iter().collect();
+        let others = Operation::together("(all others)", &rest);
+        if !rest.is_empty() {
+            rows.push(&others);
+        }
+        let unit = match waterfall::main_entry(self.analysis) {
+            Some(entry) => Unit::fitting(entry.duration_ns),
+            None => Unit::fitting(operations.iter().map(|it| it.total_ns).max().unwrap_or(0)),
+        };
+        let critical: Vec<u64> = rows.iter().map(|it| it.critical_ns).collect();
+        let shares = category_bar::apportion(&critical, 1_000);
+        let together = Operation::together("Together", rows.iter().copied());
+        let row = |it: &Operation, share: u64| StatisticsRow {
+            category: it.category,
+            name: it.name.clone(),
+            service: it.service.clone(),
+            calls: it.calls,
+            total: it.category.map(|_| unit.figure(it.total_ns)).unwrap_or_default(),
+            own: unit.figure(it.own_ns),
+            critical: unit.figure(it.critical_ns),
+            share: format!("{}.{} %", share / 10, share % 10),
+        };
+        StatisticsView {
+            unit,
+            together: row(&together, shares.iter().sum()),
+            rows: rows.iter().zip(&shares).map(|(it, share)| row(it, *share)).collect(),
+        }
+    }
+
+    fn details(&self, span: SpanIdx) -> DetailsView {
+        let raw = self.address.has("raw");
+        let of = span_details::details(self.analysis, span, raw);
+        let alike = self.alike(span);
+        let at = alike.iter().position(|it| *it == span).unwrap_or(0);
+        let critical_ns: u64 = waterfall::main_entry(self.analysis)
+            .iter()
+            .flat_map(|it| &it.path)
+            .filter(|it| it.span == span)
+            .map(|it| it.end_ns - it.start_ns)
+            .sum();
+        let key = self.keys.key(self.analysis, span);
+        let node = self.analysis.trace.node(span);
+        let offender = |it: &&analyzer::finding::Finding| it.offenders.contains(&span);
+        DetailsView {
+            duration: duration(of.duration_ns),
+            own: duration(of.own_ns),
+            offset: duration(of.offset_ns),
+            critical: duration(critical_ns),
+            parent_href: node.parent.map(|it| self.span_href(it)),
+            previous_href: at.checked_sub(1).map(|it| self.span_href(alike[it])),
+            next_href: alike.get(at + 1).map(|it| self.span_href(*it)),
+            among: (alike.len() > 1).then(|| format!("call {} of {}", at + 1, alike.len())),
+            raw_href: self.address.with(&[("span", &key), ("raw", if raw { "" } else { "1" })]),
+            root_href: node
+                .first_child
+                .map(|_| self.address.with(&[("root", &key), ("span", &key), ("skip", "")])),
+            raw,
+            findings: self.analysis.findings.iter().filter(offender).map(|it| it.title.clone()).collect(),
+            of,
+        }
+    }
+
+    /// The siblings of the same operation, in order of start, this span among them.
+    fn alike(&self, span: SpanIdx) -> Vec<SpanIdx> {
+        let same = |it: &SpanIdx| {
+            self.names.name(*it) == self.names.name(span)
+                && self.names.service(*it) == self.names.service(span)
+        };
+        match self.analysis.trace.node(span).parent {
+            Some(parent) => self.analysis.trace.children(parent).filter(same).collect(),
+            None => vec![span],
+        }
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let warnings = &self.analysis.trace.warnings;
+        let mut notes: Vec<String> =
+            warnings.iter().take(WARNINGS_MAX).map(|it| it.text.clone()).collect();
+        if warnings.len() > WARNINGS_MAX {
+            notes.push(format!("… and {} more like these.", warnings.len() - WARNINGS_MAX));
+        }
+        notes.extend(unseen(&self.analysis.coverage));
+        notes
+    }
+}
+
+impl TracePage {
+    fn list_href(&self) -> String {
+        let service = self.service.as_deref().unwrap_or_default();
+        let filters = [("service", service), ("endpoint", &self.title)];
+        format!("/traces{}", Address::default().with(&filters))
+    }
+
+    fn is_path(&self) -> bool {
+        self.view == ViewKind::Path
+    }
+
+    fn is_json(&self) -> bool {
+        self.view == ViewKind::Json
+    }
+
+    fn start(&self) -> String {
+        format!("{}, {}", when(self.start_ns, self.now_ns), ago(self.start_ns, self.now_ns))
+    }
+
+    /// The start to the nanosecond.
+    fn start_exact(&self) -> String {
+        format!("{} and {:09} ns", at(self.start_ns), self.start_ns % 1_000_000_000)
+    }
+}
+
+impl RowView {
+    fn depth(&self) -> u32 {
+        (self.row.level - 1).min(DEPTH_MAX)
+    }
+
+    fn is_comb(&self) -> bool {
+        self.row.kind == RowKind::Comb
+    }
+
+    fn is_more(&self) -> bool {
+        matches!(self.row.kind, RowKind::More { .. })
+    }
+
+    fn has_children(&self) -> bool {
+        self.row.children != Children::None
+    }
+}
+
+/// Rows are indented so far; deeper ones stand below each other. Their level is still told to
+/// screen readers.
+const DEPTH_MAX: u32 = 24;
+
+/// Entries listed beside the main one; a trace of more is read in the waterfall.
+const ENTRIES_MAX: usize = 50;
+
+/// Findings listed on the page. They stand in order of what a fix saves, so what is left out
+/// matters least.
+const FINDINGS_MAX: usize = 20;
+
+/// Height of a frame of the flame graph, pixels.
+const FRAME_PX: u32 = 24;
+
+impl ViewKind {
+    /// In order of the tabs.
+    const ALL: [ViewKind; 5] = [
+        ViewKind::Waterfall,
+        ViewKind::Flame,
+        ViewKind::Path,
+        ViewKind::Statistics,
+        ViewKind::Json,
+    ];
+
+    fn parse(id: Option<&str>) -> ViewKind {
+        let found = ViewKind::ALL.into_iter().find(|it| Some(it.id()) == id);
+        found.unwrap_or(ViewKind::Waterfall)
+    }
+
+    /// The name in addresses; the waterfall needs none.
+    fn id(self) -> &'static str {
+        match self {
+            ViewKind::Waterfall => "",
+            ViewKind::Flame => "flame",
+            ViewKind::Path => "path",
+            ViewKind::Statistics => "statistics",
+            ViewKind::Json => "json",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            ViewKind::Waterfall => "Waterfall",
+            ViewKind::Flame => "Flame graph",
+            ViewKind::Path => "Critical path",
+            ViewKind::Statistics => "Statistics",
+            ViewKind::Json => "JSON",
+        }
+    }
+}
+
+/// How spans are named in addresses: by id; where several have one id, with a number behind it.
+struct Keys {
+    of: HashMap<SpanId, Vec<SpanIdx>>,
+}
+
+impl Keys {
+    fn of(analysis: &Analysis<'_>) -> Keys {
+        let mut of: HashMap<SpanId, Vec<SpanIdx>> = HashMap::new();
+        for (at, span) in (0..).zip(&analysis.trace.spans.spans) {
+            of.entry(span.id).or_default().push(at);
+        }
+        Keys { of }
+    }
+
+    fn key(&self, analysis: &Analysis<'_>, span: SpanIdx) -> String {
+        let id = analysis.trace.span(span).id;
+        let same = self.of.get(&id).map(Vec::as_slice).unwrap_or_default();
+        match same.iter().position(|it| *it == span) {
+            Some(at) if at > 0 => format!("{id}.{at}"),
+            _ => id.to_string(),
+        }
+    }
+
+    fn find(&self, key: &str) -> Option<SpanIdx> {
+        let (id, at) = key.split_once('.').unwrap_or((key, "0"));
+        let same = self.of.get(&SpanId::from_hex(id)?)?;
+        same.get(at.parse::<usize>().ok()?).copied()
+    }
+}
+
+/// An operation's spans added up.
+#[derive(Clone, Debug, Default)]
+struct Operation {
+    category: Option<Category>,
+    name: String,
+    service: String,
+    calls: usize,
+    total_ns: u64,
+    own_ns: u64,
+    critical_ns: u64,
+}
+
+impl Operation {
+    fn together<'o>(name: &str, of: impl IntoIterator<Item = &'o Operation>) -> Operation {
+        let mut sum = Operation { name: name.to_owned(), ..Operation::default() };
+        for operation in of {
+            sum.calls += operation.calls;
+            sum.own_ns += operation.own_ns;
+            sum.critical_ns += operation.critical_ns;
+        }
+        sum
+    }
+}
+
+fn operations(analysis: &Analysis<'_>, names: &Names<'_, '_>) -> Vec<Operation> {
+    let mut critical: HashMap<SpanIdx, u64> = HashMap::new();
+    for segment in waterfall::main_entry(analysis).iter().flat_map(|it| &it.path) {
+        *critical.entry(segment.span).or_default() += segment.end_ns - segment.start_ns;
+    }
+    let mut positions: HashMap<(&str, &str, Category), usize> = HashMap::new();
+    let mut operations: Vec<Operation> = Vec::new();
+    for span in 0..analysis.trace.nodes.len() as SpanIdx {
+        let category = analysis.categories[span as usize];
+        let (name, service) = (names.name(span), names.service(span));
+        let at = *positions.entry((name, service, category)).or_insert(operations.len());
+        if at == operations.len() {
+            operations.push(Operation {
+                category: Some(category),
+                name: name.to_owned(),
+                service: service.to_owned(),
+                ..Operation::default()
+            });
+        }
+        let own = waterfall::own_time(analysis, span);
+        let operation = &mut operations[at];
+        operation.calls += 1;
+        operation.total_ns += analysis.trace.duration_ns(span);
+        operation.own_ns += own.iter().map(|it| it.end_ns - it.start_ns).sum::<u64>();
+        operation.critical_ns += critical.get(&span).copied().unwrap_or(0);
+    }
+    operations
+}
+
+fn state(state: &TraceState) -> Option<String> {
+    match state {
+        TraceState::Final => None,
+        TraceState::Arriving => Some(
+            "This trace is still arriving. Its spans are stored, but more may come: it is analysed \
+             some seconds after the last one."
+                .to_owned(),
+        ),
+        TraceState::Quarantined { reason } => {
+            Some(format!("This trace is in quarantine and counts nowhere: {reason}"))
+        }
+    }
+}
+
+/// What could not be seen, in sentences.
+fn unseen(coverage: &analyzer::Coverage) -> Vec<String> {
+    let mut notes = Vec::new();
+    let mut note = |count: u32, of: u32, text: &str| {
+        if count > 0 {
+            notes.push(format!("{count} of {of} {text}"));
+        }
+    };
+    let (database, outbound) = (coverage.database_calls, coverage.outbound_calls);
+    note(coverage.orphans, coverage.spans, "spans name a parent that has not arrived.");
+    note(
+        coverage.without_statement,
+        database,
+        "database calls carry no statement, so repeated queries among them cannot be told apart.",
+    );
+    note(coverage.truncated_statements, database, "statements were cut off by their sender.");
+    note(
+        coverage.without_target,
+        outbound,
+        "outgoing calls carry neither URL nor host nor method, so what they call is not known.",
+    );
+    notes
+}
+
+fn json(stored: &StoredTrace) -> Option<String> {
+    let compact = collector::otlp::to_json(&stored.otlp).ok()?;
+    if compact.len() > JSON_SHOWN_MAX {
+        return None;
+    }
+    let value: serde_json::Value = serde_json::from_str(&compact).ok()?;
+    serde_json::to_string_pretty(&value).ok()
+}
+
+fn ticks(axis: &Axis, unit: &Unit) -> Vec<String> {
+    let label = |at: u64| {
+        let ns = at * axis.tick_ns;
+        let figure = ns as f64 / unit.ns as f64;
+        if at + 1 == axis.ticks() { format!("{figure} {}", unit.name) } else { figure.to_string() }
+    };
+    (0..axis.ticks()).map(label).collect()
+}
+
+/// What fits into a frame at the page's usual width; the drawing cuts off the rest.
+fn label(frame: &trace_flame::Frame, width: f64) -> String {
+    let text = match frame.count {
+        1 => frame.name.clone(),
+        count => format!("×{count} {}", frame.name),
+    };
+    let room = (width / 100.0 * 150.0) as usize;
+    match text.char_indices().nth(room) {
+        None => text,
+        Some(_) if room < 4 => String::new(),
+        Some(_) => text.chars().take(room - 1).chain(['…']).collect(),
+    }
+}
+
+fn hint(frame: &trace_flame::Frame) -> String {
+    let calls = if frame.count == 1 { String::new() } else { format!(" in {} calls", frame.count) };
+    let apart = if frame.detached { ", asynchronous" } else { "" };
+    format!(
+        "{}, {}: {}{calls}, {} of it its own ({}{apart})",
+        frame.name,
+        frame.service,
+        duration(frame.total_ns),
+        duration(frame.self_ns),
+        frame.category.name(),
+    )
+}
+
+fn count(number: usize, of: &str) -> String {
+    if number == 1 { format!("1 {of}") } else { format!("{number} {of}s") }
+}

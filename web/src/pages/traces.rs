@@ -1,0 +1,181 @@
+//! The list of traces: newest or slowest first, by every filter that is a column.
+
+use axum::extract::{RawQuery, State};
+use axum::response::Response;
+use collector::store::requests::{ListedRequest, RequestFilter, RequestOrder};
+
+use super::{Frame, PageError, render};
+use crate::AppState;
+use crate::address::Address;
+use crate::category_bar::{self, Parts};
+use crate::trace_filter::{self, PAGE_ROWS, RANGES, TraceFilter};
+use crate::format::{duration, now_ns, when};
+
+/// `GET /traces`.
+///
+/// # Errors
+/// The database cannot be reached, or the filters match so little that looking took too long.
+pub async fn page(
+    State(state): State<AppState>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, PageError> {
+    let address = Address::parse(query.as_deref());
+    let now_ns = now_ns();
+    let mut filter = trace_filter::parse(&address, now_ns);
+    filter.of.limit = PAGE_ROWS;
+    let one_more = RequestFilter { limit: PAGE_ROWS + 1, ..filter.of.clone() };
+    let listed = state.store.requests(&one_more).await?;
+    Ok(render(&build(address, &filter, listed, now_ns)))
+}
+
+/// The list, ready to be written.
+#[derive(askama::Template)]
+#[template(path = "traces.html")]
+pub struct TracesPage {
+    /// What the frame needs.
+    pub frame: Frame,
+    /// What is listed, as a sentence.
+    pub sentence: String,
+    /// The filters as they stand in the address.
+    pub address: Address,
+    /// Links to the ranges: name, address, chosen.
+    pub ranges: Vec<(&'static str, String, bool)>,
+    /// Links to the orders: name, address, chosen.
+    pub orders: Vec<(&'static str, String, bool)>,
+    /// Filters that could not be read.
+    pub unread: Vec<(&'static str, String)>,
+    /// The rows.
+    pub rows: Vec<TraceRow>,
+    /// Link to the next page.
+    pub next: Option<String>,
+    /// Link to the first page, if this is another.
+    pub first: Option<String>,
+    /// A wider range to look into if there is nothing: words and address.
+    pub wider: Option<(&'static str, String)>,
+    /// Only outermost requests are listed, and the address that lists all.
+    pub all: Option<String>,
+    /// Some filter besides the range is set, and the address without them.
+    pub unfiltered: Option<String>,
+}
+
+/// A line of the list.
+pub struct TraceRow {
+    /// The request.
+    pub of: ListedRequest,
+    /// Link to its page.
+    pub href: String,
+    /// When it started: `14:29:07 UTC`.
+    pub start: String,
+    /// `762.8 ms`.
+    pub duration: String,
+    /// Share of the longest on the page, percent.
+    pub width: f64,
+    /// Where its time went.
+    pub parts: Parts,
+}
+
+/// Lays out one page of the list.
+pub fn build(
+    address: Address,
+    filter: &TraceFilter,
+    mut listed: Vec<ListedRequest>,
+    now_ns: u64,
+) -> TracesPage {
+    // One row more than the page has says whether there is a next one.
+    let limit = filter.of.limit as usize;
+    let more = listed.len() > limit;
+    listed.truncate(limit);
+    let next = listed.last().filter(|_| more).map(|it| it.key(filter.of.order));
+    let longest_ns = listed.iter().map(|it| it.duration_ns).max().unwrap_or(0).max(1);
+    let first_page = |changes: &[(&str, &str)]| {
+        address.with(&[&[("after", "")], changes].concat())
+    };
+    TracesPage {
+        frame: Frame { current: "/traces" },
+        sentence: sentence(filter, listed.len(), more),
+        ranges: RANGES
+            .iter()
+            .enumerate()
+            .map(|(at, (id, _, _))| {
+                let href = first_page(&[("range", id), ("from", ""), ("until", "")]);
+                (*id, href, filter.range == Some(at))
+            })
+            .collect(),
+        orders: [("Newest", "", RequestOrder::Newest), ("Slowest", "slowest", RequestOrder::Slowest)]
+            .map(|(name, id, order)| (name, first_page(&[("sort", id)]), filter.of.order == order))
+            .into(),
+        unread: filter.unread.clone(),
+        next: next.map(|it| address.with(&[("after", &trace_filter::cursor(&it))])),
+        first: filter.of.after.map(|_| first_page(&[])),
+        wider: filter.range.and_then(|it| RANGES.get(it + 1)).map(|(id, words, _)| {
+            (*words, first_page(&[("range", id)]))
+        }),
+        all: filter.of.outermost.then(|| first_page(&[("entries", "all")])),
+        unfiltered: has_filters(&address).then(|| first_page(&NO_FILTERS)),
+        rows: listed.into_iter().map(|it| row(it, longest_ns, now_ns)).collect(),
+        address,
+    }
+}
+
+/// Everything but range and order, taken away.
+const NO_FILTERS: [(&str, &str); 7] = [
+    ("service", ""),
+    ("endpoint", ""),
+    ("min", ""),
+    ("max", ""),
+    ("errors", ""),
+    ("findings", ""),
+    ("entries", ""),
+];
+
+fn has_filters(address: &Address) -> bool {
+    NO_FILTERS.iter().any(|it| address.has(it.0))
+}
+
+fn row(of: ListedRequest, longest_ns: u64, now_ns: u64) -> TraceRow {
+    TraceRow {
+        href: format!("/traces/{}?span={}", of.trace_id, of.span_id),
+        start: when(of.start_ns, now_ns),
+        duration: duration(of.duration_ns),
+        width: of.duration_ns as f64 * 100.0 / longest_ns as f64,
+        parts: category_bar::parts(&of.categories),
+        of,
+    }
+}
+
+/// `The 50 slowest requests of shop-api in the last hour`.
+fn sentence(filter: &TraceFilter, rows: usize, more: bool) -> String {
+    let of = &filter.of;
+    let which = match of.order {
+        RequestOrder::Newest => "newest",
+        RequestOrder::Slowest => "slowest",
+    };
+    let failed = if of.errors { " failed" } else { "" };
+    let what = if of.outermost { "traces" } else { "requests" };
+    let place = match (of.service.as_str(), of.endpoint.as_str()) {
+        ("", "") => String::new(),
+        (service, "") => format!(" of {service}"),
+        ("", endpoint) => format!(" to {endpoint}"),
+        (service, endpoint) => format!(" of {service} to {endpoint}"),
+    };
+    let culprits = if of.with_finding { " with a culprit" } else { "" };
+    let range = match filter.range {
+        Some(at) => format!("in the last {}", RANGES[at].1),
+        None => "in the chosen time".to_owned(),
+    };
+    match rows {
+        0 => format!("No{failed} {what}{place}{culprits} {range}"),
+        1 if !more => format!("One{failed} {}{place}{culprits} {range}", &what[..what.len() - 1]),
+        rows if more || of.after.is_some() => {
+            let position = if of.after.is_some() { "The next" } else { "The" };
+            format!("{position} {rows} {which}{failed} {what}{place}{culprits} {range}")
+        }
+        rows => format!("{rows}{failed} {what}{place}{culprits} {range}, {which} first"),
+    }
+}
+
+impl TracesPage {
+    fn value(&self, key: &str) -> &str {
+        self.address.get(key).unwrap_or_default()
+    }
+}

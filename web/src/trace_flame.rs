@@ -1,0 +1,211 @@
+//! The flame graph of one trace: spans of one name under one path are one frame, as wide as the
+//! work in it.
+//!
+//! ```text
+//! GET /posts ───────────────────────────────┐
+//! ├ SELECT posts ┤├ ×31 SELECT authors ─────┤
+//! ```
+//!
+//! Widths are self times added up, so calls that ran at the same time stand beside each other, and
+//! the whole may be longer than the request took. Asynchronous parts are trees of their own.
+//! [`svg`] is the same as an inferno drawing, a file of its own to keep or pass on.
+
+use std::collections::HashMap;
+
+use analyzer::Analysis;
+use analyzer::category::Category;
+use analyzer::trace::SpanIdx;
+
+use crate::waterfall::{Names, detached, own_time};
+
+/// Frames in one graph. What is deeper or later folds into its parent frame, whose width is then
+/// its own work; nothing is lost of the sum.
+pub const FRAMES_MAX: usize = 2_000;
+
+/// Levels of the graph; deeper spans fold into the frame above. A page of 100 levels is 2,400
+/// pixels high.
+const LEVELS_MAX: u32 = 100;
+
+/// Frames narrower than this are not drawn: less than a pixel on a wide screen.
+const WIDTH_MIN: f64 = 0.08;
+
+/// Spans of one name under one path.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Frame {
+    /// The frame above; it stands before this one. `None` at the top.
+    pub parent: Option<usize>,
+    /// The operation, as sent.
+    pub name: String,
+    /// Whose it is.
+    pub service: String,
+    /// The kind of its own time.
+    pub category: Category,
+    /// Spans folded into it.
+    pub count: u32,
+    /// The first of them.
+    pub span: SpanIdx,
+    /// Levels from the top, 0 there.
+    pub level: u32,
+    /// Time in which no child ran, added up, ns.
+    pub self_ns: u64,
+    /// The same with everything below, ns: the frame's width.
+    pub total_ns: u64,
+    /// It lies in an asynchronous part.
+    pub detached: bool,
+}
+
+/// A frame's place in the drawing.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Placed {
+    /// Which frame.
+    pub frame: usize,
+    /// The left edge, percent of the drawing.
+    pub x: f64,
+    /// Percent of the drawing.
+    pub width: f64,
+    /// Levels from the top of the drawing.
+    pub level: u32,
+}
+
+/// The frames of a trace, in order of the tree: parents first, siblings in order of their first span.
+pub fn frames(analysis: &Analysis<'_>) -> Vec<Frame> {
+    let names = Names::of(analysis);
+    let detached = detached(analysis);
+    let mut frames: Vec<Frame> = Vec::new();
+    let mut known: HashMap<(Option<usize>, &str, &str, Category), usize> = HashMap::new();
+    // Spans stand in depth-first order, so a parent's frame is known before its children's.
+    let mut of_span: Vec<usize> = Vec::with_capacity(analysis.trace.nodes.len());
+    for (span, node) in (0..).zip(&analysis.trace.nodes) {
+        let apart = node.detached || node.parent.is_none();
+        let parent = node.parent.filter(|_| !apart).map(|it| of_span[it as usize]);
+        let category = analysis.categories[span as usize];
+        let key = (parent, names.name(span), names.service(span), category);
+        let full = frames.len() >= FRAMES_MAX
+            || parent.is_some_and(|it| frames[it].level + 1 >= LEVELS_MAX);
+        let at = match (known.get(&key), parent) {
+            (Some(at), _) => *at,
+            (None, Some(parent)) if full => parent,
+            (None, None) if full => 0,
+            (None, _) => {
+                known.insert(key, frames.len());
+                frames.push(Frame {
+                    parent,
+                    name: names.name(span).to_owned(),
+                    service: names.service(span).to_owned(),
+                    category,
+                    count: 0,
+                    span,
+                    level: parent.map_or(0, |it| frames[it].level + 1),
+                    self_ns: 0,
+                    total_ns: 0,
+                    detached: detached[span as usize],
+                });
+                frames.len() - 1
+            }
+        };
+        let own: u64 = own_time(analysis, span).iter().map(|it| it.end_ns - it.start_ns).sum();
+        frames[at].count += 1;
+        frames[at].self_ns = frames[at].self_ns.saturating_add(own);
+        of_span.push(at);
+    }
+    add_up(&mut frames);
+    frames
+}
+
+fn add_up(frames: &mut [Frame]) {
+    for at in (0..frames.len()).rev() {
+        let total_ns = frames[at].total_ns.saturating_add(frames[at].self_ns);
+        frames[at].total_ns = total_ns;
+        if let Some(parent) = frames[at].parent {
+            frames[parent].total_ns = frames[parent].total_ns.saturating_add(total_ns);
+        }
+    }
+}
+
+/// Where the frames stand. With `zoom`, that frame takes the whole width, what is above it too.
+pub fn place(frames: &[Frame], zoom: Option<usize>) -> Vec<Placed> {
+    let above = zoom.map(|it| ancestors(frames, it)).unwrap_or_default();
+    let tops_ns: u64 = frames.iter().filter(|it| it.parent.is_none()).map(|it| it.total_ns).sum();
+    let whole_ns = zoom.map_or(tops_ns, |it| frames[it].total_ns).max(1);
+    let mut placed = Vec::new();
+    // Where each frame begins, ns from the left, and where its next child will.
+    let mut begins: Vec<Option<u64>> = vec![None; frames.len()];
+    let mut next: Vec<u64> = vec![0; frames.len()];
+    let mut next_top = 0;
+    for (at, frame) in frames.iter().enumerate() {
+        if above.contains(&at) {
+            placed.push(Placed { frame: at, x: 0.0, width: 100.0, level: frame.level });
+            continue;
+        }
+        let begin_ns = match frame.parent {
+            _ if zoom == Some(at) => 0,
+            None if zoom.is_none() => next_top,
+            Some(parent) if begins[parent].is_some() => next[parent],
+            _ => continue,
+        };
+        match frame.parent {
+            Some(parent) => next[parent] = begin_ns + frame.total_ns,
+            None => next_top = begin_ns + frame.total_ns,
+        }
+        begins[at] = Some(begin_ns);
+        next[at] = begin_ns;
+        let percent = |ns: u64| ns as f64 * 100.0 / whole_ns as f64;
+        if percent(frame.total_ns) >= WIDTH_MIN {
+            let (x, width) = (percent(begin_ns), percent(frame.total_ns));
+            placed.push(Placed { frame: at, x, width, level: frame.level });
+        }
+    }
+    placed
+}
+
+fn ancestors(frames: &[Frame], of: usize) -> Vec<usize> {
+    std::iter::successors(frames[of].parent, |it| frames[*it].parent).collect()
+}
+
+/// `a;b;c ns` lines, as flame-graph tools read them: one per frame with time of its own.
+pub fn folded(frames: &[Frame]) -> Vec<String> {
+    let mut paths: Vec<String> = Vec::with_capacity(frames.len());
+    for frame in frames {
+        let name = one_word(&frame.name);
+        paths.push(match frame.parent {
+            Some(parent) => format!("{};{name}", paths[parent]),
+            None => name,
+        });
+    }
+    let lines = frames.iter().zip(paths).filter(|(frame, _)| frame.self_ns > 0);
+    let mut lines: Vec<String> = lines.map(|(frame, path)| format!("{path} {}", frame.self_ns)).collect();
+    lines.sort_unstable();
+    lines
+}
+
+/// A name within a folded line and within XML: without separators and control characters.
+fn one_word(name: &str) -> String {
+    name.chars()
+        .map(|it| match it {
+            ';' => ':',
+            '\u{fffe}' | '\u{ffff}' => '\u{fffd}',
+            it if it.is_control() => ' ',
+            it => it,
+        })
+        .collect()
+}
+
+/// The graph as a drawing of its own (inferno), without script. Empty traces give an empty drawing.
+pub fn svg(frames: &[Frame], title: &str) -> std::io::Result<Vec<u8>> {
+    use inferno::flamegraph::{Direction, Options, from_lines};
+    let lines = folded(frames);
+    if lines.is_empty() {
+        return Ok(br#"<svg xmlns="http://www.w3.org/2000/svg" width="1200" height="20"/>"#.to_vec());
+    }
+    let mut options = Options::default();
+    options.title = one_word(title);
+    options.count_name = "ns".to_owned();
+    options.name_type = "Span:".to_owned();
+    options.direction = Direction::Inverted;
+    options.no_javascript = true;
+    options.deterministic = true;
+    let mut svg = Vec::new();
+    from_lines(&mut options, lines.iter().map(String::as_str), &mut svg)
+        .map_err(std::io::Error::other)?;
+    Ok(svg)
+}

@@ -1,0 +1,689 @@
+//! The waterfall's view model: which rows a trace's page shows, and where their bars begin and end.
+//!
+//! Pure: an [`Analysis`] and what the URL asks for go in, rows come out. Times stay in nanoseconds
+//! until [`Axis`] turns them into percentages of the drawing's width, so that a test can add them up.
+//!
+//! ```text
+//! GET /posts          ▓▓░░░░░░░░░░░░░░░░░▓▓   solid: its own time; pale: it waits for a child
+//! ├ SELECT posts        ▓▓▓
+//! ├ SELECT authors ×31      ▓▓▓▓▓▓▓▓▓▓▓▓      a comb: repeats of one operation in one row
+//! └ publish event                       ▓
+//!   └ process event                      ░░░  asynchronous: all of it pale
+//! ```
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
+
+use analyzer::category::Category;
+use analyzer::span::{Status, Value};
+use analyzer::trace::SpanIdx;
+use analyzer::{Analysis, Entry};
+
+/// Rows on one page: a browser lays out so many without a pause. Beyond it the shorter subtrees stay
+/// folded, each with a link that opens it on a page of its own.
+pub const ROWS_MAX: usize = 2_000;
+
+/// Children (or combs of them) shown under one span; the rest is one row with a link to go on.
+pub const CHILDREN_MAX: usize = 500;
+
+/// So many repeats of one operation under one parent become a comb. Fewer are quickly read one by
+/// one, and retries, which should be seen apart, are seldom more.
+pub const COMB_MIN: usize = 4;
+
+/// Asynchronous spans and orphans may stretch the time axis to so many times the request's length.
+/// What is farther away is cut off at the edge, else one wrong clock makes the request a hair.
+const AXIS_STRETCH_MAX: u64 = 20;
+
+/// Event marks per row; the span's details list further ones.
+const MARKS_MAX: usize = 50;
+
+/// What the URL asks to see.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Only this span's subtree; `None` for all of the trace.
+    pub root: Option<SpanIdx>,
+    /// The span whose details are shown.
+    pub selected: Option<SpanIdx>,
+    /// Combs that are opened, by their first call.
+    pub open: Vec<SpanIdx>,
+    /// Spans whose children are folded away.
+    pub fold: Vec<SpanIdx>,
+    /// How many children of `root` to leave out at the front: the way on from a [`RowKind::More`].
+    pub skip: usize,
+}
+
+/// The rows and their time axis.
+#[derive(Clone, Debug)]
+pub struct Waterfall {
+    /// What the bars' positions refer to.
+    pub axis: Axis,
+    /// The rows, in order of the tree.
+    pub rows: Vec<Row>,
+    /// Spans that have no row because the page would be too long.
+    pub left_out: usize,
+    /// The main entry's end, if there is one: the instant the response was sent.
+    pub response_ns: Option<u64>,
+}
+
+/// One line.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// What it stands for.
+    pub kind: RowKind,
+    /// The span; a comb's first call; the first of those that are left out.
+    pub span: SpanIdx,
+    /// A comb's calls, in order of start; empty for a single span.
+    pub members: Vec<SpanIdx>,
+    /// Depth, 1 for the topmost.
+    pub level: u32,
+    /// The operation, for people; as sent, so escape it.
+    pub name: String,
+    /// Whose span it is, if its parent is another service's.
+    pub service: Option<String>,
+    /// The database, broker or cache called.
+    pub target: Option<String>,
+    /// The kind of its own time.
+    pub category: Category,
+    /// Start, ns since the epoch, corrected.
+    pub start_ns: u64,
+    /// End, ns since the epoch, corrected; a comb's last end.
+    pub end_ns: u64,
+    /// Duration, ns; of a comb, the calls added up.
+    pub duration_ns: u64,
+    /// Time no child covers; of a comb, each call whole. Empty in asynchronous rows.
+    pub own: Vec<Piece>,
+    /// Its part of the main entry's critical path, and that of all that is folded into it. Over all
+    /// rows these add up to the main entry's duration.
+    pub critical: Vec<Piece>,
+    /// Whether children can be shown or hidden.
+    pub children: Children,
+    /// What went wrong: `503`, `timeout`, or `error`; of a comb, `2 of 31`.
+    pub error: Option<String>,
+    /// Lies in an asynchronous part: nobody on the critical path waited for it.
+    pub detached: bool,
+    /// The asynchronous part begins here.
+    pub detaches: bool,
+    /// It names a parent that has not arrived.
+    pub orphan: bool,
+    /// Some of it is farther away than the axis reaches.
+    pub beyond: bool,
+    /// The details shown are this row's or of something folded into it.
+    pub selected: bool,
+    /// Findings it is an offender of: indices into [`Analysis::findings`].
+    pub findings: Vec<usize>,
+    /// Its events' instants and names.
+    pub marks: Vec<(u64, String)>,
+}
+
+/// What a row stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RowKind {
+    /// One span.
+    Span,
+    /// Repeats of one operation under one parent.
+    Comb,
+    /// The children that were too many, from this position on among their parent's rows.
+    More {
+        /// Whose children they are; `None` at the top.
+        parent: Option<SpanIdx>,
+        /// How many rows come before.
+        skip: usize,
+    },
+}
+
+/// Whether a row's children are to be seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Children {
+    /// There are none.
+    None,
+    /// The rows below.
+    Shown,
+    /// Folded away, because the URL says so or because combs begin closed.
+    Hidden,
+    /// So many spans are folded away because the page would be too long.
+    TooMany(u32),
+}
+
+/// A stretch of time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Piece {
+    /// From, ns since the epoch.
+    pub start_ns: u64,
+    /// To, ns since the epoch.
+    pub end_ns: u64,
+}
+
+/// Builds the rows that `view` asks for.
+pub fn waterfall(analysis: &Analysis<'_>, view: &View) -> Waterfall {
+    let builder = Builder::new(analysis, view);
+    let tops = builder.tops();
+    let shown = builder.choose(&tops);
+    let mut rows = builder.rows(tops, &shown);
+    let axis = Axis::around(analysis, view.root);
+    for row in &mut rows {
+        row.beyond = row.start_ns < axis.start_ns || row.end_ns > axis.start_ns + axis.length_ns;
+    }
+    Waterfall {
+        axis,
+        rows,
+        left_out: shown.left_out,
+        response_ns: main_entry(analysis).map(|it| it.start_ns + it.duration_ns),
+    }
+}
+
+/// The entry the page is about: of those that no other entry called, the longest one that blocks;
+/// the first of equals.
+pub fn main_entry<'s, 'a>(analysis: &'s Analysis<'a>) -> Option<&'s Entry<'a>> {
+    let detached = detached(analysis);
+    let tops = analysis.entries.iter().filter(|it| it.parent.is_none());
+    tops.rev()
+        .max_by_key(|it| (!detached[it.span as usize], it.duration_ns))
+        .or(analysis.entries.first())
+}
+
+/// The stretches of a span's time in which none of its children ran. Asynchronous children do not count.
+pub fn own_time(analysis: &Analysis<'_>, span: SpanIdx) -> Vec<Piece> {
+    let trace = &analysis.trace;
+    let node = trace.node(span);
+    let mut pieces = Vec::new();
+    let mut from_ns = node.start_ns;
+    for child in trace.children(span).map(|it| trace.node(it)) {
+        if child.detached || child.end_ns <= from_ns {
+            continue;
+        }
+        let until_ns = child.start_ns.min(node.end_ns);
+        if until_ns > from_ns {
+            pieces.push(Piece { start_ns: from_ns, end_ns: until_ns });
+        }
+        from_ns = from_ns.max(child.end_ns);
+    }
+    if from_ns < node.end_ns {
+        pieces.push(Piece { start_ns: from_ns, end_ns: node.end_ns });
+    }
+    pieces
+}
+
+/// For every span: does it lie in an asynchronous part?
+pub fn detached(analysis: &Analysis<'_>) -> Vec<bool> {
+    let nodes = &analysis.trace.nodes;
+    let mut detached = vec![false; nodes.len()];
+    for (at, node) in nodes.iter().enumerate() {
+        // Parents stand before their children.
+        detached[at] = node.detached || node.parent.is_some_and(|it| detached[it as usize]);
+    }
+    detached
+}
+
+/// What a span is called on the page: the endpoint of an entry, the short name of a call, else its
+/// own name.
+pub struct Names<'s, 'a> {
+    analysis: &'s Analysis<'a>,
+    short: HashMap<SpanIdx, &'s str>,
+}
+
+impl<'s, 'a> Names<'s, 'a> {
+    /// Prepares the names of one trace.
+    pub fn of(analysis: &'s Analysis<'a>) -> Self {
+        let calls = analysis.calls.iter().map(|it| (it.span, it.name.as_str()));
+        let entries = analysis.entries.iter().map(|it| (it.span, it.endpoint.as_str()));
+        Names { analysis, short: calls.chain(entries).collect() }
+    }
+
+    /// The name of `span`; never empty.
+    pub fn name(&self, span: SpanIdx) -> &'s str {
+        let sent = self.analysis.trace.span(span).name;
+        match self.short.get(&span) {
+            Some(short) if !short.is_empty() => short,
+            _ if sent.is_empty() => "(no name)",
+            _ => sent,
+        }
+    }
+
+    /// The `service.name` of whoever sent `span`.
+    pub fn service(&self, span: SpanIdx) -> &'s str {
+        let spans = &self.analysis.trace.spans;
+        spans
+            .resource_text(self.analysis.trace.span(span), &["service.name"])
+            .unwrap_or("unknown_service")
+    }
+}
+
+/// One row to be: a span, or several alike.
+#[derive(Clone, Debug)]
+struct Item {
+    span: SpanIdx,
+    members: Vec<SpanIdx>,
+    more: Option<RowKind>,
+}
+
+impl Item {
+    fn single(span: SpanIdx) -> Item {
+        Item { span, members: Vec::new(), more: None }
+    }
+
+    fn spans(&self) -> &[SpanIdx] {
+        if self.members.is_empty() { std::slice::from_ref(&self.span) } else { &self.members }
+    }
+}
+
+/// What is open, and what was left out for length.
+#[derive(Default)]
+struct Shown {
+    /// The rows under an open span or an open comb.
+    below: HashMap<(SpanIdx, bool), Vec<Item>>,
+    /// Spans that stay folded because of [`ROWS_MAX`].
+    too_many: HashSet<SpanIdx>,
+    left_out: usize,
+}
+
+struct Builder<'s, 'a> {
+    analysis: &'s Analysis<'a>,
+    view: &'s View,
+    names: Names<'s, 'a>,
+    detached: Vec<bool>,
+    critical: HashMap<SpanIdx, Vec<Piece>>,
+    offenders: HashMap<SpanIdx, Vec<usize>>,
+}
+
+impl<'s, 'a> Builder<'s, 'a> {
+    fn new(analysis: &'s Analysis<'a>, view: &'s View) -> Self {
+        let mut critical: HashMap<SpanIdx, Vec<Piece>> = HashMap::new();
+        for segment in main_entry(analysis).iter().flat_map(|it| &it.path) {
+            let piece = Piece { start_ns: segment.start_ns, end_ns: segment.end_ns };
+            critical.entry(segment.span).or_default().push(piece);
+        }
+        let mut offenders: HashMap<SpanIdx, Vec<usize>> = HashMap::new();
+        for (at, finding) in analysis.findings.iter().enumerate() {
+            for span in &finding.offenders {
+                offenders.entry(*span).or_default().push(at);
+            }
+        }
+        Builder {
+            analysis,
+            view,
+            names: Names::of(analysis),
+            detached: detached(analysis),
+            critical,
+            offenders,
+        }
+    }
+
+    fn tops(&self) -> Vec<Item> {
+        match self.view.root {
+            Some(root) => vec![Item::single(root)],
+            None => self.items(self.analysis.trace.roots.iter().copied(), None, self.view.skip),
+        }
+    }
+
+    /// Gathers repeats, in order of their first call, and cuts the list at [`CHILDREN_MAX`].
+    fn items(
+        &self,
+        spans: impl Iterator<Item = SpanIdx>,
+        parent: Option<SpanIdx>,
+        skip: usize,
+    ) -> Vec<Item> {
+        let mut alike: HashMap<_, usize> = HashMap::new();
+        let mut groups: Vec<Vec<SpanIdx>> = Vec::new();
+        for span in spans {
+            let key = (
+                self.names.name(span),
+                self.names.service(span),
+                self.analysis.categories[span as usize],
+                self.analysis.trace.node(span).detached,
+            );
+            let at = *alike.entry(key).or_insert(groups.len());
+            if at == groups.len() {
+                groups.push(Vec::new());
+            }
+            groups[at].push(span);
+        }
+        let mut items: Vec<Item> = groups.into_iter().flat_map(into_items).collect();
+        items.sort_by_key(|it| it.span);
+        items.drain(..skip.min(items.len()));
+        if items.len() > CHILDREN_MAX {
+            let rest = items.split_off(CHILDREN_MAX);
+            items.push(Item {
+                span: rest[0].span,
+                members: rest.iter().flat_map(|it| it.spans().to_vec()).collect(),
+                more: Some(RowKind::More { parent, skip: skip + CHILDREN_MAX }),
+            });
+        }
+        items
+    }
+
+    /// Opens spans, the longest first, until the page is full.
+    fn choose(&self, tops: &[Item]) -> Shown {
+        let mut shown = Shown::default();
+        let mut rows = tops.len();
+        let mut waiting = BinaryHeap::new();
+        let push = |waiting: &mut BinaryHeap<_>, items: &[Item]| {
+            for item in items.iter().filter(|it| it.more.is_none()) {
+                let comb = !item.members.is_empty();
+                let ns: u64 = item.spans().iter().map(|it| self.duration_ns(*it)).sum();
+                waiting.push((ns, Reverse(item.span), comb, item.members.clone()));
+            }
+        };
+        push(&mut waiting, tops);
+        while let Some((_, Reverse(span), comb, members)) = waiting.pop() {
+            let Some(below) = self.below(span, comb, members) else {
+                continue;
+            };
+            if rows + below.len() > ROWS_MAX {
+                shown.too_many.insert(span);
+                shown.left_out += self.descendants(span) as usize;
+                continue;
+            }
+            rows += below.len();
+            push(&mut waiting, &below);
+            shown.below.insert((span, comb), below);
+        }
+        shown
+    }
+
+    /// The rows below a span or comb that is to be open; `None` if it is closed or has none.
+    fn below(&self, span: SpanIdx, comb: bool, members: Vec<SpanIdx>) -> Option<Vec<Item>> {
+        if comb {
+            let open = self.view.open.contains(&span);
+            return open.then(|| self.cut(members));
+        }
+        let leaf = self.analysis.trace.node(span).first_child.is_none();
+        if leaf || self.view.fold.contains(&span) {
+            return None;
+        }
+        let skip = if self.view.root == Some(span) { self.view.skip } else { 0 };
+        Some(self.items(self.analysis.trace.children(span), Some(span), skip))
+    }
+
+    /// An open comb's calls, one by one.
+    fn cut(&self, mut members: Vec<SpanIdx>) -> Vec<Item> {
+        let parent = self.analysis.trace.node(members[0]).parent;
+        let rest = members.split_off(members.len().min(CHILDREN_MAX));
+        let mut items: Vec<Item> = members.into_iter().map(Item::single).collect();
+        if let Some(first) = rest.first() {
+            let more = RowKind::More { parent, skip: CHILDREN_MAX };
+            items.push(Item { span: *first, members: rest, more: Some(more) });
+        }
+        items
+    }
+
+    fn rows(&self, tops: Vec<Item>, shown: &Shown) -> Vec<Row> {
+        let mut rows = Vec::new();
+        let mut stack: Vec<(Item, u32)> = tops.into_iter().rev().map(|it| (it, 1)).collect();
+        while let Some((item, level)) = stack.pop() {
+            let comb = !item.members.is_empty() && item.more.is_none();
+            let below = match item.more {
+                None => shown.below.get(&(item.span, comb)),
+                Some(_) => None,
+            };
+            rows.push(self.row(&item, level, below.is_some(), shown));
+            for child in below.into_iter().flatten().rev() {
+                stack.push((child.clone(), level + 1));
+            }
+        }
+        rows
+    }
+
+    fn row(&self, item: &Item, level: u32, open: bool, shown: &Shown) -> Row {
+        let spans = item.spans();
+        let kind = match item.more {
+            Some(more) => more,
+            None if item.members.is_empty() => RowKind::Span,
+            None => RowKind::Comb,
+        };
+        let node = self.analysis.trace.node(item.span);
+        let detached = self.detached[item.span as usize];
+        let single = kind == RowKind::Span;
+        let mut row = Row {
+            kind,
+            span: item.span,
+            members: item.members.clone(),
+            level,
+            name: self.names.name(item.span).to_owned(),
+            service: self.new_service(item.span),
+            target: self.target(item.span),
+            category: self.analysis.categories[item.span as usize],
+            start_ns: spans.iter().map(|it| self.analysis.trace.node(*it).start_ns).min().unwrap_or(0),
+            end_ns: spans.iter().map(|it| self.analysis.trace.node(*it).end_ns).max().unwrap_or(0),
+            duration_ns: spans.iter().map(|it| self.duration_ns(*it)).sum(),
+            own: Vec::new(),
+            critical: Vec::new(),
+            children: self.children_of(item, kind, open, shown),
+            error: self.error(spans),
+            detached,
+            detaches: node.detached,
+            orphan: node.orphan,
+            beyond: false,
+            selected: false,
+            findings: Vec::new(),
+            marks: if single { self.marks(item.span) } else { Vec::new() },
+        };
+        match kind {
+            RowKind::Span => {
+                if !detached {
+                    row.own = own_time(self.analysis, item.span);
+                }
+                let end = if open { item.span + 1 } else { node.subtree_end };
+                self.take_in(&mut row, item.span..end);
+            }
+            // An open comb's calls have rows of their own.
+            _ if open => {}
+            _ => {
+                for span in spans {
+                    let node = self.analysis.trace.node(*span);
+                    if !detached {
+                        row.own.push(Piece { start_ns: node.start_ns, end_ns: node.end_ns });
+                    }
+                    self.take_in(&mut row, *span..node.subtree_end);
+                }
+            }
+        }
+        row.findings.sort_unstable();
+        row.findings.dedup();
+        row
+    }
+
+    /// Adds what is known about the spans of `range` to the row that stands for them.
+    fn take_in(&self, row: &mut Row, range: std::ops::Range<SpanIdx>) {
+        row.selected |= self.view.selected.is_some_and(|it| range.contains(&it));
+        for span in range {
+            row.critical.extend(self.critical.get(&span).into_iter().flatten());
+            row.findings.extend(self.offenders.get(&span).into_iter().flatten());
+        }
+    }
+
+    fn children_of(&self, item: &Item, kind: RowKind, open: bool, shown: &Shown) -> Children {
+        match kind {
+            _ if open => Children::Shown,
+            RowKind::More { .. } => Children::None,
+            _ if shown.too_many.contains(&item.span) => {
+                Children::TooMany(self.descendants(item.span).max(item.members.len() as u32))
+            }
+            RowKind::Comb => Children::Hidden,
+            RowKind::Span if self.descendants(item.span) > 0 => Children::Hidden,
+            RowKind::Span => Children::None,
+        }
+    }
+
+    fn descendants(&self, span: SpanIdx) -> u32 {
+        self.analysis.trace.node(span).subtree_end - span - 1
+    }
+
+    fn duration_ns(&self, span: SpanIdx) -> u64 {
+        self.analysis.trace.duration_ns(span)
+    }
+
+    /// The service, where it is not the parent's.
+    fn new_service(&self, span: SpanIdx) -> Option<String> {
+        let service = self.names.service(span);
+        let parent = self.analysis.trace.node(span).parent;
+        let same = parent.is_some_and(|it| self.names.service(it) == service);
+        (!same || self.view.root == Some(span)).then(|| service.to_owned())
+    }
+
+    fn target(&self, span: SpanIdx) -> Option<String> {
+        let keys: &[&str] = match self.analysis.categories[span as usize] {
+            Category::Database => &["db.namespace", "db.name", "db.system.name", "db.system"],
+            Category::Cache => &["db.system.name", "db.system"],
+            Category::Messaging => &["messaging.system"],
+            _ => return None,
+        };
+        let spans = &self.analysis.trace.spans;
+        spans
+            .text(self.analysis.trace.span(span), keys)
+            .map(str::to_owned)
+    }
+
+    fn error(&self, spans: &[SpanIdx]) -> Option<String> {
+        let failed = spans.iter().filter(|it| self.failed(**it)).count();
+        match (failed, spans) {
+            (0, _) => None,
+            (_, [span]) => Some(self.error_name(*span)),
+            _ => Some(format!("{failed} of {}", spans.len())),
+        }
+    }
+
+    fn failed(&self, span: SpanIdx) -> bool {
+        self.analysis.trace.span(span).status == Status::Error
+    }
+
+    /// `503`, `timeout`, or `error` if nothing short is known.
+    fn error_name(&self, span: SpanIdx) -> String {
+        let spans = &self.analysis.trace.spans;
+        let span = self.analysis.trace.span(span);
+        let keys = ["http.response.status_code", "http.status_code", "error.type"];
+        let known = match spans.first_of(span, &keys) {
+            Some(Value::Str(text)) => text.to_owned(),
+            Some(value) => value.as_int().map(|it| it.to_string()).unwrap_or_default(),
+            None => String::new(),
+        };
+        let short = !known.is_empty() && known.chars().count() <= 24;
+        if short { known } else { "error".to_owned() }
+    }
+
+    /// Events by the corrected clock: shifted as far as their span was.
+    fn marks(&self, span: SpanIdx) -> Vec<(u64, String)> {
+        let node = self.analysis.trace.node(span);
+        let sent = self.analysis.trace.span(span);
+        let events = &self.analysis.trace.spans.events;
+        events[sent.events.start as usize..sent.events.end as usize]
+            .iter()
+            .take(MARKS_MAX)
+            .map(|it| {
+                let shifted = it.time_ns.wrapping_sub(sent.start_ns).wrapping_add(node.start_ns);
+                (shifted.clamp(node.start_ns, node.end_ns), it.name.to_owned())
+            })
+            .collect()
+    }
+}
+
+fn into_items(group: Vec<SpanIdx>) -> Vec<Item> {
+    if group.len() < COMB_MIN {
+        return group.into_iter().map(Item::single).collect();
+    }
+    vec![Item { span: group[0], members: group, more: None }]
+}
+
+/// The time axis: from 0 at the left to a round number at the right.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Axis {
+    /// The left edge, ns since the epoch.
+    pub start_ns: u64,
+    /// The whole width, ns; a whole number of ticks, never 0.
+    pub length_ns: u64,
+    /// From one tick to the next, ns.
+    pub tick_ns: u64,
+}
+
+/// A stretch of the drawing's width.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Bar {
+    /// The left edge, percent of the drawing.
+    pub x: f64,
+    /// Percent of the drawing.
+    pub width: f64,
+}
+
+/// Narrower gaps between bars are not drawn: less than half a pixel on a wide screen. At most
+/// 100 / 0.05 bars can then stand in one row, however many calls a span made.
+const GAP_MIN: f64 = 0.05;
+
+/// Narrower bars are widened to this, or they would vanish.
+const WIDTH_MIN: f64 = 0.12;
+
+impl Axis {
+    /// The axis that fits the trace, or the subtree of `root`.
+    fn around(analysis: &Analysis<'_>, root: Option<SpanIdx>) -> Axis {
+        let trace = &analysis.trace;
+        let range = match root {
+            Some(root) => root..trace.node(root).subtree_end,
+            None => 0..trace.nodes.len() as SpanIdx,
+        };
+        let centre = match (root, main_entry(analysis)) {
+            (Some(root), _) => Some(root),
+            (None, Some(entry)) => Some(entry.span),
+            (None, None) => trace.roots.first().copied(),
+        };
+        let Some(centre) = centre.map(|it| trace.node(it)) else {
+            return Axis::fit(0, 0);
+        };
+        let reach = (centre.end_ns - centre.start_ns).max(1).saturating_mul(AXIS_STRETCH_MAX);
+        let nearest = centre.start_ns.saturating_sub(reach);
+        let farthest = centre.end_ns.saturating_add(reach);
+        let (mut start_ns, mut end_ns) = (centre.start_ns, centre.end_ns);
+        for node in range.map(|it| trace.node(it)) {
+            if node.start_ns >= nearest && node.end_ns <= farthest {
+                start_ns = start_ns.min(node.start_ns);
+                end_ns = end_ns.max(node.end_ns);
+            }
+        }
+        Axis::fit(start_ns, end_ns)
+    }
+
+    /// From `start_ns` on, at least until `end_ns`, in 5 to 10 ticks of 1, 2 or 5 times a power of ten.
+    pub fn fit(start_ns: u64, end_ns: u64) -> Axis {
+        let length_ns = end_ns.saturating_sub(start_ns).max(1);
+        let mut decade = 1u64;
+        let tick_ns = loop {
+            let fitting = [1, 2, 5].map(|it| decade.saturating_mul(it));
+            match fitting.into_iter().find(|it| length_ns.div_ceil(*it) <= 10) {
+                Some(tick) => break tick,
+                None => decade = decade.saturating_mul(10),
+            }
+        };
+        let ticks = length_ns.div_ceil(tick_ns);
+        Axis { start_ns, length_ns: ticks.saturating_mul(tick_ns), tick_ns }
+    }
+
+    /// How many ticks fit: 1 to 10.
+    pub fn ticks(&self) -> u64 {
+        self.length_ns / self.tick_ns
+    }
+
+    /// Where an instant is, percent of the drawing, 0 to 100.
+    pub fn x(&self, at_ns: u64) -> f64 {
+        let offset_ns = at_ns.saturating_sub(self.start_ns).min(self.length_ns);
+        offset_ns as f64 * 100.0 / self.length_ns as f64
+    }
+
+    /// One stretch as a bar.
+    pub fn bar(&self, piece: Piece) -> Bar {
+        let x = self.x(piece.start_ns).min(100.0 - WIDTH_MIN);
+        Bar { x, width: (self.x(piece.end_ns) - x).max(WIDTH_MIN) }
+    }
+
+    /// Stretches as bars, in order, those that touch or nearly touch drawn as one.
+    pub fn bars(&self, pieces: &[Piece]) -> Vec<Bar> {
+        let mut sorted: Vec<Piece> = pieces.iter().copied().filter(|it| it.end_ns > it.start_ns).collect();
+        sorted.sort_unstable_by_key(|it| it.start_ns);
+        let mut bars: Vec<Bar> = Vec::new();
+        for bar in sorted.into_iter().map(|it| self.bar(it)) {
+            match bars.last_mut() {
+                Some(last) if bar.x - (last.x + last.width) < GAP_MIN => {
+                    last.width = last.width.max(bar.x + bar.width - last.x);
+                }
+                _ => bars.push(bar),
+            }
+        }
+        bars
+    }
+}
