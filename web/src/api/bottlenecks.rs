@@ -110,7 +110,7 @@ fn finding_json(row: &Row, covered: Covered) -> Value {
         "title": facts.title,
         "detector": facts.detector,
         "severity": row.severity(),
-        "confidence": facts.confidence,
+        "confidence": (f64::from(facts.confidence) * 100.0).round() / 100.0,
         "state": facts.state,
         "service": facts.service,
         "environment": facts.environment,
