@@ -73,6 +73,10 @@ pub(super) fn answer(result: Result<Value, PageError>) -> Response {
                 "The database does not answer right now.".to_owned(),
             )
         }
+        Err(PageError::Broken(error)) => {
+            tracing::error!(%error, "the API cannot answer");
+            (StatusCode::INTERNAL_SERVER_ERROR, "What is stored cannot be read.".to_owned())
+        }
     };
     (status, Json(json!({ "error": error }))).into_response()
 }
@@ -111,7 +115,7 @@ fn finding_json(row: &Row, covered: Covered) -> Value {
         "title": facts.title,
         "detector": facts.detector,
         "severity": row.severity(),
-        "confidence": facts.confidence,
+        "confidence": (f64::from(facts.confidence) * 100.0).round() / 100.0,
         "state": facts.state,
         "service": facts.service,
         "environment": facts.environment,
