@@ -13,6 +13,12 @@ pub mod pages;
 pub mod api;
 pub mod assets;
 pub mod format;
+pub mod flame;
+pub mod line_chart;
+pub mod endpoint_numbers;
+pub mod range;
+pub mod charts;
+pub mod ranking;
 pub mod unit;
 pub mod address;
 pub mod trace_id;
@@ -57,6 +63,12 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         // Pages.
         .route("/", get(pages::bottlenecks::show))
+        .route("/services", get(pages::services::show))
+        .route("/endpoints/{id}", get(pages::endpoint::show))
+        .route("/endpoints/{id}/flame.svg", get(pages::endpoint::flame_svg))
+        .route("/endpoints/{id}/flame.txt", get(pages::endpoint::flame_text))
+        .route("/bottlenecks/{id}", get(pages::bottleneck::show))
+        .route("/detectors", get(pages::detectors::show))
         .route("/traces", get(pages::traces::page))
         .route("/traces/{id}", get(pages::trace::page))
         .route("/traces/{id}/flame.svg", get(pages::trace::flame_svg))
@@ -64,6 +76,11 @@ pub fn router(state: AppState) -> Router {
         .route("/status", get(pages::status::page))
         .route("/start", get(pages::empty::page))
         // JSON.
+        .route("/api/v1/services", get(api::services::list))
+        .route("/api/v1/endpoints", get(api::endpoints::list))
+        .route("/api/v1/endpoints/{id}", get(api::endpoints::one))
+        .route("/api/v1/bottlenecks", get(api::bottlenecks::list))
+        .route("/api/v1/bottlenecks/{id}", get(api::bottlenecks::one))
         .route("/api/v1/traces", get(api::traces::list))
         .route("/api/v1/traces/{id}", get(api::traces::one))
         .route("/api/v1/traces/{id}/analysis", get(api::traces::analysis))
@@ -85,8 +102,14 @@ async fn guard(mut response: Response) -> Response {
     let fixed: [(HeaderName, &'static str); 4] = [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
-        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (
+            HeaderName::from_static("cross-origin-opener-policy"),
+            "same-origin",
+        ),
+        (
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "same-origin",
+        ),
     ];
     let headers = response.headers_mut();
     for (name, value) in fixed {

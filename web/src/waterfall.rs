@@ -193,12 +193,18 @@ pub fn own_time(analysis: &Analysis<'_>, span: SpanIdx) -> Vec<Piece> {
         }
         let until_ns = child.start_ns.min(node.end_ns);
         if until_ns > from_ns {
-            pieces.push(Piece { start_ns: from_ns, end_ns: until_ns });
+            pieces.push(Piece {
+                start_ns: from_ns,
+                end_ns: until_ns,
+            });
         }
         from_ns = from_ns.max(child.end_ns);
     }
     if from_ns < node.end_ns {
-        pieces.push(Piece { start_ns: from_ns, end_ns: node.end_ns });
+        pieces.push(Piece {
+            start_ns: from_ns,
+            end_ns: node.end_ns,
+        });
     }
     pieces
 }
@@ -225,8 +231,14 @@ impl<'s, 'a> Names<'s, 'a> {
     /// Prepares the names of one trace.
     pub fn of(analysis: &'s Analysis<'a>) -> Self {
         let calls = analysis.calls.iter().map(|it| (it.span, it.name.as_str()));
-        let entries = analysis.entries.iter().map(|it| (it.span, it.endpoint.as_str()));
-        Names { analysis, short: calls.chain(entries).collect() }
+        let entries = analysis
+            .entries
+            .iter()
+            .map(|it| (it.span, it.endpoint.as_str()));
+        Names {
+            analysis,
+            short: calls.chain(entries).collect(),
+        }
     }
 
     /// The name of `span`; never empty.
@@ -258,11 +270,19 @@ struct Item {
 
 impl Item {
     fn single(span: SpanIdx) -> Item {
-        Item { span, members: Vec::new(), more: None }
+        Item {
+            span,
+            members: Vec::new(),
+            more: None,
+        }
     }
 
     fn spans(&self) -> &[SpanIdx] {
-        if self.members.is_empty() { std::slice::from_ref(&self.span) } else { &self.members }
+        if self.members.is_empty() {
+            std::slice::from_ref(&self.span)
+        } else {
+            &self.members
+        }
     }
 }
 
@@ -289,7 +309,10 @@ impl<'s, 'a> Builder<'s, 'a> {
     fn new(analysis: &'s Analysis<'a>, view: &'s View) -> Self {
         let mut critical: HashMap<SpanIdx, Vec<Piece>> = HashMap::new();
         for segment in main_entry(analysis).iter().flat_map(|it| &it.path) {
-            let piece = Piece { start_ns: segment.start_ns, end_ns: segment.end_ns };
+            let piece = Piece {
+                start_ns: segment.start_ns,
+                end_ns: segment.end_ns,
+            };
             critical.entry(segment.span).or_default().push(piece);
         }
         let mut offenders: HashMap<SpanIdx, Vec<usize>> = HashMap::new();
@@ -311,7 +334,11 @@ impl<'s, 'a> Builder<'s, 'a> {
     fn tops(&self) -> Vec<Item> {
         match self.view.root {
             Some(root) => vec![Item::single(root)],
-            None => self.items(self.analysis.trace.roots.iter().copied(), None, self.view.skip),
+            None => self.items(
+                self.analysis.trace.roots.iter().copied(),
+                None,
+                self.view.skip,
+            ),
         }
     }
 
@@ -345,7 +372,10 @@ impl<'s, 'a> Builder<'s, 'a> {
             items.push(Item {
                 span: rest[0].span,
                 members: rest.iter().flat_map(|it| it.spans().to_vec()).collect(),
-                more: Some(RowKind::More { parent, skip: skip + CHILDREN_MAX }),
+                more: Some(RowKind::More {
+                    parent,
+                    skip: skip + CHILDREN_MAX,
+                }),
             });
         }
         items
@@ -390,7 +420,11 @@ impl<'s, 'a> Builder<'s, 'a> {
         if leaf || self.view.fold.contains(&span) {
             return None;
         }
-        let skip = if self.view.root == Some(span) { self.view.skip } else { 0 };
+        let skip = if self.view.root == Some(span) {
+            self.view.skip
+        } else {
+            0
+        };
         Some(self.items(self.analysis.trace.children(span), Some(span), skip))
     }
 
@@ -400,8 +434,15 @@ impl<'s, 'a> Builder<'s, 'a> {
         let rest = members.split_off(members.len().min(CHILDREN_MAX));
         let mut items: Vec<Item> = members.into_iter().map(Item::single).collect();
         if let Some(first) = rest.first() {
-            let more = RowKind::More { parent, skip: CHILDREN_MAX };
-            items.push(Item { span: *first, members: rest, more: Some(more) });
+            let more = RowKind::More {
+                parent,
+                skip: CHILDREN_MAX,
+            };
+            items.push(Item {
+                span: *first,
+                members: rest,
+                more: Some(more),
+            });
         }
         items
     }
@@ -442,8 +483,16 @@ impl<'s, 'a> Builder<'s, 'a> {
             service: self.new_service(item.span),
             target: self.target(item.span),
             category: self.analysis.categories[item.span as usize],
-            start_ns: spans.iter().map(|it| self.analysis.trace.node(*it).start_ns).min().unwrap_or(0),
-            end_ns: spans.iter().map(|it| self.analysis.trace.node(*it).end_ns).max().unwrap_or(0),
+            start_ns: spans
+                .iter()
+                .map(|it| self.analysis.trace.node(*it).start_ns)
+                .min()
+                .unwrap_or(0),
+            end_ns: spans
+                .iter()
+                .map(|it| self.analysis.trace.node(*it).end_ns)
+                .max()
+                .unwrap_or(0),
             duration_ns: spans.iter().map(|it| self.duration_ns(*it)).sum(),
             own: Vec::new(),
             critical: Vec::new(),
@@ -455,14 +504,22 @@ impl<'s, 'a> Builder<'s, 'a> {
             beyond: false,
             selected: false,
             findings: Vec::new(),
-            marks: if single { self.marks(item.span) } else { Vec::new() },
+            marks: if single {
+                self.marks(item.span)
+            } else {
+                Vec::new()
+            },
         };
         match kind {
             RowKind::Span => {
                 if !detached {
                     row.own = own_time(self.analysis, item.span);
                 }
-                let end = if open { item.span + 1 } else { node.subtree_end };
+                let end = if open {
+                    item.span + 1
+                } else {
+                    node.subtree_end
+                };
                 self.take_in(&mut row, item.span..end);
             }
             // An open comb's calls have rows of their own.
@@ -471,7 +528,10 @@ impl<'s, 'a> Builder<'s, 'a> {
                 for span in spans {
                     let node = self.analysis.trace.node(*span);
                     if !detached {
-                        row.own.push(Piece { start_ns: node.start_ns, end_ns: node.end_ns });
+                        row.own.push(Piece {
+                            start_ns: node.start_ns,
+                            end_ns: node.end_ns,
+                        });
                     }
                     self.take_in(&mut row, *span..node.subtree_end);
                 }
@@ -486,8 +546,10 @@ impl<'s, 'a> Builder<'s, 'a> {
     fn take_in(&self, row: &mut Row, range: std::ops::Range<SpanIdx>) {
         row.selected |= self.view.selected.is_some_and(|it| range.contains(&it));
         for span in range {
-            row.critical.extend(self.critical.get(&span).into_iter().flatten());
-            row.findings.extend(self.offenders.get(&span).into_iter().flatten());
+            row.critical
+                .extend(self.critical.get(&span).into_iter().flatten());
+            row.findings
+                .extend(self.offenders.get(&span).into_iter().flatten());
         }
     }
 
@@ -550,7 +612,11 @@ impl<'s, 'a> Builder<'s, 'a> {
     fn error_name(&self, span: SpanIdx) -> String {
         let spans = &self.analysis.trace.spans;
         let span = self.analysis.trace.span(span);
-        let keys = ["http.response.status_code", "http.status_code", "error.type"];
+        let keys = [
+            "http.response.status_code",
+            "http.status_code",
+            "error.type",
+        ];
         let known = match spans.first_of(span, &keys) {
             Some(Value::Str(text)) => text.to_owned(),
             Some(value) => value.as_int().map(|it| it.to_string()).unwrap_or_default(),
@@ -569,8 +635,14 @@ impl<'s, 'a> Builder<'s, 'a> {
             .iter()
             .take(MARKS_MAX)
             .map(|it| {
-                let shifted = it.time_ns.wrapping_sub(sent.start_ns).wrapping_add(node.start_ns);
-                (shifted.clamp(node.start_ns, node.end_ns), it.name.to_owned())
+                let shifted = it
+                    .time_ns
+                    .wrapping_sub(sent.start_ns)
+                    .wrapping_add(node.start_ns);
+                (
+                    shifted.clamp(node.start_ns, node.end_ns),
+                    it.name.to_owned(),
+                )
             })
             .collect()
     }
@@ -580,7 +652,11 @@ fn into_items(group: Vec<SpanIdx>) -> Vec<Item> {
     if group.len() < COMB_MIN {
         return group.into_iter().map(Item::single).collect();
     }
-    vec![Item { span: group[0], members: group, more: None }]
+    vec![Item {
+        span: group[0],
+        members: group,
+        more: None,
+    }]
 }
 
 /// The time axis: from 0 at the left to a round number at the right.
@@ -629,7 +705,9 @@ impl Axis {
         let Some(centre) = centre.map(|it| trace.node(it)) else {
             return Axis::fit(0, 0);
         };
-        let reach = (centre.end_ns - centre.start_ns).max(1).saturating_mul(AXIS_STRETCH_MAX);
+        let reach = (centre.end_ns - centre.start_ns)
+            .max(1)
+            .saturating_mul(AXIS_STRETCH_MAX);
         let nearest = centre.start_ns.saturating_sub(reach);
         let farthest = centre.end_ns.saturating_add(reach);
         let (mut start_ns, mut end_ns) = (centre.start_ns, centre.end_ns);
@@ -654,7 +732,11 @@ impl Axis {
             }
         };
         let ticks = length_ns.div_ceil(tick_ns);
-        Axis { start_ns, length_ns: ticks.saturating_mul(tick_ns), tick_ns }
+        Axis {
+            start_ns,
+            length_ns: ticks.saturating_mul(tick_ns),
+            tick_ns,
+        }
     }
 
     /// How many ticks fit: 1 to 10.
@@ -671,7 +753,10 @@ impl Axis {
     /// One stretch as a bar.
     pub fn bar(&self, piece: Piece) -> Bar {
         let x = self.x(piece.start_ns).min(100.0 - WIDTH_MIN);
-        Bar { x, width: (self.x(piece.end_ns) - x).max(WIDTH_MIN) }
+        Bar {
+            x,
+            width: (self.x(piece.end_ns) - x).max(WIDTH_MIN),
+        }
     }
 
     /// As [`Axis::bars`], but calls that follow each other without a gap stay apart to the eye: each is
@@ -692,7 +777,11 @@ impl Axis {
 
     /// Stretches as bars, in order, those that touch or nearly touch drawn as one.
     pub fn bars(&self, pieces: &[Piece]) -> Vec<Bar> {
-        let mut sorted: Vec<Piece> = pieces.iter().copied().filter(|it| it.end_ns > it.start_ns).collect();
+        let mut sorted: Vec<Piece> = pieces
+            .iter()
+            .copied()
+            .filter(|it| it.end_ns > it.start_ns)
+            .collect();
         sorted.sort_unstable_by_key(|it| it.start_ns);
         let mut bars: Vec<Bar> = Vec::new();
         for bar in sorted.into_iter().map(|it| self.bar(it)) {

@@ -1,3 +1,6 @@
 //! JSON for the same things as the pages, under /api/v1.
 
+pub mod bottlenecks;
 pub mod traces;
+pub mod services;
+pub mod endpoints;

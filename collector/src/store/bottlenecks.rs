@@ -1,0 +1,335 @@
+//! What the ranked list and a finding's page ask: endpoints and findings within a window of time.
+//!
+//! Rows are read one by one and gathered at once: the bytes of a week's sketches never stand in
+//! memory together.
+
+use futures_util::TryStreamExt;
+use serde_json::Value;
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+use std::collections::{BTreeMap, HashMap};
+
+use super::{Store, StoreError, encoding};
+use crate::store::encoding::Hits;
+use analyzer::sketch::Sketch;
+
+/// Minutes since the epoch: the first one that counts and the first one that does not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Minutes {
+    /// Included.
+    pub from: i32,
+    /// Excluded.
+    pub to: i32,
+}
+
+/// An endpoint's requests within a window.
+#[derive(Clone, Debug, Default)]
+pub struct EndpointWindow {
+    /// endpoints.id
+    pub id: i32,
+    /// The service.
+    pub service: String,
+    /// Its environment, or empty.
+    pub environment: String,
+    /// The endpoint.
+    pub name: String,
+    /// The first minute with a request, since the epoch.
+    pub first_minute: i32,
+    /// Requests, weighted.
+    pub requests: i64,
+    /// Failed ones.
+    pub errors: i64,
+    /// Durations added up, ns.
+    pub duration_ns: i64,
+    /// Durations.
+    pub latency: Sketch,
+    /// Nobody who sends traces asks it: most of its latest requests began their trace.
+    pub front: bool,
+}
+
+/// What is known of a finding, whatever the window.
+#[derive(Clone, Debug, Default)]
+pub struct FindingFacts {
+    /// findings.id
+    pub id: i32,
+    /// `new` or `open`.
+    pub state: String,
+    /// The detector's id.
+    pub detector: String,
+    /// The service.
+    pub service: String,
+    /// Its environment, or empty.
+    pub environment: String,
+    /// endpoints.id
+    pub endpoint_id: i32,
+    /// The endpoint.
+    pub endpoint: String,
+    /// Where it was first seen, or empty.
+    pub version: String,
+    /// 0 info, 1 warning, 2 critical.
+    pub severity: i16,
+    /// 0 to 1.
+    pub confidence: f32,
+    /// One sentence.
+    pub title: String,
+    /// ns since the epoch.
+    pub first_seen_ns: u64,
+    /// ns since the epoch.
+    pub last_seen_ns: u64,
+    /// Traces affected so far.
+    pub traces: i64,
+    /// What names it in every trace and release.
+    pub fingerprint: String,
+    /// The latest good example's evidence, as in `finding_hits.examples[].evidence`.
+    pub evidence: Value,
+}
+
+/// What a finding did within a window.
+#[derive(Clone, Debug, Default)]
+pub struct HitsWindow {
+    /// Traces affected.
+    pub traces: i64,
+    /// Requests affected, weighted.
+    pub requests: i64,
+    /// What a fix would have saved, ns.
+    pub saved_ns: i64,
+    /// The distributions.
+    pub hits: Hits,
+    /// First of ten minutes → ns a fix would have saved in them.
+    pub slots: BTreeMap<i32, i64>,
+}
+
+/// An affected request that was kept.
+#[derive(Clone, PartialEq, Debug, serde::Serialize)]
+pub struct Example {
+    /// 32 hex digits.
+    pub trace_id: String,
+    /// 16 hex digits: the entry span.
+    pub span_id: String,
+    /// ns since the epoch.
+    pub start_ns: u64,
+    /// ns.
+    pub duration_ns: u64,
+    /// What a fix would have saved of it, ns.
+    pub saved_ns: u64,
+    /// Calls (an N+1's N).
+    pub count: u64,
+}
+
+/// Examples of one finding read at most: rows of ten minutes hold five each, a week has 5,040. The
+/// costliest are kept.
+const EXAMPLES_MAX: usize = 10;
+
+/// Latest requests per endpoint that tell whether it is asked from outside.
+const LATEST_REQUESTS: i64 = 20;
+
+impl Store {
+    /// A request was analysed, at any time.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn has_endpoints(&self) -> Result<bool, StoreError> {
+        Ok(
+            sqlx::query_scalar("select exists (select from culprit.endpoints)")
+                .fetch_one(self.pool())
+                .await?,
+        )
+    }
+
+    /// The endpoints that were asked within the window, by id.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached, or a row is damaged.
+    pub async fn endpoint_windows(
+        &self,
+        minutes: Minutes,
+    ) -> Result<BTreeMap<i32, EndpointWindow>, StoreError> {
+        let mut windows: BTreeMap<i32, EndpointWindow> = BTreeMap::new();
+        let mut rows = sqlx::query(
+            "select endpoint_id, minute, requests, errors, duration_ns, latency
+             from culprit.rollup_minutes
+             where minute > $1 - 60 and minute + width > $1 and minute < $2",
+        )
+        .bind(minutes.from)
+        .bind(minutes.to)
+        .fetch(self.pool());
+        while let Some(row) = rows.try_next().await? {
+            let id: i32 = row.try_get("endpoint_id")?;
+            let window = windows.entry(id).or_insert_with(|| EndpointWindow {
+                id,
+                first_minute: i32::MAX,
+                ..EndpointWindow::default()
+            });
+            window.first_minute = window.first_minute.min(row.try_get("minute")?);
+            window.requests += row.try_get::<i64, _>("requests")?;
+            window.errors += row.try_get::<i64, _>("errors")?;
+            window.duration_ns = window
+                .duration_ns
+                .saturating_add(row.try_get("duration_ns")?);
+            window
+                .latency
+                .merge(&encoding::sketch(row.try_get("latency")?)?);
+        }
+        drop(rows);
+        // What late spans took away again was never there.
+        windows.retain(|_, it| it.requests > 0);
+        self.name_endpoints(&mut windows).await?;
+        Ok(windows)
+    }
+
+    async fn name_endpoints(
+        &self,
+        windows: &mut BTreeMap<i32, EndpointWindow>,
+    ) -> Result<(), StoreError> {
+        let ids: Vec<i32> = windows.keys().copied().collect();
+        let rows: Vec<(i32, String, String, String, bool)> = sqlx::query_as(
+            "select e.id, s.name, s.environment, e.name, coalesce(l.front, true)
+             from culprit.endpoints e join culprit.services s on s.id = e.service_id
+             left join lateral (
+                 select avg((flags & 8 <> 0)::int) >= 0.5 as front
+                 from (select flags from culprit.request_rows r where r.endpoint_id = e.id
+                       order by r.start_ns desc limit $2) latest) l on true
+             where e.id = any($1)",
+        )
+        .bind(&ids)
+        .bind(LATEST_REQUESTS)
+        .fetch_all(self.pool())
+        .await?;
+        for (id, service, environment, name, front) in rows {
+            if let Some(window) = windows.get_mut(&id) {
+                (window.service, window.environment) = (service, environment);
+                (window.name, window.front) = (name, front);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the findings did within the window, by id; with `only`, that finding alone.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached, or a row is damaged.
+    pub async fn hits_windows(
+        &self,
+        minutes: Minutes,
+        only: Option<i32>,
+    ) -> Result<HashMap<i32, HitsWindow>, StoreError> {
+        let mut windows: HashMap<i32, HitsWindow> = HashMap::new();
+        let mut rows = sqlx::query(
+            "select finding_id, minute, traces, requests, saved_ns, hits
+             from culprit.finding_hits
+             where minute > $1 - 10 and minute < $2 and ($3::integer is null or finding_id = $3)",
+        )
+        .bind(minutes.from)
+        .bind(minutes.to)
+        .bind(only)
+        .fetch(self.pool());
+        while let Some(row) = rows.try_next().await? {
+            let window = windows.entry(row.try_get("finding_id")?).or_default();
+            let saved_ns: i64 = row.try_get("saved_ns")?;
+            window.traces += row.try_get::<i64, _>("traces")?;
+            window.requests += row.try_get::<i64, _>("requests")?;
+            window.saved_ns = window.saved_ns.saturating_add(saved_ns);
+            window.hits.merge(&encoding::hits(row.try_get("hits")?)?, 1);
+            *window.slots.entry(row.try_get("minute")?).or_default() += saved_ns;
+        }
+        Ok(windows)
+    }
+
+    /// What is known of these findings; those that the review has not seen yet are left out.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn finding_facts(&self, ids: &[i32]) -> Result<Vec<FindingFacts>, StoreError> {
+        let rows = sqlx::query(
+            "select f.id, f.state, f.detector, s.name as service, s.environment, f.endpoint_id,
+                    e.name as endpoint, coalesce(v.version, '') as version, f.severity, f.confidence,
+                    f.title, (extract(epoch from f.first_seen) * 1000000)::bigint as first_seen_us,
+                    (extract(epoch from f.last_seen) * 1000000)::bigint as last_seen_us, f.traces,
+                    k.fingerprint, f.evidence
+             from culprit.findings f
+             join culprit.finding_keys k on k.id = f.id
+             join culprit.services s on s.id = f.service_id
+             join culprit.endpoints e on e.id = f.endpoint_id
+             left join culprit.versions v on v.id = f.version_id
+             where f.id = any($1)",
+        )
+        .bind(ids)
+        .fetch_all(self.pool())
+        .await?;
+        rows.iter().map(facts).collect()
+    }
+
+    /// The costliest affected requests of the window, costliest first.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn examples(
+        &self,
+        finding: i32,
+        minutes: Minutes,
+    ) -> Result<Vec<Example>, StoreError> {
+        let mut kept: Vec<Example> = Vec::new();
+        let mut rows = sqlx::query_scalar::<_, Value>(
+            "select examples from culprit.finding_hits
+             where finding_id = $1 and minute > $2 - 10 and minute < $3",
+        )
+        .bind(finding)
+        .bind(minutes.from)
+        .bind(minutes.to)
+        .fetch(self.pool());
+        while let Some(examples) = rows.try_next().await? {
+            for it in examples
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(example)
+            {
+                let same =
+                    |other: &Example| other.trace_id == it.trace_id && other.span_id == it.span_id;
+                if !kept.iter().any(same) {
+                    kept.push(it);
+                }
+            }
+            kept.sort_by_key(|it| (std::cmp::Reverse(it.saved_ns), it.start_ns));
+            kept.truncate(EXAMPLES_MAX);
+        }
+        Ok(kept)
+    }
+}
+
+fn facts(row: &PgRow) -> Result<FindingFacts, StoreError> {
+    let ns = |column: &str| -> Result<u64, StoreError> {
+        Ok(u64::try_from(row.try_get::<i64, _>(column)?)
+            .unwrap_or_default()
+            .saturating_mul(1_000))
+    };
+    Ok(FindingFacts {
+        id: row.try_get("id")?,
+        state: row.try_get("state")?,
+        detector: row.try_get("detector")?,
+        service: row.try_get("service")?,
+        environment: row.try_get("environment")?,
+        endpoint_id: row.try_get("endpoint_id")?,
+        endpoint: row.try_get("endpoint")?,
+        version: row.try_get("version")?,
+        severity: row.try_get("severity")?,
+        confidence: row.try_get("confidence")?,
+        title: row.try_get("title")?,
+        first_seen_ns: ns("first_seen_us")?,
+        last_seen_ns: ns("last_seen_us")?,
+        traces: row.try_get("traces")?,
+        fingerprint: row.try_get("fingerprint")?,
+        evidence: row.try_get("evidence")?,
+    })
+}
+
+fn example(stored: &Value) -> Option<Example> {
+    Some(Example {
+        trace_id: stored["trace_id"].as_str()?.to_owned(),
+        span_id: stored["span_id"].as_str()?.to_owned(),
+        start_ns: stored["start_ns"].as_u64()?,
+        duration_ns: stored["duration_ns"].as_u64()?,
+        saved_ns: stored["saved_ns"].as_u64()?,
+        count: stored["count"].as_u64().unwrap_or_default(),
+    })
+}

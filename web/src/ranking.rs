@@ -1,0 +1,487 @@
+//! Findings ranked by what they cost: the numbers of the front page, of a finding's page and of
+//! their JSON, made in one place.
+
+use analyzer::sketch::Sketch;
+use collector::store::bottlenecks::{EndpointWindow, FindingFacts, HitsWindow, Minutes};
+use collector::store::{Store, StoreError};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::pages::PageError;
+use crate::range::{Covered, Filters};
+
+/// What the list can be sorted by, most first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Sort {
+    /// What a fix saves per hour.
+    #[default]
+    Cost,
+    /// The endpoint's P99.
+    P99,
+    /// The endpoint's median.
+    P50,
+    /// The endpoint's P95.
+    P95,
+    /// The endpoint's requests.
+    Requests,
+    /// When the finding was first seen, newest first.
+    FirstSeen,
+}
+
+impl Sort {
+    const IDS: [(&'static str, Sort); 7] = [
+        ("", Sort::Cost),
+        ("cost", Sort::Cost),
+        ("p99", Sort::P99),
+        ("p50", Sort::P50),
+        ("p95", Sort::P95),
+        ("requests", Sort::Requests),
+        ("first_seen", Sort::FirstSeen),
+    ];
+
+    /// From an address.
+    ///
+    /// # Errors
+    /// There is no such order.
+    pub fn parse(id: &str) -> Result<Sort, PageError> {
+        Self::IDS
+            .iter()
+            .find(|it| it.0 == id)
+            .map(|it| it.1)
+            .ok_or_else(|| {
+                let text =
+                    "The list can be sorted by cost, p99, p50, p95, requests and first_seen.";
+                PageError::BadRequest(text.to_owned())
+            })
+    }
+}
+
+/// A finding within a window.
+#[derive(Clone, Debug, Default)]
+pub struct Row {
+    /// What is known of it.
+    pub facts: FindingFacts,
+    /// What it did.
+    pub hits: HitsWindow,
+    /// All requests of its endpoint.
+    pub endpoint: EndpointWindow,
+    /// What a fix saves per hour, ns.
+    pub cost_ns: u64,
+    /// `cost_ns` as a share of all waiting, 0 to 1.
+    pub share: f64,
+    /// Its place by cost, from 1, however the list is sorted.
+    pub rank: usize,
+}
+
+/// What a finding cost within a part of the time.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct CostPoint {
+    /// When the part begins, ns since the epoch.
+    pub from_ns: u64,
+    /// What a fix saves per hour, ns.
+    pub per_hour_ns: u64,
+}
+
+/// Findings are counted in tens of minutes.
+const SLOT_NS: u64 = 600_000_000_000;
+
+fn minute(ns: u64) -> i32 {
+    i32::try_from(ns / 60_000_000_000).unwrap_or(i32::MAX)
+}
+
+impl Row {
+    /// A quantile of the endpoint's durations, ns: as it is and as it would be without the finding.
+    pub fn quantile(&self, q: f64) -> Option<(u64, u64)> {
+        let mut fixed = self.endpoint.latency.clone();
+        fixed.subtract(&self.hits.hits.before);
+        fixed.merge(&self.hits.hits.after);
+        let before = self.endpoint.latency.quantile(q)?;
+        // A bin is 2 % wide: what is saved may be less than the error.
+        Some((before, fixed.quantile(q)?.min(before)))
+    }
+
+    /// The share of the endpoint's requests that show it, 0 to 1.
+    pub fn affected(&self) -> f64 {
+        if self.endpoint.requests <= 0 {
+            return 0.0;
+        }
+        (self.hits.requests as f64 / self.endpoint.requests as f64).clamp(0.0, 1.0)
+    }
+
+    /// What a fix saves of an affected request, ns: the median.
+    pub fn saved_median_ns(&self) -> u64 {
+        self.hits.hits.saved.quantile(0.5).unwrap_or_default()
+    }
+
+    /// What it costs over the covered time, oldest first, at most `points_max` points.
+    pub fn cost_over_time(&self, covered: Covered, points_max: u64) -> Vec<CostPoint> {
+        let (first, last) = (covered.from_ns / SLOT_NS, covered.now_ns / SLOT_NS);
+        let slots = (last - first) / points_max.max(1) + 1;
+        let step_ns = slots * SLOT_NS;
+        let begins = (first * SLOT_NS..=last * SLOT_NS).step_by(step_ns as usize);
+        begins
+            .map(|from_ns| self.cost_within(from_ns, from_ns + step_ns, covered))
+            .collect()
+    }
+
+    fn cost_within(&self, from_ns: u64, to_ns: u64, covered: Covered) -> CostPoint {
+        let minutes = minute(from_ns)..minute(to_ns);
+        let saved_ns = self.hits.slots.range(minutes).map(|it| *it.1).sum();
+        // The first part may begin before there is data, the last one goes on.
+        let within = Covered {
+            from_ns: from_ns.max(covered.from_ns),
+            now_ns: to_ns.min(covered.now_ns),
+        };
+        CostPoint {
+            from_ns,
+            per_hour_ns: within.per_hour(saved_ns),
+        }
+    }
+
+    /// `info`, `warning` or `critical`.
+    pub fn severity(&self) -> &'static str {
+        ["info", "warning", "critical"]
+            .get(self.facts.severity as usize)
+            .unwrap_or(&"info")
+    }
+
+    /// The detector's name for people.
+    pub fn detector_title(&self) -> &str {
+        detector_title(&self.facts.detector)
+    }
+}
+
+/// A detector's name for people; its id if there is no such detector (any more).
+pub fn detector_title(id: &str) -> &str {
+    analyzer::detectors::ALL
+        .iter()
+        .find(|it| it.id == id)
+        .map_or(id, |it| it.title)
+}
+
+/// All requests that the filters let through, together.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Requests, weighted: of those endpoints that users ask, see [`front`].
+    pub requests: i64,
+    /// Failed ones.
+    pub errors: i64,
+    /// Durations added up, ns.
+    pub waiting_ns: i64,
+    /// Durations.
+    pub latency: Sketch,
+    /// Endpoints with requests, the inner ones too.
+    pub endpoints: usize,
+    /// Requests of the inner endpoints too.
+    pub requests_of_all: i64,
+}
+
+/// Everything of the front page.
+#[derive(Clone, Debug)]
+pub struct Ranking {
+    /// The minutes looked at.
+    pub window: Minutes,
+    /// The time the rates are of.
+    pub covered: Covered,
+    /// All requests together.
+    pub totals: Totals,
+    /// Sorted as asked.
+    pub rows: Vec<Row>,
+    /// State → findings, whatever state is chosen.
+    pub states: BTreeMap<String, usize>,
+    /// What there is to choose from, whatever is chosen.
+    pub choices: Choices,
+}
+
+/// What the filters could be.
+#[derive(Clone, Debug, Default)]
+pub struct Choices {
+    /// Services with requests in the window.
+    pub services: BTreeSet<String>,
+    /// Their environments; those without a name are left out.
+    pub environments: BTreeSet<String>,
+    /// Detectors with findings in the window: id.
+    pub detectors: BTreeSet<String>,
+}
+
+impl Ranking {
+    /// Waiting per hour, ns.
+    pub fn waiting_per_hour_ns(&self) -> u64 {
+        self.covered.per_hour(self.totals.waiting_ns)
+    }
+
+    /// What all fixes together save per hour, ns. Findings of a service and of the one it asks may
+    /// speak of the same time, so never more than all waiting.
+    pub fn avoidable_per_hour_ns(&self) -> u64 {
+        let sum = self
+            .rows
+            .iter()
+            .fold(0_u64, |sum, it| sum.saturating_add(it.cost_ns));
+        sum.min(self.waiting_per_hour_ns())
+    }
+}
+
+/// Reads and ranks.
+///
+/// # Errors
+/// The order makes no sense, or the database does not answer.
+pub async fn load(store: &Store, filters: &Filters, now_ns: u64) -> Result<Ranking, PageError> {
+    let sort = Sort::parse(&filters.sort)?;
+    let window = filters.range.window(now_ns);
+    let endpoints = store.endpoint_windows(window).await?;
+    let hits = store.hits_windows(window, None).await?;
+    let ids: Vec<i32> = hits
+        .iter()
+        .filter(|it| it.1.requests > 0)
+        .map(|it| *it.0)
+        .collect();
+    let facts = store.finding_facts(&ids).await?;
+    Ok(rank(filters, sort, window, now_ns, endpoints, facts, hits))
+}
+
+/// One finding with its numbers; `None` if there is no such finding.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn load_one(
+    store: &Store,
+    id: i32,
+    filters: &Filters,
+    now_ns: u64,
+) -> Result<Option<(Row, Covered)>, StoreError> {
+    let Some(facts) = store.finding_facts(&[id]).await?.pop() else {
+        return Ok(None);
+    };
+    let window = filters.range.window(now_ns);
+    let endpoints = store.endpoint_windows(window).await?;
+    let mut hits = store.hits_windows(window, Some(id)).await?;
+    let covered = Covered::new(window, first_minute(&endpoints), now_ns);
+    let totals = totals(endpoints.values().collect());
+    let hits = hits.remove(&id).unwrap_or_default();
+    Ok(Some((
+        row(facts, hits, &endpoints, &totals, covered),
+        covered,
+    )))
+}
+
+fn rank(
+    filters: &Filters,
+    sort: Sort,
+    window: Minutes,
+    now_ns: u64,
+    endpoints: BTreeMap<i32, EndpointWindow>,
+    facts: Vec<FindingFacts>,
+    mut hits: HashMap<i32, HitsWindow>,
+) -> Ranking {
+    let covered = Covered::new(window, first_minute(&endpoints), now_ns);
+    let chosen = |it: &&EndpointWindow| is_chosen(filters, &it.service, &it.environment, &it.name);
+    let totals = totals(endpoints.values().filter(chosen).collect());
+    let mut ranking = Ranking {
+        window,
+        covered,
+        totals,
+        rows: Vec::new(),
+        states: BTreeMap::new(),
+        choices: choices(&endpoints, &facts),
+    };
+    for facts in facts {
+        if !is_chosen(filters, &facts.service, &facts.environment, &facts.endpoint)
+            || !(filters.detector.is_empty() || filters.detector == facts.detector)
+        {
+            continue;
+        }
+        *ranking.states.entry(facts.state.clone()).or_default() += 1;
+        if filters.state.is_empty() || filters.state == facts.state {
+            let hits = hits.remove(&facts.id).unwrap_or_default();
+            ranking
+                .rows
+                .push(row(facts, hits, &endpoints, &ranking.totals, covered));
+        }
+    }
+    sort_rows(&mut ranking.rows, sort);
+    ranking
+}
+
+fn is_chosen(filters: &Filters, service: &str, environment: &str, endpoint: &str) -> bool {
+    (filters.service.is_empty() || filters.service == service)
+        && (filters.environment.is_empty() || filters.environment == environment)
+        && (filters.endpoint.is_empty() || filters.endpoint == endpoint)
+}
+
+fn first_minute(endpoints: &BTreeMap<i32, EndpointWindow>) -> Option<i32> {
+    endpoints.values().map(|it| it.first_minute).min()
+}
+
+fn choices(endpoints: &BTreeMap<i32, EndpointWindow>, facts: &[FindingFacts]) -> Choices {
+    let environments = endpoints.values().map(|it| it.environment.clone());
+    Choices {
+        services: endpoints.values().map(|it| it.service.clone()).collect(),
+        environments: environments.filter(|it| !it.is_empty()).collect(),
+        detectors: facts.iter().map(|it| it.detector.clone()).collect(),
+    }
+}
+
+fn row(
+    facts: FindingFacts,
+    hits: HitsWindow,
+    endpoints: &BTreeMap<i32, EndpointWindow>,
+    totals: &Totals,
+    covered: Covered,
+) -> Row {
+    let endpoint = endpoints
+        .get(&facts.endpoint_id)
+        .cloned()
+        .unwrap_or_default();
+    let waiting_ns = totals.waiting_ns.max(1) as f64;
+    Row {
+        cost_ns: covered.per_hour(hits.saved_ns),
+        share: (hits.saved_ns.max(0) as f64 / waiting_ns).min(1.0),
+        facts,
+        hits,
+        endpoint,
+        rank: 0,
+    }
+}
+
+/// Those that users ask: nobody waits twice because one service asks another. If there are none
+/// among the chosen ones, all of them.
+fn front<'a>(endpoints: &[&'a EndpointWindow]) -> Vec<&'a EndpointWindow> {
+    let front: Vec<_> = endpoints.iter().copied().filter(|it| it.front).collect();
+    if front.is_empty() {
+        endpoints.to_vec()
+    } else {
+        front
+    }
+}
+
+fn totals(endpoints: Vec<&EndpointWindow>) -> Totals {
+    let mut totals = Totals {
+        endpoints: endpoints.len(),
+        requests_of_all: endpoints.iter().map(|it| it.requests).sum(),
+        ..Totals::default()
+    };
+    for it in front(&endpoints) {
+        totals.requests += it.requests;
+        totals.errors += it.errors;
+        totals.waiting_ns = totals.waiting_ns.saturating_add(it.duration_ns);
+        totals.latency.merge(&it.latency);
+    }
+    totals
+}
+
+fn sort_rows(rows: &mut [Row], sort: Sort) {
+    // First by cost, so that equals stay ranked by it.
+    rows.sort_by_key(|it| (Reverse(it.cost_ns), it.facts.id));
+    for (at, row) in rows.iter_mut().enumerate() {
+        row.rank = at + 1;
+    }
+    let quantile = |it: &Row, q| Reverse(it.endpoint.latency.quantile(q));
+    match sort {
+        Sort::Cost => {}
+        Sort::P99 => rows.sort_by_key(|it| quantile(it, 0.99)),
+        Sort::P50 => rows.sort_by_key(|it| quantile(it, 0.5)),
+        Sort::P95 => rows.sort_by_key(|it| quantile(it, 0.95)),
+        Sort::Requests => rows.sort_by_key(|it| Reverse(it.endpoint.requests)),
+        Sort::FirstSeen => rows.sort_by_key(|it| Reverse(it.facts.first_seen_ns)),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::range::minute_ns;
+
+    const MS: u64 = 1_000_000;
+
+    /// 100 requests of 400 ms in two minutes, half of them showing a finding that costs 300 ms.
+    pub fn drawn(filters: &Filters, sort: Sort) -> Ranking {
+        let (mut endpoint, mut inner) = (EndpointWindow::default(), EndpointWindow::default());
+        for (it, id, name) in [
+            (&mut endpoint, 1, "GET /posts"),
+            (&mut inner, 2, "GET /inner"),
+        ] {
+            (it.id, it.first_minute, it.requests) = (id, 998, 100);
+            (it.duration_ns, it.front) = (100 * 400 * MS as i64, id == 1);
+            (it.name, it.service) = (name.into(), format!("shop-{id}"));
+            it.latency.record(400 * MS, 100);
+        }
+        let fact = |id: i32, title: &str| FindingFacts {
+            id,
+            title: title.into(),
+            state: if id == 1 { "new" } else { "open" }.into(),
+            detector: "n-plus-one-query".into(),
+            service: format!("shop-{id}"),
+            endpoint_id: id,
+            endpoint: if id == 1 { "GET /posts" } else { "GET /inner" }.into(),
+            ..FindingFacts::default()
+        };
+        let facts = vec![
+            fact(1, "31 × select authors"),
+            fact(2, "<script>alert(1)</script>"),
+        ];
+        let hits = |saved_ms: u64| {
+            let mut it = HitsWindow {
+                requests: 50,
+                traces: 50,
+                ..HitsWindow::default()
+            };
+            it.saved_ns = (50 * saved_ms * MS) as i64;
+            it.hits.saved.record(saved_ms * MS, 50);
+            it.hits.before.record(400 * MS, 50);
+            it.hits.after.record((400 - saved_ms) * MS, 50);
+            it.slots.insert(990, it.saved_ns);
+            it
+        };
+        let window = Minutes {
+            from: 940,
+            to: 1_010,
+        };
+        let endpoints = BTreeMap::from([(1, endpoint), (2, inner)]);
+        let all = HashMap::from([(1, hits(300)), (2, hits(30))]);
+        rank(
+            filters,
+            sort,
+            window,
+            minute_ns(1_000),
+            endpoints,
+            facts,
+            all,
+        )
+    }
+
+    #[test]
+    fn costs_are_what_a_fix_saves_per_hour() {
+        let ranking = drawn(&Filters::default(), Sort::Cost);
+        let ids: Vec<i32> = ranking.rows.iter().map(|it| it.facts.id).collect();
+        assert_eq!(ids, [1, 2]);
+        // Two minutes: 30 times as much per hour.
+        assert_eq!(ranking.rows[0].cost_ns, 50 * 300 * 30 * MS);
+        assert_eq!(
+            ranking.waiting_per_hour_ns(),
+            100 * 400 * 30 * MS,
+            "the inner one is not waited for twice"
+        );
+        assert_eq!(ranking.rows[0].share, 0.375);
+        assert_eq!(ranking.rows[0].affected(), 0.5);
+        let (before, after) = ranking.rows[0].quantile(0.5).unwrap();
+        assert!(
+            before > 390 * MS && (95 * MS..105 * MS).contains(&after),
+            "{before} {after}"
+        );
+    }
+
+    #[test]
+    fn filters_choose_rows_and_requests() {
+        let filters = Filters::parse(Some("service=shop-2&state=open")).unwrap();
+        let ranking = drawn(&filters, Sort::FirstSeen);
+        assert_eq!(ranking.rows.len(), 1);
+        assert_eq!(
+            ranking.totals.requests, 100,
+            "an inner service counts if it alone is chosen"
+        );
+        assert_eq!(ranking.choices.services.len(), 2);
+        assert!(Sort::parse("colour").is_err());
+        let none = drawn(&Filters::parse(Some("detector=x")).unwrap(), Sort::Cost);
+        assert!(none.rows.is_empty());
+    }
+}
