@@ -71,7 +71,7 @@ create table culprit.statements (
 );
 create table culprit.finding_keys (
     id integer generated always as identity primary key,
-    digest bytea not null unique,    -- of the fingerprint
+    digest bytea not null unique,    -- of endpoint_id, NUL, fingerprint
     fingerprint text not null,
     detector text not null,
     service_id integer not null,

@@ -16,6 +16,7 @@
 //! calls `stock`, which runs one query per call, is a loop of `shop`. Groups that take turns are one
 //! loop with several calls per round.
 
+use crate::category::Category;
 use crate::span::SpanKind;
 use crate::target::template;
 use crate::trace::SpanIdx;
@@ -79,14 +80,15 @@ impl Loop {
     }
 }
 
-/// The loops whose calls are `wanted` and repeat at least `repeats_min` times, in order of entry and
-/// start.
+/// The loops over calls of `category` that are `wanted` and repeat at least `repeats_min` times, in order
+/// of entry and start. `wanted` is only asked about calls that repeat, so it may look closely.
 pub fn loops(
     analysis: &Analysis<'_>,
+    category: Category,
     wanted: impl Fn(&Call) -> bool,
     repeats_min: usize,
 ) -> Vec<Loop> {
-    let mut groups = groups(analysis, wanted, repeats_min);
+    let mut groups = groups(analysis, category, wanted, repeats_min);
     groups.sort_by_key(|it| std::cmp::Reverse(it.sum_ns));
     groups.truncate(GROUPS_MAX);
     groups.sort_by_key(|it| (it.entry, start_ns(analysis, it.calls[0]), it.steps[0].first));
@@ -103,17 +105,28 @@ pub fn loops(
 /// One loop of one step per calling context and key.
 fn groups(
     analysis: &Analysis<'_>,
+    category: Category,
     wanted: impl Fn(&Call) -> bool,
     repeats_min: usize,
 ) -> Vec<Loop> {
+    let of_category = |call: &&Call| call.category == category && call.entry.is_some();
+    // Most traces end here: too few calls for anything to repeat.
+    if analysis.calls.iter().filter(of_category).count() < repeats_min {
+        return Vec::new();
+    }
     let mut by_key: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (at, call) in analysis.calls.iter().enumerate() {
-        if call.entry.is_some() && wanted(call) {
+        if of_category(&call) {
             by_key.entry(&call.key).or_default().push(at);
         }
     }
-    // Most traces end here: nothing of theirs repeats.
-    by_key.retain(|_, calls| calls.len() >= repeats_min);
+    by_key.retain(|_, calls| {
+        // Twice: most keys are too few to look at each of their calls.
+        calls.len() >= repeats_min && {
+            calls.retain(|at| wanted(&analysis.calls[*at]));
+            calls.len() >= repeats_min
+        }
+    });
     let mut contexts = Contexts::default();
     let mut groups = Vec::new();
     for calls in by_key.into_values() {

@@ -24,6 +24,40 @@ pub struct Impact {
     pub removable_ns: u64,
 }
 
+/// An entry's critical path, ready to be asked about many spans.
+pub struct CriticalTime {
+    /// The segments' spans, in tree order.
+    spans: Vec<SpanIdx>,
+    /// `until_ns[i]` is the time of the first i of them, ns.
+    until_ns: Vec<u64>,
+}
+
+impl CriticalTime {
+    /// Of `entry`.
+    pub fn of(entry: &Entry<'_>) -> CriticalTime {
+        let segments = entry.path.iter();
+        let mut by_span: Vec<_> = segments
+            .map(|it| (it.span, it.end_ns - it.start_ns))
+            .collect();
+        by_span.sort_unstable();
+        let mut until_ns = Vec::with_capacity(by_span.len() + 1);
+        until_ns.push(0);
+        for (_, ns) in &by_span {
+            until_ns.push(until_ns.last().unwrap_or(&0) + ns);
+        }
+        CriticalTime {
+            spans: by_span.into_iter().map(|it| it.0).collect(),
+            until_ns,
+        }
+    }
+
+    /// The time on the critical path of `span` and all below it, ns.
+    pub fn of_subtree(&self, analysis: &Analysis<'_>, span: SpanIdx) -> u64 {
+        let before = |span: SpanIdx| self.until_ns[self.spans.partition_point(|it| *it < span)];
+        before(analysis.trace.node(span).subtree_end) - before(span)
+    }
+}
+
 /// The impact of `spans` (with all that is below them) on `entry`.
 pub fn impact(analysis: &Analysis<'_>, entry: &Entry<'_>, spans: &[SpanIdx]) -> Impact {
     let subtrees = Subtrees::of(analysis, spans);

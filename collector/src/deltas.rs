@@ -125,7 +125,7 @@ impl Deltas {
             .or_default()
             .add(request, tail, names, sign);
         for hit in &request.hits {
-            let Some(finding) = names.finding(&hit.finding.fingerprint) else {
+            let Some(finding) = names.finding(ids.endpoint, &hit.finding.fingerprint) else {
                 continue;
             };
             let slot = minute - minute.rem_euclid(HITS_MINUTES);

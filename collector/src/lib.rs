@@ -14,6 +14,8 @@ pub mod store;
 pub mod review;
 pub mod alert;
 pub mod verify;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 /// This project's own protobuf messages (`proto/`): what is stored encoded.
 pub mod proto {

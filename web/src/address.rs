@@ -75,10 +75,16 @@ mod tests {
         let address = Address::parse(Some("view=flame&open=a,b&span=1&span=2&empty="));
         assert_eq!(address.get("span"), Some("2"));
         assert_eq!(address.get("empty"), None);
-        assert_eq!(address.with(&[("span", "3")]), "?view=flame&open=a%2Cb&span=3");
+        assert_eq!(
+            address.with(&[("span", "3")]),
+            "?view=flame&open=a%2Cb&span=3"
+        );
         assert_eq!(address.with(&[("open", ""), ("view", "")]), "?span=2");
         assert_eq!(address.toggled("open", "a"), "?view=flame&span=2&open=b");
-        assert_eq!(address.toggled("open", "c"), "?view=flame&span=2&open=a%2Cb%2Cc");
+        assert_eq!(
+            address.toggled("open", "c"),
+            "?view=flame&span=2&open=a%2Cb%2Cc"
+        );
     }
 
     #[test]

@@ -6,20 +6,38 @@ use axum::response::{IntoResponse, Response};
 
 /// Name, content type, content. Pages name them with `?v=` and the version, so they may be kept.
 const FILES: &[(&str, &str, &str)] = &[
-    ("style.css", "text/css; charset=utf-8", include_str!("../static/style.css")),
-    ("ui.js", "text/javascript; charset=utf-8", include_str!("../static/ui.js")),
-    ("trace.css", "text/css; charset=utf-8", include_str!("../static/trace.css")),
-    ("trace.js", "text/javascript; charset=utf-8", include_str!("../static/trace.js")),
+    (
+        "style.css",
+        "text/css; charset=utf-8",
+        include_str!("../static/style.css"),
+    ),
+    (
+        "ui.js",
+        "text/javascript; charset=utf-8",
+        include_str!("../static/ui.js"),
+    ),
+    (
+        "trace.css",
+        "text/css; charset=utf-8",
+        include_str!("../static/trace.css"),
+    ),
+    (
+        "trace.js",
+        "text/javascript; charset=utf-8",
+        include_str!("../static/trace.js"),
+    ),
 ];
 
 /// The version that pages add to the files' addresses: changes whenever one of them does.
 pub fn version() -> &'static str {
     static VERSION: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
         // FNV-1a: enough to tell one build's files from another's.
-        let hash = FILES.iter().flat_map(|(.., text)| text.bytes()).fold(
-            0xcbf2_9ce4_8422_2325_u64,
-            |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3),
-        );
+        let hash = FILES
+            .iter()
+            .flat_map(|(.., text)| text.bytes())
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
         format!("{hash:016x}")
     });
     &VERSION
@@ -31,7 +49,10 @@ pub async fn show(Path(file): Path<String>, headers: HeaderMap) -> Response {
         return StatusCode::NOT_FOUND.into_response();
     };
     let tag = format!("\"{}\"", version());
-    if headers.get(header::IF_NONE_MATCH).is_some_and(|it| it.as_bytes() == tag.as_bytes()) {
+    if headers
+        .get(header::IF_NONE_MATCH)
+        .is_some_and(|it| it.as_bytes() == tag.as_bytes())
+    {
         return StatusCode::NOT_MODIFIED.into_response();
     }
     let headers = [

@@ -102,11 +102,24 @@ pub fn parts(categories: &[u64; Category::COUNT]) -> Parts {
     for (at, category) in order.into_iter().enumerate().filter(|it| numbers[it.0] > 0) {
         let percent = |ns: u64| ns as f64 * 100.0 / total_ns as f64;
         let ns = numbers[at];
-        let bar = Bar { x: percent(before_ns), width: percent(ns) };
+        let bar = Bar {
+            x: percent(before_ns),
+            width: percent(ns),
+        };
         before_ns += ns;
-        parts.push(Part { category, ns, tenths: tenths[at], permille: permille[at], bar });
+        parts.push(Part {
+            category,
+            ns,
+            tenths: tenths[at],
+            permille: permille[at],
+            bar,
+        });
     }
-    Parts { parts, total_ns, unit }
+    Parts {
+        parts,
+        total_ns,
+        unit,
+    }
 }
 
 /// Shares out `whole` in proportion to `numbers`, in whole pieces that add up to it: each gets its
@@ -117,7 +130,10 @@ pub fn apportion(numbers: &[u64], whole: u64) -> Vec<u64> {
         return vec![0; numbers.len()];
     }
     let exact = |number: u64| u128::from(number) * u128::from(whole);
-    let mut shares: Vec<u64> = numbers.iter().map(|it| (exact(*it) / total) as u64).collect();
+    let mut shares: Vec<u64> = numbers
+        .iter()
+        .map(|it| (exact(*it) / total) as u64)
+        .collect();
     let mut order: Vec<usize> = (0..numbers.len()).collect();
     order.sort_by_key(|it| std::cmp::Reverse(exact(numbers[*it]) % total));
     let left = whole - shares.iter().sum::<u64>();
@@ -138,7 +154,10 @@ mod tests {
         let parts = parts(&categories);
         assert_eq!(parts.parts.iter().map(|it| it.permille).sum::<u64>(), 1_000);
         assert_eq!(parts.parts.iter().map(|it| it.tenths).sum::<u64>(), 10_000);
-        assert_eq!(parts.parts.iter().map(|it| it.ns).sum::<u64>(), 1_000_000_000);
+        assert_eq!(
+            parts.parts.iter().map(|it| it.ns).sum::<u64>(),
+            1_000_000_000
+        );
         assert_eq!(parts.parts.len(), 4);
         let last = parts.parts.last().unwrap().bar;
         assert!((last.x + last.width - 100.0).abs() < 1e-9);

@@ -20,7 +20,12 @@ use crate::{bench, demo_command, explain, health, serve, verify};
 ///   culprit serve    for your own services; then set
 ///                    OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317 in them
 #[derive(Parser, Debug)]
-#[command(name = "culprit", version, verbatim_doc_comment, propagate_version = true)]
+#[command(
+    name = "culprit",
+    version,
+    verbatim_doc_comment,
+    propagate_version = true
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -84,7 +89,12 @@ pub enum Role {
 pub struct DatabaseOptions {
     /// An external Postgres (14 to 18): postgres://user:password@host/database. culprit uses a
     /// schema of its own in it, named culprit.
-    #[arg(long, env = "CULPRIT_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(
+        long,
+        env = "CULPRIT_DATABASE_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub database_url: Option<String>,
     /// Where the private Postgres keeps its data [default: /var/lib/culprit for root,
     /// ~/.local/share/culprit for others].
@@ -110,7 +120,12 @@ pub struct ServeOptions {
     #[serde(flatten)]
     pub database: DatabaseOptions,
     /// What this process does, if several share an external database [default: all three].
-    #[arg(long = "role", env = "CULPRIT_ROLE", value_delimiter = ',', value_name = "ROLE")]
+    #[arg(
+        long = "role",
+        env = "CULPRIT_ROLE",
+        value_delimiter = ',',
+        value_name = "ROLE"
+    )]
     #[serde(default)]
     pub role: Vec<Role>,
     /// OTLP over gRPC [default: 127.0.0.1:4317].
@@ -126,13 +141,28 @@ pub struct ServeOptions {
     #[arg(long, env = "CULPRIT_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
     /// Post a JSON message here when a new N+1 has affected three traces (Standard Webhooks).
-    #[arg(long, env = "CULPRIT_ALERT_WEBHOOK", hide_env_values = true, value_name = "URL")]
+    #[arg(
+        long,
+        env = "CULPRIT_ALERT_WEBHOOK",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub alert_webhook: Option<String>,
     /// Sign these messages: whsec_ and base64. Better given by the environment than as a flag.
-    #[arg(long, env = "CULPRIT_ALERT_WEBHOOK_SECRET", hide_env_values = true, value_name = "SECRET")]
+    #[arg(
+        long,
+        env = "CULPRIT_ALERT_WEBHOOK_SECRET",
+        hide_env_values = true,
+        value_name = "SECRET"
+    )]
     pub alert_webhook_secret: Option<String>,
     /// A host or URL path (* matches anything) that is a log destination; may be repeated.
-    #[arg(long = "log-destination", env = "CULPRIT_LOG_DESTINATIONS", value_delimiter = ',', value_name = "PATTERN")]
+    #[arg(
+        long = "log-destination",
+        env = "CULPRIT_LOG_DESTINATIONS",
+        value_delimiter = ',',
+        value_name = "PATTERN"
+    )]
     #[serde(default)]
     pub log_destinations: Vec<String>,
 }
@@ -168,12 +198,20 @@ impl ServeOptions {
     /// # Errors
     /// The file cannot be read, or has an unknown key or a wrong value: named with its line.
     pub fn with_file(self) -> anyhow::Result<ServeOptions> {
-        let Some(path) = &self.config else { return Ok(self) };
+        let Some(path) = &self.config else {
+            return Ok(self);
+        };
         let text = std::fs::read_to_string(path).map_err(|error| {
-            anyhow::anyhow!("the configuration file {} cannot be read: {error}", path.display())
+            anyhow::anyhow!(
+                "the configuration file {} cannot be read: {error}",
+                path.display()
+            )
         })?;
         let file: ServeOptions = toml::from_str(&text).map_err(|error| {
-            anyhow::anyhow!("the configuration file {} is wrong:\n{error}", path.display())
+            anyhow::anyhow!(
+                "the configuration file {} is wrong:\n{error}",
+                path.display()
+            )
         })?;
         Ok(self.or(file))
     }
@@ -183,7 +221,11 @@ impl ServeOptions {
         ServeOptions {
             config: self.config,
             database: self.database.or(file.database),
-            role: if self.role.is_empty() { file.role } else { self.role },
+            role: if self.role.is_empty() {
+                file.role
+            } else {
+                self.role
+            },
             listen_grpc: self.listen_grpc.or(file.listen_grpc),
             listen_http: self.listen_http.or(file.listen_http),
             listen_ui: self.listen_ui.or(file.listen_ui),
@@ -206,7 +248,9 @@ impl ServeOptions {
 /// What could not be done, why, and what to do next.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     log_to_stderr();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         match cli.command {
             Command::Serve(options) => serve::run(options.with_file()?).await,
@@ -226,9 +270,12 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 /// Logs go to standard error: coloured text for a terminal, JSON lines for a machine. `CULPRIT_LOG`
 /// sets what is logged (`debug`, `collector=trace`, …).
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("CULPRIT_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,sqlx=error,hyper=warn,h2=warn,opentelemetry=warn"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = EnvFilter::try_from_env("CULPRIT_LOG").unwrap_or_else(|_| {
+        EnvFilter::new("info,sqlx=error,hyper=warn,h2=warn,opentelemetry=warn")
+    });
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         log.with_target(false).compact().init();
     } else {
@@ -250,7 +297,11 @@ mod tests {
     fn flags_go_over_the_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("culprit.toml");
-        std::fs::write(&path, "public-url = 'https://a'\nalert-webhook = 'https://b'\nshards = 4\n").unwrap();
+        std::fs::write(
+            &path,
+            "public-url = 'https://a'\nalert-webhook = 'https://b'\nshards = 4\n",
+        )
+        .unwrap();
         let options = ServeOptions {
             config: Some(path),
             public_url: Some("https://flag".into()),
@@ -267,7 +318,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("culprit.toml");
         std::fs::write(&path, "listen-gprc = '127.0.0.1:1'\n").unwrap();
-        let options = ServeOptions { config: Some(path), ..ServeOptions::default() };
+        let options = ServeOptions {
+            config: Some(path),
+            ..ServeOptions::default()
+        };
         let error = format!("{:#}", options.with_file().unwrap_err());
         assert!(error.contains("listen-gprc"), "{error}");
     }

@@ -59,7 +59,10 @@ async fn open_external(url: &str, options: &DatabaseOptions) -> anyhow::Result<D
     let store = Store::connect(connect, shards)
         .await
         .context("the database given by --database-url or CULPRIT_DATABASE_URL cannot be used")?;
-    Ok(Database { store, postgres: None })
+    Ok(Database {
+        store,
+        postgres: None,
+    })
 }
 
 async fn open_private(options: &DatabaseOptions) -> anyhow::Result<Database> {
@@ -70,7 +73,10 @@ async fn open_private(options: &DatabaseOptions) -> anyhow::Result<Database> {
     let postgres = ManagedPostgres::start(managed).await?;
     let opened = open_on(&postgres, options).await;
     match opened {
-        Ok(store) => Ok(Database { store, postgres: Some(postgres) }),
+        Ok(store) => Ok(Database {
+            store,
+            postgres: Some(postgres),
+        }),
         Err(error) => {
             postgres.stop().await;
             Err(error)

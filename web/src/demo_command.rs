@@ -40,7 +40,9 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<ExitCode> {
 }
 
 async fn run_shop(options: &DemoOptions, serving: &Serving) -> anyhow::Result<ExitCode> {
-    let grpc = serving.grpc.context("the demo needs the role collector in its process")?;
+    let grpc = serving
+        .grpc
+        .context("the demo needs the role collector in its process")?;
     let shop = demo::DemoOptions {
         database: shop_database(&serving.database, options)?,
         otlp_endpoint: format!("http://{grpc}"),
@@ -53,12 +55,17 @@ async fn run_shop(options: &DemoOptions, serving: &Serving) -> anyhow::Result<Ex
         shop.stop().await;
         return result;
     }
-    println!("  Shop       http://{}\n\nWhat to look for, a few seconds from now:", shop.shop_address);
+    println!(
+        "  Shop       http://{}\n\nWhat to look for, a few seconds from now:",
+        shop.shop_address
+    );
     for (endpoint, what) in WHAT_TO_LOOK_FOR {
         println!("  {endpoint:<22} {what}");
     }
     if let Some(ui) = serving.ui {
-        println!("\nOpen http://{ui} and see what to fix first. Ctrl-C stops everything; the data stays.");
+        println!(
+            "\nOpen http://{ui} and see what to fix first. Ctrl-C stops everything; the data stays."
+        );
     }
     shop.keep_sending();
     serve::wait_for_signal().await?;

@@ -6,7 +6,9 @@ const NS_PER_S: u64 = 1_000_000_000;
 
 /// Nanoseconds since the Unix epoch, now. Pages ask once and pass it on.
 pub fn now_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_nanos() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |it| it.as_nanos() as u64)
 }
 
 /// A duration with three significant digits and its unit: `0 ns`, `12.3 µs`, `840 ms`, `1.24 s`,
@@ -47,12 +49,22 @@ fn pair(
 /// Milliseconds as tables show them, unit in the head: `0.42`, `12.3`, `1,240`.
 pub fn ms(ns: u64) -> String {
     let ms = ns as f64 / 1e6;
-    if ms >= 99.95 { count(ms.round() as i64) } else { significant(ms) }
+    if ms >= 99.95 {
+        count(ms.round() as i64)
+    } else {
+        significant(ms)
+    }
 }
 
 /// Three significant digits at most, without trailing zeros behind the point.
 fn significant(number: f64) -> String {
-    let digits = if number >= 99.95 { 0 } else if number >= 9.995 { 1 } else { 2 };
+    let digits = if number >= 99.95 {
+        0
+    } else if number >= 9.995 {
+        1
+    } else {
+        2
+    };
     let text = format!("{number:.digits$}");
     if text.contains('.') {
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -71,23 +83,39 @@ pub fn count(number: i64) -> String {
         }
         text.push(digit);
     }
-    if number < 0 { format!("−{text}") } else { text }
+    if number < 0 {
+        format!("−{text}")
+    } else {
+        text
+    }
 }
 
 /// A rate or another number that need not be whole: `0.25`, `42.6`, `1,234`.
 pub fn number(number: f64) -> String {
-    if number >= 999.5 { count(number.round() as i64) } else { significant(number.max(0.0)) }
+    if number >= 999.5 {
+        count(number.round() as i64)
+    } else {
+        significant(number.max(0.0))
+    }
 }
 
 /// A share of 1 as percent without its sign: `27.5`, `0.21`, `<0.01`.
 pub fn percent(share: f64) -> String {
     let percent = share * 100.0;
-    if percent > 0.0 && percent < 0.01 { "<0.01".into() } else { significant(percent.max(0.0)) }
+    if percent > 0.0 && percent < 0.01 {
+        "<0.01".into()
+    } else {
+        significant(percent.max(0.0))
+    }
 }
 
 /// A width for SVG, in percent of the whole, from a share of 1: `27.49%`.
 pub fn width(share: f64) -> String {
-    let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
+    let share = if share.is_finite() {
+        share.clamp(0.0, 1.0)
+    } else {
+        0.0
+    };
     format!("{:.2}%", share * 100.0)
 }
 
@@ -130,8 +158,9 @@ pub fn when(then_ns: u64, now_ns: u64) -> String {
 
 /// Day and time for axes of more than a day: `20 Nov 14:30`.
 pub fn day_and_minute(ns: u64) -> String {
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
     let (_, month, day) = civil(ns / NS_PER_S / 86_400);
     let (h, min, _) = clock_parts(ns);
     format!("{day} {} {h:02}:{min:02}", MONTHS[month as usize - 1])
@@ -153,7 +182,11 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 

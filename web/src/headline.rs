@@ -23,16 +23,27 @@ pub fn clause(analysis: &Analysis<'_>, entry: &Entry<'_>) -> Option<String> {
 
 /// The category of the first offender of the entry's costliest finding.
 fn culprit(analysis: &Analysis<'_>, entry: &Entry<'_>) -> Option<Category> {
-    let here = |at: usize| analysis.entries.get(at).is_some_and(|it| it.span == entry.span);
+    let here = |at: usize| {
+        analysis
+            .entries
+            .get(at)
+            .is_some_and(|it| it.span == entry.span)
+    };
     let findings = analysis.findings.iter().filter(|it| here(it.entry));
     let costliest = findings.max_by_key(|it| it.saved_ns)?;
     let offender = *costliest.offenders.first()?;
-    let on_path = entry.path.iter().find(|it| it.span == offender).map(|it| it.category);
+    let on_path = entry
+        .path
+        .iter()
+        .find(|it| it.span == offender)
+        .map(|it| it.category);
     Some(on_path.unwrap_or(analysis.categories[offender as usize]))
 }
 
 fn largest(entry: &Entry<'_>) -> Option<Category> {
-    Category::ALL.into_iter().max_by_key(|it| entry.categories[*it as usize])
+    Category::ALL
+        .into_iter()
+        .max_by_key(|it| entry.categories[*it as usize])
 }
 
 fn share(entry: &Entry<'_>, category: Category) -> f64 {

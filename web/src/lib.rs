@@ -13,6 +13,9 @@ pub mod pages;
 pub mod api;
 pub mod assets;
 pub mod format;
+pub mod flame;
+pub mod line_chart;
+pub mod endpoint_numbers;
 pub mod range;
 pub mod charts;
 pub mod ranking;
@@ -25,6 +28,8 @@ pub mod waterfall;
 pub mod trace_flame;
 pub mod span_details;
 pub mod headline;
+#[cfg(test)]
+mod testing;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -58,6 +63,10 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         // Pages.
         .route("/", get(pages::bottlenecks::show))
+        .route("/services", get(pages::services::show))
+        .route("/endpoints/{id}", get(pages::endpoint::show))
+        .route("/endpoints/{id}/flame.svg", get(pages::endpoint::flame_svg))
+        .route("/endpoints/{id}/flame.txt", get(pages::endpoint::flame_text))
         .route("/bottlenecks/{id}", get(pages::bottleneck::show))
         .route("/detectors", get(pages::detectors::show))
         .route("/traces", get(pages::traces::page))
@@ -67,6 +76,9 @@ pub fn router(state: AppState) -> Router {
         .route("/status", get(pages::status::page))
         .route("/start", get(pages::empty::page))
         // JSON.
+        .route("/api/v1/services", get(api::services::list))
+        .route("/api/v1/endpoints", get(api::endpoints::list))
+        .route("/api/v1/endpoints/{id}", get(api::endpoints::one))
         .route("/api/v1/bottlenecks", get(api::bottlenecks::list))
         .route("/api/v1/bottlenecks/{id}", get(api::bottlenecks::one))
         .route("/api/v1/traces", get(api::traces::list))
@@ -90,8 +102,14 @@ async fn guard(mut response: Response) -> Response {
     let fixed: [(HeaderName, &'static str); 4] = [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
-        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (
+            HeaderName::from_static("cross-origin-opener-policy"),
+            "same-origin",
+        ),
+        (
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "same-origin",
+        ),
     ];
     let headers = response.headers_mut();
     for (name, value) in fixed {

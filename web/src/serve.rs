@@ -97,14 +97,24 @@ impl Serving {
         mut alerting: Option<Alerting>,
     ) {
         let store = &self.database.store;
-        let journal = options.plays(Role::Collector).then(|| Journal::start(store.clone()));
+        let journal = options
+            .plays(Role::Collector)
+            .then(|| Journal::start(store.clone()));
         let receiver = journal.clone().map(Receiver::new);
         if let Some(receiver) = &receiver {
             if let Some(listener) = listeners.grpc {
-                self.tasks.spawn(receiver::grpc::serve(listener, receiver.clone(), self.intake.clone()));
+                self.tasks.spawn(receiver::grpc::serve(
+                    listener,
+                    receiver.clone(),
+                    self.intake.clone(),
+                ));
             }
             if let Some(listener) = listeners.http {
-                self.tasks.spawn(receiver::http::serve(listener, receiver.clone(), self.intake.clone()));
+                self.tasks.spawn(receiver::http::serve(
+                    listener,
+                    receiver.clone(),
+                    self.intake.clone(),
+                ));
             }
         }
         if let (Some(alerting), None) = (&mut alerting, &options.public_url) {
@@ -140,7 +150,9 @@ impl Serving {
         let store = &self.database.store;
         let sole_owner = self.database.is_private();
         let assembly_options = assembly::Options {
-            settings: Settings { log_destinations: options.log_destinations.clone() },
+            settings: Settings {
+                log_destinations: options.log_destinations.clone(),
+            },
             sole_owner,
             ..assembly::Options::default()
         };
@@ -152,15 +164,24 @@ impl Serving {
             stats,
             shutdown.clone(),
         ));
-        self.tasks.spawn(review::run(store.clone(), alerting.clone(), sole_owner, shutdown.clone()));
+        self.tasks.spawn(review::run(
+            store.clone(),
+            alerting.clone(),
+            sole_owner,
+            shutdown.clone(),
+        ));
         if let Some(alerting) = alerting {
-            self.tasks.spawn(alert::run(store.clone(), alerting, shutdown));
+            self.tasks
+                .spawn(alert::run(store.clone(), alerting, shutdown));
         }
     }
 
     /// One line per address, for people and for whoever started the process.
     pub fn print_addresses(&self, since: Instant) {
-        println!("culprit is ready after {:.1} s", since.elapsed().as_secs_f64());
+        println!(
+            "culprit is ready after {:.1} s",
+            since.elapsed().as_secs_f64()
+        );
         if let Some(ui) = self.ui {
             println!("  UI         http://{ui}");
         }
@@ -208,12 +229,21 @@ pub async fn wait_for_signal() -> anyhow::Result<()> {
 }
 
 fn alerting(options: &ServeOptions) -> anyhow::Result<Option<Alerting>> {
-    let Some(url) = &options.alert_webhook else { return Ok(None) };
-    let secret = options.alert_webhook_secret.as_deref().map(Secret::parse).transpose();
+    let Some(url) = &options.alert_webhook else {
+        return Ok(None);
+    };
+    let secret = options
+        .alert_webhook_secret
+        .as_deref()
+        .map(Secret::parse)
+        .transpose();
     let webhook = secret
         .and_then(|secret| Webhook::new(url, secret))
         .map_err(|problem| anyhow::anyhow!("--alert-webhook: {problem}"))?;
-    Ok(Some(Alerting { webhook, public_url: options.public_url.clone().unwrap_or_default() }))
+    Ok(Some(Alerting {
+        webhook,
+        public_url: options.public_url.clone().unwrap_or_default(),
+    }))
 }
 
 /// All listeners, bound before anything runs.
@@ -225,7 +255,11 @@ struct Listeners {
 
 impl Listeners {
     async fn bind(options: &ServeOptions, if_taken: IfTaken) -> anyhow::Result<Listeners> {
-        let mut listeners = Listeners { grpc: None, http: None, ui: None };
+        let mut listeners = Listeners {
+            grpc: None,
+            http: None,
+            ui: None,
+        };
         if options.plays(Role::Collector) {
             let (grpc, http) = (options.listen_grpc, options.listen_http);
             listeners.grpc = Some(bind("--listen-grpc", grpc, GRPC_PORT, if_taken).await?);
@@ -255,7 +289,9 @@ async fn bind(
             eprintln!("culprit: port {port} is taken by {holder}; using a free one instead");
             return Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?);
         }
-        anyhow::bail!("{address} is taken by {holder}; stop it, or choose another address with {flag}");
+        anyhow::bail!(
+            "{address} is taken by {holder}; stop it, or choose another address with {flag}"
+        );
     }
     Err(error).with_context(|| format!("cannot listen on {address} ({flag})"))
 }
@@ -264,14 +300,22 @@ async fn bind(
 fn holder_of(port: u16) -> Option<String> {
     let inodes = listening_inodes(port);
     for process in std::fs::read_dir("/proc").ok()?.flatten() {
-        let Ok(descriptors) = std::fs::read_dir(process.path().join("fd")) else { continue };
+        let Ok(descriptors) = std::fs::read_dir(process.path().join("fd")) else {
+            continue;
+        };
         let holds = descriptors.flatten().any(|descriptor| {
             let target = std::fs::read_link(descriptor.path()).unwrap_or_default();
-            inodes.iter().any(|inode| target.to_string_lossy() == format!("socket:[{inode}]"))
+            inodes
+                .iter()
+                .any(|inode| target.to_string_lossy() == format!("socket:[{inode}]"))
         });
         if holds {
             let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            return Some(format!("{} (pid {})", name.trim(), process.file_name().to_string_lossy()));
+            return Some(format!(
+                "{} (pid {})",
+                name.trim(),
+                process.file_name().to_string_lossy()
+            ));
         }
     }
     None
@@ -281,11 +325,15 @@ fn holder_of(port: u16) -> Option<String> {
 /// hexadecimal, state 0A, inode.
 fn listening_inodes(port: u16) -> Vec<String> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
-    let text: String = tables.iter().filter_map(|it| std::fs::read_to_string(it).ok()).collect();
-    let rows = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let listening = rows.filter(|it| {
-        it.len() > 9 && it[1].ends_with(&format!(":{port:04X}")) && it[3] == "0A"
-    });
+    let text: String = tables
+        .iter()
+        .filter_map(|it| std::fs::read_to_string(it).ok())
+        .collect();
+    let rows = text
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let listening =
+        rows.filter(|it| it.len() > 9 && it[1].ends_with(&format!(":{port:04X}")) && it[3] == "0A");
     listening.map(|it| it[9].to_owned()).collect()
 }
 
@@ -299,7 +347,10 @@ mod tests {
         let address = taken.local_addr().unwrap();
         let error = bind("--listen-ui", Some(address), UI_PORT, IfTaken::UseAnother).await;
         let error = error.unwrap_err().to_string();
-        assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
+        assert!(
+            error.contains(&format!("pid {}", std::process::id())),
+            "{error}"
+        );
         assert!(error.contains("--listen-ui"), "{error}");
     }
 
@@ -307,7 +358,9 @@ mod tests {
     async fn the_demo_takes_a_free_port_instead() {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = taken.local_addr().unwrap().port();
-        let other = bind("--listen-ui", None, port, IfTaken::UseAnother).await.unwrap();
+        let other = bind("--listen-ui", None, port, IfTaken::UseAnother)
+            .await
+            .unwrap();
         assert_ne!(other.local_addr().unwrap().port(), port);
     }
 }

@@ -28,8 +28,11 @@ const VALUE_CHARS_MAX: usize = 8_000;
 const STATEMENT_KEYS: [&str; 2] = ["db.query.text", "db.statement"];
 
 /// Beginnings of the keys of attributes that hold bound parameters.
-const PARAMETER_PREFIXES: [&str; 3] =
-    ["db.query.parameter", "db.operation.parameter", "db.statement.parameter"];
+const PARAMETER_PREFIXES: [&str; 3] = [
+    "db.query.parameter",
+    "db.operation.parameter",
+    "db.statement.parameter",
+];
 
 /// A span, ready to be shown. All text is as sent: escape it.
 #[derive(Clone, PartialEq, Debug)]
@@ -117,7 +120,11 @@ impl EventDetails {
     /// When it happened: `after 1.2 ms`.
     pub fn at(&self) -> String {
         let distance = duration(self.offset_ns.unsigned_abs());
-        if self.offset_ns < 0 { format!("{distance} before the span") } else { format!("after {distance}") }
+        if self.offset_ns < 0 {
+            format!("{distance} before the span")
+        } else {
+            format!("after {distance}")
+        }
     }
 }
 
@@ -138,14 +145,22 @@ pub fn details(analysis: &Analysis<'_>, span: SpanIdx, raw: bool) -> Details {
     let sent = analysis.trace.span(span);
     let node = analysis.trace.node(span);
     let names = Names::of(analysis);
-    let system = spans.text(sent, &["db.system.name", "db.system"]).unwrap_or_default();
+    let system = spans
+        .text(sent, &["db.system.name", "db.system"])
+        .unwrap_or_default();
     let own = own_time(analysis, span);
     let own_attributes = spans.attributes_at(&sent.attributes);
     let attributes = pairs(own_attributes, |it| shown(it, system, raw));
     let plain = |range: &Range<u32>| pairs(spans.attributes_at(range), |it| value_text(&it.value));
     let events = &spans.events[sent.events.start as usize..sent.events.end as usize];
     let links = &spans.links[sent.links.start as usize..sent.links.end as usize];
-    let trace_start_ns = analysis.trace.nodes.iter().map(|it| it.start_ns).min().unwrap_or(0);
+    let trace_start_ns = analysis
+        .trace
+        .nodes
+        .iter()
+        .map(|it| it.start_ns)
+        .min()
+        .unwrap_or(0);
     Details {
         span,
         id: sent.id.to_string(),
@@ -162,7 +177,10 @@ pub fn details(analysis: &Analysis<'_>, span: SpanIdx, raw: bool) -> Details {
         moved_ns: node.start_ns.wrapping_sub(sent.start_ns) as i64,
         status: status(sent.status, sent.status_message),
         code: code(analysis, span),
-        masked: !raw && own_attributes.iter().any(|it| shown(it, system, false) != value_text(&it.value)),
+        masked: !raw
+            && own_attributes
+                .iter()
+                .any(|it| shown(it, system, false) != value_text(&it.value)),
         attributes,
         resource: spans
             .resources
@@ -211,7 +229,12 @@ fn shown(attribute: &Attribute<'_>, system: &str, raw: bool) -> String {
         Value::Str(text) if STATEMENT_KEYS.contains(&attribute.key) => {
             sql::fingerprint(text, system).text
         }
-        _ if PARAMETER_PREFIXES.iter().any(|it| attribute.key.starts_with(it)) => "hidden".to_owned(),
+        _ if PARAMETER_PREFIXES
+            .iter()
+            .any(|it| attribute.key.starts_with(it)) =>
+        {
+            "hidden".to_owned()
+        }
         _ => value_text(&attribute.value),
     }
 }
@@ -231,8 +254,16 @@ pub fn value_text(value: &Value<'_>) -> String {
 
 /// The first bytes as hexadecimal digits; nobody reads further on a page.
 fn hex(bytes: &[u8]) -> String {
-    let digits: String = bytes.iter().take(64).map(|it| format!("{it:02x}")).collect();
-    if bytes.len() > 64 { digits + "…" } else { digits }
+    let digits: String = bytes
+        .iter()
+        .take(64)
+        .map(|it| format!("{it:02x}"))
+        .collect();
+    if bytes.len() > 64 {
+        digits + "…"
+    } else {
+        digits
+    }
 }
 
 /// An encoded list or map as plain JSON.
@@ -276,8 +307,14 @@ fn plain_pair(pair: serde_json::Value) -> Option<(String, serde_json::Value)> {
     let serde_json::Value::Object(mut pair) = pair else {
         return None;
     };
-    let key = pair.remove("key").and_then(|it| it.as_str().map(str::to_owned)).unwrap_or_default();
-    Some((key, pair.remove("value").map_or(serde_json::Value::Null, plain)))
+    let key = pair
+        .remove("key")
+        .and_then(|it| it.as_str().map(str::to_owned))
+        .unwrap_or_default();
+    Some((
+        key,
+        pair.remove("value").map_or(serde_json::Value::Null, plain),
+    ))
 }
 
 fn cut(text: String) -> String {
@@ -310,7 +347,9 @@ fn status(status: Status, message: &str) -> Option<(&'static str, String)> {
 fn scope(analysis: &Analysis<'_>, span: SpanIdx) -> String {
     let scopes = &analysis.trace.spans.scopes;
     let scope = scopes.get(analysis.trace.span(span).scope as usize);
-    scope.map(|it| format!("{} {}", it.name, it.version).trim().to_owned()).unwrap_or_default()
+    scope
+        .map(|it| format!("{} {}", it.name, it.version).trim().to_owned())
+        .unwrap_or_default()
 }
 
 fn code(analysis: &Analysis<'_>, span: SpanIdx) -> Option<String> {
@@ -326,6 +365,8 @@ fn code(analysis: &Analysis<'_>, span: SpanIdx) -> Option<String> {
         (Some(file), None) => file.to_owned(),
         _ => String::new(),
     };
-    let code = format!("{place} {}", function.unwrap_or_default()).trim().to_owned();
+    let code = format!("{place} {}", function.unwrap_or_default())
+        .trim()
+        .to_owned();
     (!code.is_empty()).then_some(code)
 }

@@ -89,7 +89,10 @@ pub fn parse(address: &Address, now_ns: u64) -> TraceFilter {
             endpoint,
             order,
             after,
-            limit: limit.and_then(|it| i64::try_from(it).ok()).unwrap_or(PAGE_ROWS).max(1),
+            limit: limit
+                .and_then(|it| i64::try_from(it).ok())
+                .unwrap_or(PAGE_ROWS)
+                .max(1),
         },
         range,
         unread,
@@ -128,7 +131,9 @@ fn key(text: &str) -> Option<RequestKey> {
 
 /// `250` (ms), `250ms`, `1.5s`, `80us`, `2m`.
 pub fn duration_ns(text: &str) -> Option<u64> {
-    let at = text.find(|it: char| it.is_ascii_alphabetic() || it == 'µ').unwrap_or(text.len());
+    let at = text
+        .find(|it: char| it.is_ascii_alphabetic() || it == 'µ')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
     let number: f64 = number.trim().parse().ok()?;
     let unit_ns = match unit.trim() {
@@ -197,7 +202,12 @@ mod tests {
 
     #[test]
     fn instants_are_read_in_every_usual_unit() {
-        for text in ["1763648947", "1763648947000", "1763648947000000", "1763648947000000000"] {
+        for text in [
+            "1763648947",
+            "1763648947000",
+            "1763648947000000",
+            "1763648947000000000",
+        ] {
             let filter = filter(&format!("from={text}"));
             assert_eq!((filter.of.from_ns, filter.range), (NOW_NS, None), "{text}");
         }
@@ -214,7 +224,14 @@ mod tests {
 
     #[test]
     fn a_page_goes_on_where_the_one_before_ended() {
-        let key = RequestKey { by_ns: 7, trace_id: TraceId([1; 16]), span_id: SpanId([0xfe; 8]) };
-        assert_eq!(filter(&format!("after={}", cursor(&key))).of.after, Some(key));
+        let key = RequestKey {
+            by_ns: 7,
+            trace_id: TraceId([1; 16]),
+            span_id: SpanId([0xfe; 8]),
+        };
+        assert_eq!(
+            filter(&format!("after={}", cursor(&key))).of.after,
+            Some(key)
+        );
     }
 }

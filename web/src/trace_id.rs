@@ -31,21 +31,34 @@ pub fn parse(text: &str) -> Option<TraceId> {
 pub fn find(text: &str) -> Option<Pointer> {
     let text: String = text.trim().chars().take(TEXT_MAX).collect();
     if let Some(trace_id) = parse(&text) {
-        return Some(Pointer { trace_id, span_id: None });
+        return Some(Pointer {
+            trace_id,
+            span_id: None,
+        });
     }
     let words: Vec<&str> = text.split(|it: char| !it.is_ascii_alphanumeric()).collect();
-    let full = words.iter().position(|it| it.len() == 32 && parse(it).is_some());
+    let full = words
+        .iter()
+        .position(|it| it.len() == 32 && parse(it).is_some());
     let half = || {
         let url = text.contains("://") || text.contains("/trace");
-        words.iter().position(|it| url && it.len() == 16 && parse(it).is_some())
+        words
+            .iter()
+            .position(|it| url && it.len() == 16 && parse(it).is_some())
     };
     if let Some(at) = full.or_else(half) {
         let span_id = words[at + 1..].iter().find_map(|it| SpanId::from_hex(it));
-        return Some(Pointer { trace_id: parse(words[at])?, span_id });
+        return Some(Pointer {
+            trace_id: parse(words[at])?,
+            span_id,
+        });
     }
     let uuids = text.split(|it: char| !it.is_ascii_alphanumeric() && it != '-');
     let trace_id = uuids.filter(|it| is_uuid(it)).find_map(parse)?;
-    Some(Pointer { trace_id, span_id: None })
+    Some(Pointer {
+        trace_id,
+        span_id: None,
+    })
 }
 
 fn is_uuid(text: &str) -> bool {
@@ -75,10 +88,19 @@ mod tests {
         check("5f0c2a7b-e19d-4c63-98d1-e04ba7f32c11", ID);
         let span = "b2c4e8a01f6d3970";
         check(&format!("00-{ID}-{span}-01"), &format!("{ID} {span}"));
-        check(&format!("traceparent: 00-{ID}-{span}-01"), &format!("{ID} {span}"));
-        check(&format!("http://127.0.0.1:7007/traces/{ID}?span={span}"), &format!("{ID} {span}"));
+        check(
+            &format!("traceparent: 00-{ID}-{span}-01"),
+            &format!("{ID} {span}"),
+        );
+        check(
+            &format!("http://127.0.0.1:7007/traces/{ID}?span={span}"),
+            &format!("{ID} {span}"),
+        );
         check(&format!("https://jaeger/trace/{ID}?uiFind=x"), ID);
-        check("https://jaeger/trace/e19d4c6398d1e04b", "0000000000000000e19d4c6398d1e04b");
+        check(
+            "https://jaeger/trace/e19d4c6398d1e04b",
+            "0000000000000000e19d4c6398d1e04b",
+        );
         check(&format!("trace_id={ID} took long"), ID);
     }
 

@@ -13,11 +13,16 @@ use crate::database::Database;
 /// The database cannot be opened or read.
 pub async fn run(options: ServeOptions) -> anyhow::Result<ExitCode> {
     let database = Database::open(&options.database).await?;
-    let settings = Settings { log_destinations: options.log_destinations };
+    let settings = Settings {
+        log_destinations: options.log_destinations,
+    };
     let terminal = std::io::stderr().is_terminal();
     let report = collector::verify::recount(&database.store, &settings, |so_far| {
         if terminal {
-            eprint!("\r{} traces, {} spans recounted", so_far.traces, so_far.spans);
+            eprint!(
+                "\r{} traces, {} spans recounted",
+                so_far.traces, so_far.spans
+            );
         }
     })
     .await;
@@ -33,7 +38,11 @@ pub async fn run(options: ServeOptions) -> anyhow::Result<ExitCode> {
         "{} traces, {} spans, {} requests recounted; {} roll-up rows compared; difference {}",
         report.traces, report.spans, report.requests, report.compared, report.differences
     );
-    Ok(if report.differences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.differences == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Brings the schema up to date.
@@ -42,7 +51,10 @@ pub async fn run(options: ServeOptions) -> anyhow::Result<ExitCode> {
 /// The database cannot be opened, or a migration failed.
 pub async fn migrate(options: DatabaseOptions) -> anyhow::Result<ExitCode> {
     let database = Database::open(&options).await?;
-    println!("the schema culprit is up to date ({} shards)", database.store.shards());
+    println!(
+        "the schema culprit is up to date ({} shards)",
+        database.store.shards()
+    );
     database.close().await;
     Ok(ExitCode::SUCCESS)
 }

@@ -193,12 +193,18 @@ pub fn own_time(analysis: &Analysis<'_>, span: SpanIdx) -> Vec<Piece> {
         }
         let until_ns = child.start_ns.min(node.end_ns);
         if until_ns > from_ns {
-            pieces.push(Piece { start_ns: from_ns, end_ns: until_ns });
+            pieces.push(Piece {
+                start_ns: from_ns,
+                end_ns: until_ns,
+            });
         }
         from_ns = from_ns.max(child.end_ns);
     }
     if from_ns < node.end_ns {
-        pieces.push(Piece { start_ns: from_ns, end_ns: node.end_ns });
+        pieces.push(Piece {
+            start_ns: from_ns,
+            end_ns: node.end_ns,
+        });
     }
     pieces
 }
@@ -225,8 +231,14 @@ impl<'s, 'a> Names<'s, 'a> {
     /// Prepares the names of one trace.
     pub fn of(analysis: &'s Analysis<'a>) -> Self {
         let calls = analysis.calls.iter().map(|it| (it.span, it.name.as_str()));
-        let entries = analysis.entries.iter().map(|it| (it.span, it.endpoint.as_str()));
-        Names { analysis, short: calls.chain(entries).collect() }
+        let entries = analysis
+            .entries
+            .iter()
+            .map(|it| (it.span, it.endpoint.as_str()));
+        Names {
+            analysis,
+            short: calls.chain(entries).collect(),
+        }
     }
 
     /// The name of `span`; never empty.
@@ -258,11 +270,19 @@ struct Item {
 
 impl Item {
     fn single(span: SpanIdx) -> Item {
-        Item { span, members: Vec::new(), more: None }
+        Item {
+            span,
+            members: Vec::new(),
+            more: None,
+        }
     }
 
     fn spans(&self) -> &[SpanIdx] {
-        if self.members.is_empty() { std::slice::from_ref(&self.span) } else { &self.members }
+        if self.members.is_empty() {
+            std::slice::from_ref(&self.span)
+        } else {
+            &self.members
+        }
     }
 }
 
@@ -289,7 +309,10 @@ impl<'s, 'a> Builder<'s, 'a> {
     fn new(analysis: &'s Analysis<'a>, view: &'s View) -> Self {
         let mut critical: HashMap<SpanIdx, Vec<Piece>> = HashMap::new();
         for segment in main_entry(analysis).iter().flat_map(|it| &it.path) {
-            let piece = Piece { start_ns: segment.start_ns, end_ns: segment.end_ns };
+            let piece = Piece {
+                start_ns: segment.start_ns,
+                end_ns: segment.end_ns,
+            };
             critical.entry(segment.span).or_default().push(piece);
         }
         let mut offenders: HashMap<SpanIdx, Vec<usize>> = HashMap::new();
@@ -311,7 +334,11 @@ impl<'s, 'a> Builder<'s, 'a> {
     fn tops(&self) -> Vec<Item> {
         match self.view.root {
             Some(root) => vec![Item::single(root)],
-            None => self.items(self.analysis.trace.roots.iter().copied(), None, self.view.skip),
+            None => self.items(
+                self.analysis.trace.roots.iter().copied(),
+                None,
+                self.view.skip,
+            ),
         }
     }
 
@@ -345,7 +372,10 @@ impl<'s, 'a> Builder<'s, 'a> {
             items.push(Item {
                 span: rest[0].span,
                 members: rest.iter().flat_map(|it| it.spans().to_vec()).collect(),
-                more: Some(RowKind::More { parent, skip: skip + CHILDREN_MAX }),
+                more: Some(RowKind::More {
+                    parent,
+                    skip: skip + CHILDREN_MAX,
+                }),
             });
         }
         items
@@ -390,7 +420,11 @@ impl<'s, 'a> Builder<'s, 'a> {
         if leaf || self.view.fold.contains(&span) {
             return None;
         }
-        let skip = if self.view.root == Some(span) { self.view.skip } else { 0 };
+        let skip = if self.view.root == Some(span) {
+            self.view.skip
+        } else {
+            0
+        };
         Some(self.items(self.analysis.trace.children(span), Some(span), skip))
     }
 
@@ -400,8 +434,15 @@ impl<'s, 'a> Builder<'s, 'a> {
         let rest = members.split_off(members.len().min(CHILDREN_MAX));
         let mut items: Vec<Item> = members.into_iter().map(Item::single).collect();
         if let Some(first) = rest.first() {
-            let more = RowKind::More { parent, skip: CHILDREN_MAX };
-            items.push(Item { span: *first, members: rest, more: Some(more) });
+            let more = RowKind::More {
+                parent,
+                skip: CHILDREN_MAX,
+            };
+            items.push(Item {
+                span: *first,
+                members: rest,
+                more: Some(more),
+            });
         }
         items
     }
@@ -442,8 +483,16 @@ impl<'s, 'a> Builder<'s, 'a> {
             service: self.new_service(item.span),
             target: self.target(item.span),
             category: self.analysis.categories[item.span as usize],
-            start_ns: spans.iter().map(|it| self.analysis.trace.node(*it).start_ns).min().unwrap_or(0),
-            end_ns: spans.iter().map(|it| self.analysis.trace.node(*it).end_ns).max().unwrap_or(0),
+            start_ns: spans
+                .iter()
+                .map(|it| self.analysis.trace.node(*it).start_ns)
+                .min()
+                .unwrap_or(0),
+            end_ns: spans
+                .iter()
+                .map(|it| self.analysis.trace.node(*it).end_ns)
+                .max()
+                .unwrap_or(0),
             duration_ns: spans.iter().map(|it| self.duration_ns(*it)).sum(),
             own: Vec::new(),
             critical: Vec::new(),
@@ -455,14 +504,22 @@ impl<'s, 'a> Builder<'s, 'a> {
             beyond: false,
             selected: false,
             findings: Vec::new(),
-            marks: if single { self.marks(item.span) } else { Vec::new() },
+            marks: if single {
+                self.marks(item.span)
+            } else {
+                Vec::new()
+            },
         };
         match kind {
             RowKind::Span => {
                 if !detached {
                     row.own = own_time(self.analysis, item.span);
                 }
-                let end = if open { item.span + 1 } else { node.subtree_end };
+                let end = if open {
+                    item.span + 1
+                } else {
+                    node.subtree_end
+                };
                 self.take_in(&mut row, item.span..end);
             }
             // An open comb's calls have rows of their own.
@@ -471,7 +528,10 @@ impl<'s, 'a> Builder<'s, 'a> {
                 for span in spans {
                     let node = self.analysis.trace.node(*span);
                     if !detached {
-                        row.own.push(Piece { start_ns: node.start_ns, end_ns: node.end_ns });
+                        row.own.push(Piece {
+                            start_ns: node.start_ns,
+                            end_ns: node.end_ns,
+                        });
                     }
                     self.take_in(&mut row, *span..node.subtree_end);
                 }
@@ -486,8 +546,10 @@ impl<'s, 'a> Builder<'s, 'a> {
     fn take_in(&self, row: &mut Row, range: std::ops::Range<SpanIdx>) {
         row.selected |= self.view.selected.is_some_and(|it| range.contains(&it));
         for span in range {
-            row.critical.extend(self.critical.get(&span).into_iter().flatten());
-            row.findings.extend(self.offenders.get(&span).into_iter().flatten());
+            row.critical
+                .extend(self.critical.get(&span).into_iter().flatten());
+            row.findings
+                .extend(self.offenders.get(&span).into_iter().flatten());
         }
     }
 
@@ -550,7 +612,11 @@ impl<'s, 'a> Builder<'s, 'a> {
     fn error_name(&self, span: SpanIdx) -> String {
         let spans = &self.analysis.trace.spans;
         let span = self.analysis.trace.span(span);
-        let keys = ["http.response.status_code", "http.status_code", "error.type"];
+        let keys = [
+            "http.response.status_code",
+            "http.status_code",
+            "error.type",
+        ];
         let known = match spans.first_of(span, &keys) {
             Some(Value::Str(text)) => text.to_owned(),
             Some(value) => value.as_int().map(|it| it.to_string()).unwrap_or_default(),
@@ -569,8 +635,14 @@ impl<'s, 'a> Builder<'s, 'a> {
             .iter()
             .take(MARKS_MAX)
             .map(|it| {
-                let shifted = it.time_ns.wrapping_sub(sent.start_ns).wrapping_add(node.start_ns);
-                (shifted.clamp(node.start_ns, node.end_ns), it.name.to_owned())
+                let shifted = it
+                    .time_ns
+                    .wrapping_sub(sent.start_ns)
+                    .wrapping_add(node.start_ns);
+                (
+                    shifted.clamp(node.start_ns, node.end_ns),
+                    it.name.to_owned(),
+                )
             })
             .collect()
     }
@@ -580,7 +652,11 @@ fn into_items(group: Vec<SpanIdx>) -> Vec<Item> {
     if group.len() < COMB_MIN {
         return group.into_iter().map(Item::single).collect();
     }
-    vec![Item { span: group[0], members: group, more: None }]
+    vec![Item {
+        span: group[0],
+        members: group,
+        more: None,
+    }]
 }
 
 /// The time axis: from 0 at the left to a round number at the right.
@@ -607,6 +683,9 @@ pub struct Bar {
 /// 100 / 0.05 bars can then stand in one row, however many calls a span made.
 const GAP_MIN: f64 = 0.05;
 
+/// What is left out between two calls of a comb: a pixel and a half on a wide screen.
+const SLIT: f64 = 0.2;
+
 /// Narrower bars are widened to this, or they would vanish.
 const WIDTH_MIN: f64 = 0.12;
 
@@ -626,7 +705,9 @@ impl Axis {
         let Some(centre) = centre.map(|it| trace.node(it)) else {
             return Axis::fit(0, 0);
         };
-        let reach = (centre.end_ns - centre.start_ns).max(1).saturating_mul(AXIS_STRETCH_MAX);
+        let reach = (centre.end_ns - centre.start_ns)
+            .max(1)
+            .saturating_mul(AXIS_STRETCH_MAX);
         let nearest = centre.start_ns.saturating_sub(reach);
         let farthest = centre.end_ns.saturating_add(reach);
         let (mut start_ns, mut end_ns) = (centre.start_ns, centre.end_ns);
@@ -651,7 +732,11 @@ impl Axis {
             }
         };
         let ticks = length_ns.div_ceil(tick_ns);
-        Axis { start_ns, length_ns: ticks.saturating_mul(tick_ns), tick_ns }
+        Axis {
+            start_ns,
+            length_ns: ticks.saturating_mul(tick_ns),
+            tick_ns,
+        }
     }
 
     /// How many ticks fit: 1 to 10.
@@ -668,12 +753,35 @@ impl Axis {
     /// One stretch as a bar.
     pub fn bar(&self, piece: Piece) -> Bar {
         let x = self.x(piece.start_ns).min(100.0 - WIDTH_MIN);
-        Bar { x, width: (self.x(piece.end_ns) - x).max(WIDTH_MIN) }
+        Bar {
+            x,
+            width: (self.x(piece.end_ns) - x).max(WIDTH_MIN),
+        }
+    }
+
+    /// As [`Axis::bars`], but calls that follow each other without a gap stay apart to the eye: each is
+    /// drawn a little shorter, if that leaves something of it.
+    pub fn teeth(&self, pieces: &[Piece]) -> Vec<Bar> {
+        let mut sorted: Vec<Piece> = pieces.to_vec();
+        sorted.sort_unstable_by_key(|it| it.start_ns);
+        let mut shorter = Vec::with_capacity(sorted.len());
+        let slit_ns = (self.length_ns as f64 * SLIT / 100.0) as u64;
+        for (at, piece) in sorted.iter().enumerate() {
+            let next_ns = sorted.get(at + 1).map_or(u64::MAX, |it| it.start_ns);
+            let end_ns = piece.end_ns.min(next_ns.saturating_sub(slit_ns));
+            let room = end_ns.saturating_sub(piece.start_ns) > 2 * slit_ns;
+            shorter.push(if room { Piece { end_ns, ..*piece } } else { *piece });
+        }
+        self.bars(&shorter)
     }
 
     /// Stretches as bars, in order, those that touch or nearly touch drawn as one.
     pub fn bars(&self, pieces: &[Piece]) -> Vec<Bar> {
-        let mut sorted: Vec<Piece> = pieces.iter().copied().filter(|it| it.end_ns > it.start_ns).collect();
+        let mut sorted: Vec<Piece> = pieces
+            .iter()
+            .copied()
+            .filter(|it| it.end_ns > it.start_ns)
+            .collect();
         sorted.sort_unstable_by_key(|it| it.start_ns);
         let mut bars: Vec<Bar> = Vec::new();
         for bar in sorted.into_iter().map(|it| self.bar(it)) {
@@ -685,5 +793,232 @@ impl Axis {
             }
         }
         bars
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use analyzer::Settings;
+    use analyzer::drawing;
+    use expect_test::{Expect, expect};
+
+    /// One line per row: indented name, what it is, own pieces, `!` critical pieces; ms after the start.
+    fn check(drawing: &str, view: impl Fn(&Analysis<'_>) -> View, expected: Expect) {
+        let drawing = drawing::parse(drawing);
+        let analysis = analyzer::analyze(drawing.spans(), &Settings::default());
+        let view = view(&analysis);
+        let waterfall = waterfall(&analysis, &view);
+        assert_tiled(&analysis, &waterfall);
+        let start_ns = waterfall.axis.start_ns;
+        let pieces = |pieces: &[Piece]| {
+            let ms = |ns: u64| (ns as i64 - start_ns as i64) / 1_000_000;
+            let text = pieces.iter().map(|it| format!("{}-{}", ms(it.start_ns), ms(it.end_ns)));
+            text.collect::<Vec<_>>().join(" ")
+        };
+        let mut text = String::new();
+        for row in &waterfall.rows {
+            let indent = "  ".repeat(row.level as usize - 1);
+            let service = row.service.as_deref().map(|it| format!("{it}: ")).unwrap_or_default();
+            let mut marks = String::new();
+            if row.kind == RowKind::Comb {
+                marks += &format!(" ×{}", row.members.len());
+            }
+            if let RowKind::More { skip, .. } = row.kind {
+                marks += &format!(" more {} after {skip}", row.members.len());
+            }
+            match row.children {
+                Children::Hidden => marks += " +",
+                Children::TooMany(spans) => marks += &format!(" +{spans}"),
+                _ => {}
+            }
+            for (on, mark) in [
+                (row.detaches, " async"),
+                (row.orphan, " orphan"),
+                (row.beyond, " beyond"),
+                (row.selected, " selected"),
+                (row.error.is_some(), " error"),
+            ] {
+                if on {
+                    marks += mark;
+                }
+            }
+            let category = row.category.id();
+            let (own, critical) = (pieces(&row.own), pieces(&row.critical));
+            text += &format!("{indent}{service}{}{marks} [{category}] {own} ! {critical}\n", row.name);
+        }
+        expected.assert_eq(&text);
+    }
+
+    /// The promise: the underlined pieces of all rows tile the request to the nanosecond, whatever is
+    /// folded. Holds for views of the whole trace.
+    fn assert_tiled(analysis: &Analysis<'_>, waterfall: &Waterfall) {
+        let Some(entry) = main_entry(analysis) else { return };
+        let mut pieces: Vec<Piece> =
+            waterfall.rows.iter().flat_map(|it| it.critical.iter().copied()).collect();
+        pieces.sort_by_key(|it| it.start_ns);
+        let sum: u64 = pieces.iter().map(|it| it.end_ns - it.start_ns).sum();
+        if waterfall.rows.first().is_some_and(|it| it.span == 0) {
+            assert_eq!(sum, entry.duration_ns);
+            assert!(pieces.windows(2).all(|it| it[0].end_ns <= it[1].start_ns), "{pieces:?}");
+        }
+    }
+
+    fn whole(_: &Analysis<'_>) -> View {
+        View::default()
+    }
+
+    const POSTS: &str = "
+shop  GET /posts           |------------------------------|
+shop    SELECT posts          |--|
+shop    SELECT authors            |-|
+shop    SELECT authors              |-|
+shop    SELECT authors                |-|
+shop    SELECT authors                  |-|
+shop    render                              |----|
+";
+
+    #[test]
+    fn solid_pieces_tile_the_request_and_repeats_are_a_comb() {
+        check(POSTS, whole, expect![[r#"
+            shop: GET /posts [handler] 0-3 6-7 15-17 22-31 ! 0-3 6-7 15-17 22-31
+              select posts [database] 3-6 ! 3-6
+              select authors ×4 + [database] 7-9 9-11 11-13 13-15 ! 7-9 9-11 11-13 13-15
+              render [handler] 17-22 ! 17-22
+        "#]]);
+    }
+
+    #[test]
+    fn an_open_comb_shows_its_calls_below_it() {
+        let open = |analysis: &Analysis<'_>| View { open: vec![2], selected: Some(4), ..whole(analysis) };
+        check(POSTS, open, expect![[r#"
+            shop: GET /posts [handler] 0-3 6-7 15-17 22-31 ! 0-3 6-7 15-17 22-31
+              select posts [database] 3-6 ! 3-6
+              select authors ×4 [database]  ! 
+                select authors [database] 7-9 ! 7-9
+                select authors [database] 9-11 ! 9-11
+                select authors selected [database] 11-13 ! 11-13
+                select authors [database] 13-15 ! 13-15
+              render [handler] 17-22 ! 17-22
+        "#]]);
+    }
+
+    #[test]
+    fn a_folded_row_keeps_what_is_critical_below_it() {
+        let fold = |analysis: &Analysis<'_>| View { fold: vec![0], selected: Some(4), ..whole(analysis) };
+        check(POSTS, fold, expect![[r#"
+            shop: GET /posts + selected [handler] 0-3 6-7 15-17 22-31 ! 0-3 6-7 15-17 22-31 3-6 7-9 9-11 11-13 13-15 17-22
+        "#]]);
+    }
+
+    const ORDER: &str = "
+shop   POST /order               |-----------------------|
+shop     POST payments [client]     |---------|
+pay        POST /charge               |----|
+pay          INSERT charge              |-|
+shop     send order [producer]                   |--|
+mail       process order [consumer]                  |----------------|
+mail         smtp {error}                               |--------|
+shop     INSERT log                                       |--|
+";
+
+    #[test]
+    fn services_are_named_where_they_begin_and_asynchronous_parts_are_pale() {
+        check(ORDER, whole, expect![[r#"
+            shop: POST /order [handler] 0-3 13-16 19-24 ! 0-3 13-16 19-24
+              POST pay [external] 3-5 10-13 ! 3-5 10-13
+                pay: POST /charge [handler] 5-7 9-10 ! 5-7 9-10
+                  insert charge [database] 7-9 ! 7-9
+              send order [messaging] 16-19 ! 16-19
+                mail: process order async [handler]  ! 
+                  smtp error [handler]  ! 
+              insert log async [database]  ! 
+        "#]]);
+    }
+
+    #[test]
+    fn one_part_alone_has_an_axis_of_its_own() {
+        let part = |analysis: &Analysis<'_>| View { root: Some(2), ..whole(analysis) };
+        check(ORDER, part, expect![[r#"
+            pay: POST /charge [handler] 0-2 4-5 ! 0-2 4-5
+              insert charge [database] 2-4 ! 2-4
+        "#]]);
+    }
+
+    #[test]
+    fn parts_without_a_parent_stand_beside_the_request() {
+        check(
+            "
+shop   GET /cart             |---------|
+shop     SELECT cart           |--|
+other    work {orphan}            |--|
+",
+            whole,
+            expect![[r#"
+                shop: GET /cart [handler] 0-2 5-10 ! 0-2 5-10
+                  select cart [database] 2-5 ! 2-5
+                other: work orphan [handler] 5-8 ! 
+            "#]],
+        );
+    }
+
+    #[test]
+    fn parallel_children_leave_the_parent_no_time_of_its_own() {
+        check(
+            "
+shop   GET /cart             |-----------------|
+shop     a                     |------|
+shop     b                        |-------|
+",
+            whole,
+            expect![[r#"
+                shop: GET /cart [handler] 0-2 13-18 ! 0-5 13-18
+                  a [handler] 2-9 ! 
+                  b [handler] 5-13 ! 5-13
+            "#]],
+        );
+    }
+
+    #[test]
+    fn too_many_rows_fold_the_shorter_subtrees() {
+        let mut drawing = String::from("shop  GET /big              |----------------------------|\n");
+        for child in 0..3 {
+            drawing += &format!("shop    part{child}                |---------|\n");
+            for at in 0..900 {
+                drawing += &format!("shop      step{child}x{at}           |\n");
+            }
+        }
+        let drawing = drawing::parse(&drawing);
+        let analysis = analyzer::analyze(drawing.spans(), &Settings::default());
+        let waterfall = waterfall(&analysis, &View::default());
+        assert!(waterfall.rows.len() <= ROWS_MAX);
+        let more = waterfall.rows.iter().filter(|it| matches!(it.kind, RowKind::More { .. }));
+        assert_eq!(more.map(|it| it.members.len()).collect::<Vec<_>>(), [400, 400, 400]);
+        assert_tiled(&analysis, &waterfall);
+        // The way on: the rest of the first part.
+        let rest = super::waterfall(&analysis, &View { root: Some(1), skip: 500, ..View::default() });
+        assert_eq!(rest.rows.len(), 401);
+    }
+
+    #[test]
+    fn the_axis_is_round_and_reaches_the_end() {
+        let ms = 1_000_000;
+        for (length, tick, ticks) in [(0, 1, 1), (763 * ms, 100 * ms, 8), (900 * ms, 100 * ms, 9), (10, 1, 10)] {
+            let axis = Axis::fit(5, 5 + length);
+            assert_eq!((axis.tick_ns, axis.ticks()), (tick, ticks), "{length}");
+        }
+        assert!(Axis::fit(0, u64::MAX).ticks() <= 10);
+        assert_eq!(Axis::fit(0, 1_000).x(u64::MAX), 100.0);
+    }
+
+    #[test]
+    fn thousands_of_calls_are_a_bounded_number_of_bars() {
+        let axis = Axis::fit(0, 1_000_000);
+        let calls: Vec<Piece> =
+            (0..100_000).map(|it| Piece { start_ns: it * 10, end_ns: it * 10 + 9 }).collect();
+        assert_eq!(axis.bars(&calls).len(), 1);
+        let apart: Vec<Piece> =
+            (0..1_000).map(|it| Piece { start_ns: it * 1_000, end_ns: it * 1_000 + 1 }).collect();
+        assert!(axis.bars(&apart).len() <= 1_000);
     }
 }

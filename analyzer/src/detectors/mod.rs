@@ -47,6 +47,7 @@ mod tests {
     use crate::wording::duration;
     use crate::{Settings, analyze, drawing};
     use expect_test::Expect;
+    use proptest::prelude::*;
     use std::collections::BTreeSet;
 
     /// What the detector `id` finds in a drawn trace, a paragraph per finding.
@@ -116,6 +117,56 @@ mod tests {
             }
         }
         text
+    }
+
+    /// A trace of few names at few depths, so that things repeat, nest and overlap.
+    fn any_trace() -> impl Strategy<Value = String> {
+        let names = [
+            "shop   {}SELECT authors",
+            "shop   {}SELECT badges {db.query.text=\"select * from badges where id = 1\"}",
+            "shop   {}load [internal]",
+            "stock  {}GET /items",
+            "shop   {}GET stock/items [client] {server.address=stock}",
+            "shop   {}POST [client] {http.request.method=POST, url.full=http://l/loki/api/v1/push}",
+            "mail   {}process orders [consumer]",
+        ];
+        let line = (
+            proptest::sample::select(names.to_vec()),
+            1..5usize,
+            0..60usize,
+            0..400usize,
+        );
+        proptest::collection::vec(line, 0..60).prop_map(|lines| {
+            let mut drawn = format!("shop   GET / {:<120} |{}|\n", "", "-".repeat(420));
+            for (name, depth, start, len) in lines {
+                let name = name.replace("{}", &" ".repeat(depth));
+                drawn += &format!("{name:<133} {}|{}|\n", " ".repeat(start), "-".repeat(len));
+            }
+            drawn
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn whatever_the_trace_findings_are_sound(drawn in any_trace()) {
+            let drawing = drawing::parse(&drawn);
+            let mut reversed = drawing.spans();
+            reversed.spans.reverse();
+            let analysis = analyze(drawing.spans(), &Settings::default());
+            let again = analyze(reversed, &Settings::default());
+            prop_assert_eq!(&analysis.findings, &again.findings);
+            let mut named = BTreeSet::new();
+            for it in &analysis.findings {
+                let entry = &analysis.entries[it.entry];
+                prop_assert!(it.saved_ns <= entry.duration_ns);
+                prop_assert!(it.window_ns <= it.sum_ns || it.count > 1);
+                prop_assert!(!it.title.is_empty() && !it.explanation.is_empty() && !it.fix.is_empty());
+                prop_assert_eq!(it.offenders.len(), it.count as usize);
+                prop_assert!(named.insert((&it.fingerprint, it.entry)), "twice: {}", it.fingerprint);
+            }
+        }
     }
 
     fn is_kebab_case(id: &str) -> bool {

@@ -72,7 +72,8 @@ const REPEATS_CERTAIN: usize = 25;
 const BATCH_COST_PERCENT: u64 = 150;
 
 fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>) {
-    for found in loops(analysis, |call| is_candidate(analysis, call), REPEATS_MIN) {
+    let wanted = |call: &Call| is_candidate(analysis, call);
+    for found in loops(analysis, Category::Database, wanted, REPEATS_MIN) {
         let role = role(analysis, found.entry);
         if role != Role::Upkeep && matters(analysis, &found) {
             findings.push(finding(analysis, &found, role));
@@ -83,7 +84,7 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>) {
 /// A read that succeeded and is no pagination, chunk or look into the catalogue.
 fn is_candidate(analysis: &Analysis<'_>, call: &Call) -> bool {
     let failed = [call.outer, call.span].map(|it| analysis.trace.span(it).status);
-    if call.category != Category::Database || failed.contains(&Status::Error) {
+    if failed.contains(&Status::Error) {
         return false;
     }
     match &call.statement {

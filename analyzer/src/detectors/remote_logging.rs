@@ -54,8 +54,12 @@ const CRITICAL_NS_MIN: u64 = 2_000_000;
 /// …unless it is this much of the request.
 const CRITICAL_PERCENT_MIN: u64 = 5;
 
+/// At most so many destinations of one trace are reported. Each costs a walk over its entry; nobody
+/// logs to more on purpose.
+const FINDINGS_MAX: usize = 32;
+
 fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>) {
-    for ((entry, target), shipments) in shipments(analysis) {
+    for ((entry, target), shipments) in shipments(analysis).into_iter().take(FINDINGS_MAX) {
         let role = role(analysis, entry);
         if role != Role::Upkeep && !ships_logs_itself(analysis, entry) {
             findings.extend(finding(analysis, entry, &target, &shipments, role));
@@ -83,6 +87,10 @@ fn shipments<'b>(analysis: &'b Analysis<'_>) -> BTreeMap<(usize, String), Vec<Sh
             shipments.entry((entry, target)).or_default().push(shipment);
         }
     }
+    let start_ns = |it: &Shipment<'_>| analysis.trace.node(it.call.outer).start_ns;
+    shipments
+        .values_mut()
+        .for_each(|it| it.sort_by_key(start_ns));
     shipments
 }
 

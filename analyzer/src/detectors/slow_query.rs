@@ -15,13 +15,13 @@ use crate::evidence;
 use crate::finding::{Finding, Severity};
 use crate::groups::{Extent, call_path};
 use crate::history::{History, StatementHistory};
-use crate::impact::{impact, severity};
+use crate::impact::{CriticalTime, impact, severity};
 use crate::role::{Role, is_upkeep, role};
 use crate::sql::{self, Fingerprint, StatementKind};
 use crate::trace::SpanIdx;
 use crate::wording::{duration, percent};
 use crate::{Analysis, Call};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 mod advice;
 
@@ -64,6 +64,10 @@ const P95_NS_MIN: u64 = 500_000_000;
 /// …of at least so many calls, so that one cold cache is no finding.
 const CALLS_MIN: i64 = 20;
 
+/// At most so many statements of one trace are reported. Each costs a walk over its entry; a trace with
+/// more has been understood by then.
+const FINDINGS_MAX: usize = 32;
+
 /// What a statement takes that an index serves: a few pages and a round trip, generously.
 const SERVED_NS: u64 = 10_000_000;
 
@@ -78,14 +82,15 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>) {
     in_loops.sort_unstable();
     // By entry and statement: the same slow statement twice in a request is one culprit.
     let mut slow: BTreeMap<(usize, &str), Slow<'_>> = BTreeMap::new();
+    let mut critical: HashMap<usize, CriticalTime> = HashMap::new();
     for call in &analysis.calls {
-        if let Some(entry) = call.entry
-            && let Some(statement) = &call.statement
+        if let (Some(entry), Some(statement)) = (call.entry, &call.statement)
+            && is_slow(analysis, &mut critical, entry, call)
             && is_work(statement)
             && in_loops.binary_search(&call.span).is_err()
-            && is_slow(analysis, entry, call)
         {
             let none = Slow {
+                entry,
                 statement,
                 calls: Vec::new(),
             };
@@ -93,16 +98,22 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>) {
             slow.calls.push(call);
         }
     }
-    for ((entry, _), slow) in slow {
-        let role = role(analysis, entry);
+    let start_ns = |it: &&Call| analysis.trace.node(it.outer).start_ns;
+    let slow = slow.into_values().map(|mut slow| {
+        slow.calls.sort_by_key(start_ns);
+        slow
+    });
+    for slow in slow.take(FINDINGS_MAX) {
+        let role = role(analysis, slow.entry);
         if role != Role::Upkeep {
-            findings.push(finding(analysis, entry, &slow, role));
+            findings.push(finding(analysis, &slow, role));
         }
     }
 }
 
-/// A statement and the slow calls of it in one entry, at least one.
+/// A statement and the slow calls of it in one entry, at least one, in order of start.
 struct Slow<'b> {
+    entry: usize,
     statement: &'b Fingerprint,
     calls: Vec<&'b Call>,
 }
@@ -129,14 +140,26 @@ fn waits_on_purpose(text: &str) -> bool {
     waits.iter().any(|it| text.contains(it))
 }
 
-fn is_slow(analysis: &Analysis<'_>, entry: usize, call: &Call) -> bool {
-    let own_ns = own_ns(analysis, call);
-    if own_ns < DOMINANT_NS {
+/// The cheap questions first: most calls are quick.
+fn is_slow(
+    analysis: &Analysis<'_>,
+    critical: &mut HashMap<usize, CriticalTime>,
+    at: usize,
+    call: &Call,
+) -> bool {
+    if analysis.trace.duration_ns(call.outer) < DOMINANT_NS {
         return false;
     }
-    let entry = &analysis.entries[entry];
-    let critical_ns = || impact(analysis, entry, &[call.outer]).critical_ns;
-    own_ns >= SLOW_NS || percent(critical_ns(), entry.duration_ns) >= DOMINANT_PERCENT
+    let own_ns = own_ns(analysis, call);
+    if !(DOMINANT_NS..SLOW_NS).contains(&own_ns) {
+        return own_ns >= SLOW_NS;
+    }
+    let entry = &analysis.entries[at];
+    let critical = critical
+        .entry(at)
+        .or_insert_with(|| CriticalTime::of(entry));
+    let critical_ns = critical.of_subtree(analysis, call.outer);
+    percent(critical_ns, entry.duration_ns) >= DOMINANT_PERCENT
 }
 
 /// The call's duration without waiting for and opening a connection.
@@ -163,8 +186,13 @@ fn fingerprint_of(service: &str, endpoint: &str, statement: &str) -> String {
     Finding::fingerprint_of(DETECTOR.id, service, &[endpoint, statement])
 }
 
-fn finding(analysis: &Analysis<'_>, at: usize, slow: &Slow<'_>, role: Role) -> Finding {
-    let Slow { statement, calls } = slow;
+fn finding(analysis: &Analysis<'_>, slow: &Slow<'_>, role: Role) -> Finding {
+    let Slow {
+        entry: at,
+        statement,
+        calls,
+    } = slow;
+    let at = *at;
     let entry = &analysis.entries[at];
     let outer: Vec<SpanIdx> = calls.iter().map(|it| it.outer).collect();
     let extent = Extent::of(analysis, &outer);

@@ -672,6 +672,10 @@ impl<'a> Lexer<'a> {
     }
 
     fn operator(&mut self) -> Token {
+        // Nearly all operators stand alone: no need to compare them with the list.
+        if !self.peek_is(1, |it| b"!#&*-/<=>?@|~%".contains(&it)) {
+            return self.take(Kind::Op, 1);
+        }
         let rest = &self.bytes[self.at..];
         let known = OPERATORS.iter().find(|it| rest.starts_with(it));
         match known {

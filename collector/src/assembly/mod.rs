@@ -10,6 +10,8 @@ mod completeness;
 mod flight;
 mod known;
 mod tail;
+#[cfg(test)]
+mod tests;
 
 use analyzer::span::TraceId;
 use analyzer::{ANALYSIS_VERSION, Settings};

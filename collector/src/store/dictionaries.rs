@@ -48,7 +48,7 @@ pub struct Dictionaries {
     endpoints_of: HashMap<i32, usize>,
     versions: HashMap<(i32, String), i32>,
     statements: HashMap<[u8; 32], i32>,
-    findings: HashMap<String, i32>,
+    findings: HashMap<(i32, String), i32>,
     loaded: bool,
 }
 
@@ -74,9 +74,12 @@ impl Dictionaries {
             .copied()
     }
 
-    /// A finding's id by its fingerprint.
-    pub fn finding(&self, fingerprint: &str) -> Option<i32> {
-        self.findings.get(fingerprint).copied()
+    /// A finding's id: by its endpoint and fingerprint, because a fingerprint names a service
+    /// without its environment.
+    pub fn finding(&self, endpoint: i32, fingerprint: &str) -> Option<i32> {
+        self.findings
+            .get(&(endpoint, fingerprint.to_owned()))
+            .copied()
     }
 
     fn service(&self, name: &ServiceName) -> Option<i32> {
@@ -343,11 +346,9 @@ impl Store {
             };
             for hit in &request.hits {
                 let fingerprint = hit.finding.fingerprint.as_str();
-                if !known.findings.contains_key(fingerprint) {
-                    missing.insert(
-                        digest(&[fingerprint]),
-                        (fingerprint, hit.finding.detector, ids),
-                    );
+                if known.finding(ids.endpoint, fingerprint).is_none() {
+                    let digest = digest(&[&ids.endpoint.to_string(), "\0", fingerprint]);
+                    missing.insert(digest, (fingerprint, hit.finding.detector, ids));
                 }
             }
         }
@@ -373,8 +374,10 @@ impl Store {
         let rows = ids_by_digest(&mut transaction, select, &digests).await?;
         transaction.commit().await?;
         for (digest, id) in rows {
-            if let Some((fingerprint, ..)) = missing.get(&digest) {
-                known.findings.insert((*fingerprint).to_owned(), id);
+            if let Some((fingerprint, _, ids)) = missing.get(&digest) {
+                known
+                    .findings
+                    .insert((ids.endpoint, (*fingerprint).to_owned()), id);
             }
         }
         Ok(())

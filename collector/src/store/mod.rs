@@ -5,6 +5,7 @@
 pub mod bottlenecks;
 pub mod dictionaries;
 pub mod encoding;
+pub mod endpoints;
 pub mod finalise;
 pub mod findings;
 pub mod journal;
@@ -15,6 +16,7 @@ pub mod quarantine;
 pub mod recount;
 pub mod requests;
 pub mod rollups;
+pub mod services;
 pub mod traces;
 pub mod traces_again;
 

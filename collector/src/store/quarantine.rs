@@ -37,12 +37,14 @@ impl Store {
         .fetch_all(self.pool())
         .await?;
         let count = rows.first().map_or(0, |it| it.4);
-        let listed = rows.into_iter().map(|(id, ago_s, reason, spans, _)| ListedQuarantined {
-            trace_id: TraceId(id.into_bytes()),
-            ago_s,
-            reason,
-            spans,
-        });
+        let listed = rows
+            .into_iter()
+            .map(|(id, ago_s, reason, spans, _)| ListedQuarantined {
+                trace_id: TraceId(id.into_bytes()),
+                ago_s,
+                reason,
+                spans,
+            });
         Ok((count, listed.collect()))
     }
 }

@@ -187,7 +187,11 @@ impl ListedRequest {
             RequestOrder::Newest => self.start_ns,
             RequestOrder::Slowest => self.duration_ns,
         };
-        RequestKey { by_ns, trace_id: self.trace_id, span_id: self.span_id }
+        RequestKey {
+            by_ns,
+            trace_id: self.trace_id,
+            span_id: self.span_id,
+        }
     }
 }
 
@@ -210,7 +214,11 @@ impl Store {
             trace_id: TraceId([0xff; 16]),
             span_id: SpanId(i64::MAX.to_be_bytes()),
         });
-        let max_ns = if filter.max_ns == 0 { u64::MAX } else { filter.max_ns };
+        let max_ns = if filter.max_ns == 0 {
+            u64::MAX
+        } else {
+            filter.max_ns
+        };
         let mut transaction = self.pool().begin().await?;
         transaction.execute(STATEMENT_TIMEOUT).await?;
         let rows: Vec<Row> = sqlx::query_as(statement)
@@ -273,7 +281,11 @@ impl RequestFilter {
             (self.with_finding, FLAG_FINDING),
             (self.outermost, FLAG_ROOT),
         ];
-        wanted.iter().filter(|(on, _)| *on).map(|(_, flag)| flag).sum()
+        wanted
+            .iter()
+            .filter(|(on, _)| *on)
+            .map(|(_, flag)| flag)
+            .sum()
     }
 }
 

@@ -32,7 +32,7 @@ impl Store {
                 .minutes
                 .entry(key(&row)?)
                 .or_default()
-                .merge(&minute(&row)?, 1);
+                .merge(&minute_sums(&row)?, 1);
         }
         for row in take(&mut transaction, MERGE_HOURS, lease.shard).await? {
             merged
@@ -64,7 +64,7 @@ impl Store {
             sums.minutes
                 .entry(key(&row)?)
                 .or_default()
-                .merge(&minute(&row)?, 1);
+                .merge(&minute_sums(&row)?, 1);
         }
         for row in all(&mut transaction, ALL_HOURS, shard).await? {
             sums.hours
@@ -163,7 +163,8 @@ fn key(row: &PgRow) -> Result<Key, StoreError> {
     ))
 }
 
-fn minute(row: &PgRow) -> Result<MinuteDelta, StoreError> {
+/// One row of `rollup_minutes`, its key aside.
+pub(super) fn minute_sums(row: &PgRow) -> Result<MinuteDelta, StoreError> {
     let numbers = |column: &str| -> Result<[i64; _], StoreError> {
         let numbers: Vec<i64> = row.try_get(column)?;
         numbers

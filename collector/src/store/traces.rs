@@ -80,8 +80,10 @@ impl Store {
         &self,
         fingerprints: &[&str],
     ) -> Result<HashMap<String, i32>, StoreError> {
-        let digests: HashMap<Vec<u8>, &str> =
-            fingerprints.iter().map(|it| (digest(&[it]).to_vec(), *it)).collect();
+        let digests: HashMap<Vec<u8>, &str> = fingerprints
+            .iter()
+            .map(|it| (digest(&[it]).to_vec(), *it))
+            .collect();
         let rows: Vec<(Vec<u8>, i32)> = sqlx::query_as(
             "select k.digest, k.id from culprit.finding_keys k
              join culprit.findings f on f.id = k.id where k.digest = any($1)",
@@ -102,7 +104,10 @@ impl Store {
             };
             if let Some(payload) = self.block(&place).await? {
                 let otlp = spans_of(trace_id, payload).await?;
-                return Ok(otlp.map(|otlp| StoredTrace { otlp, state: TraceState::Final }));
+                return Ok(otlp.map(|otlp| StoredTrace {
+                    otlp,
+                    state: TraceState::Final,
+                }));
             }
         }
         Ok(None)
@@ -147,11 +152,17 @@ impl Store {
         }
         // Newest first as read; the spans stand in order of arrival.
         let otlp = parts.into_iter().rev().flatten().collect();
-        let found = StoredTrace { otlp, state: TraceState::Arriving };
+        let found = StoredTrace {
+            otlp,
+            state: TraceState::Arriving,
+        };
         Ok((!found.otlp.is_empty()).then_some(found))
     }
 
-    async fn quarantined_trace(&self, trace_id: TraceId) -> Result<Option<StoredTrace>, StoreError> {
+    async fn quarantined_trace(
+        &self,
+        trace_id: TraceId,
+    ) -> Result<Option<StoredTrace>, StoreError> {
         let row: Option<(String, Vec<u8>)> = sqlx::query_as(
             "select reason, payload from culprit.quarantine where trace_id = $1
              order by at desc limit 1",
@@ -163,7 +174,10 @@ impl Store {
             return Ok(None);
         };
         let otlp = spans_of(trace_id, payload).await?;
-        Ok(otlp.map(|otlp| StoredTrace { otlp, state: TraceState::Quarantined { reason } }))
+        Ok(otlp.map(|otlp| StoredTrace {
+            otlp,
+            state: TraceState::Quarantined { reason },
+        }))
     }
 }
 
@@ -177,18 +191,22 @@ async fn spans_of(trace_id: TraceId, payload: Vec<u8>) -> Result<Option<Vec<u8>>
             .map_err(|error| StoreError::Damaged(error.to_string()))?;
         Ok((!otlp.is_empty()).then_some(otlp))
     };
-    tokio::task::spawn_blocking(pick)
-        .await
-        .map_err(|error| StoreError::Damaged(format!("a stored trace could not be read: {error}")))?
+    tokio::task::spawn_blocking(pick).await.map_err(|error| {
+        StoreError::Damaged(format!("a stored trace could not be read: {error}"))
+    })?
 }
 
 fn unpack(payload: &[u8]) -> Result<Vec<u8>, StoreError> {
     let damaged = |error: std::io::Error| StoreError::Damaged(format!("zstd: {error}"));
     let mut raw = Vec::new();
     let mut reader = zstd::stream::read::Decoder::new(payload).map_err(damaged)?;
-    let read = Read::take(&mut reader, UNPACKED_BYTES_MAX).read_to_end(&mut raw).map_err(damaged)?;
+    let read = Read::take(&mut reader, UNPACKED_BYTES_MAX)
+        .read_to_end(&mut raw)
+        .map_err(damaged)?;
     if read as u64 == UNPACKED_BYTES_MAX {
-        return Err(StoreError::Damaged("a payload unpacks to more than 1 GB".to_owned()));
+        return Err(StoreError::Damaged(
+            "a payload unpacks to more than 1 GB".to_owned(),
+        ));
     }
     Ok(raw)
 }

@@ -56,11 +56,19 @@ async fn read_one(state: &AppState, id: &str, query: Option<&str>) -> Result<Val
     Ok(it)
 }
 
-fn answer(result: Result<Value, PageError>) -> Response {
+/// An answer, or why there is none, as JSON.
+pub(super) fn answer(result: Result<Value, PageError>) -> Response {
     let (status, error) = match result {
         Ok(value) => return Json(value).into_response(),
         Err(PageError::NotFound(text)) => (StatusCode::NOT_FOUND, text),
         Err(PageError::BadRequest(text)) => (StatusCode::BAD_REQUEST, text),
+        Err(PageError::Broken(error)) => {
+            tracing::error!(%error, "the API cannot read what is stored");
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "What is stored cannot be read.".to_owned(),
+            )
+        }
         Err(PageError::Store(error)) => {
             tracing::warn!(%error, "the API cannot read the database");
             (
@@ -70,7 +78,10 @@ fn answer(result: Result<Value, PageError>) -> Response {
         }
         Err(PageError::Broken(error)) => {
             tracing::error!(%error, "the API cannot answer");
-            (StatusCode::INTERNAL_SERVER_ERROR, "What is stored cannot be read.".to_owned())
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "What is stored cannot be read.".to_owned(),
+            )
         }
     };
     (status, Json(json!({ "error": error }))).into_response()

@@ -2,3 +2,5 @@
 
 pub mod bottlenecks;
 pub mod traces;
+pub mod services;
+pub mod endpoints;

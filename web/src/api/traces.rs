@@ -35,7 +35,10 @@ pub async fn list(State(state): State<AppState>, RawQuery(query): RawQuery) -> A
         return Err(problem(StatusCode::BAD_REQUEST, &text));
     }
     let limit = filter.of.limit.min(LIMIT_MAX);
-    let one_more = RequestFilter { limit: limit + 1, ..filter.of.clone() };
+    let one_more = RequestFilter {
+        limit: limit + 1,
+        ..filter.of.clone()
+    };
     let listed = state.store.requests(&one_more).await.map_err(unavailable)?;
     Ok(json_answer(page_of(listed, limit, &filter).to_string()))
 }
@@ -68,7 +71,10 @@ pub async fn analysis(State(state): State<AppState>, Path(id): Path<String>) -> 
 
 async fn stored(state: &AppState, id: &str) -> Result<StoredTrace, Response> {
     let Some(trace_id) = trace_id::parse(id) else {
-        return Err(problem(StatusCode::BAD_REQUEST, "a trace id has 32 hexadecimal digits"));
+        return Err(problem(
+            StatusCode::BAD_REQUEST,
+            "a trace id has 32 hexadecimal digits",
+        ));
     };
     let stored = state.store.trace(trace_id).await.map_err(unavailable)?;
     stored.ok_or_else(|| {
@@ -82,10 +88,15 @@ async fn away(
     work: impl FnOnce() -> anyhow::Result<String> + Send + 'static,
 ) -> Result<String, Response> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(anyhow::Error::from).and_then(|it| it).map_err(|error| {
-        tracing::error!(%error, "a stored trace cannot be read");
-        problem(StatusCode::INTERNAL_SERVER_ERROR, "what is stored of this trace cannot be read")
-    })
+    done.map_err(anyhow::Error::from)
+        .and_then(|it| it)
+        .map_err(|error| {
+            tracing::error!(%error, "a stored trace cannot be read");
+            problem(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "what is stored of this trace cannot be read",
+            )
+        })
 }
 
 fn json_answer(json: String) -> Response {
@@ -98,13 +109,19 @@ fn problem(status: StatusCode, text: &str) -> Response {
 
 fn unavailable(error: collector::store::StoreError) -> Response {
     tracing::warn!(%error, "the database cannot answer");
-    problem(StatusCode::SERVICE_UNAVAILABLE, "the database cannot answer right now")
+    problem(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the database cannot answer right now",
+    )
 }
 
 fn page_of(mut listed: Vec<ListedRequest>, limit: i64, filter: &TraceFilter) -> Value {
     let more = listed.len() > limit as usize;
     listed.truncate(limit as usize);
-    let next = listed.last().filter(|_| more).map(|it| trace_filter::cursor(&it.key(filter.of.order)));
+    let next = listed
+        .last()
+        .filter(|_| more)
+        .map(|it| trace_filter::cursor(&it.key(filter.of.order)));
     let requests: Vec<Value> = listed.iter().map(request_json).collect();
     json!({ "requests": requests, "next": next })
 }
@@ -130,7 +147,9 @@ fn request_json(it: &ListedRequest) -> Value {
 
 /// All eleven, also those that are 0: whoever reads it need not ask whether one is missing.
 fn by_category<N: Copy + Into<Value>>(numbers: &[N; Category::COUNT]) -> Value {
-    let pairs = Category::ALL.iter().map(|it| (it.id().to_owned(), numbers[*it as usize].into()));
+    let pairs = Category::ALL
+        .iter()
+        .map(|it| (it.id().to_owned(), numbers[*it as usize].into()));
     Value::Object(pairs.collect::<Map<_, _>>())
 }
 
@@ -139,7 +158,12 @@ pub fn analysis_json(analysis: &Analysis<'_>, state: &TraceState) -> Value {
     let names = Names::of(analysis);
     let id = |span: SpanIdx| analysis.trace.span(span).id.to_string();
     let ids = |spans: &[SpanIdx]| spans.iter().map(|it| id(*it)).collect::<Vec<_>>();
-    let trace_id = analysis.trace.spans.spans.first().map(|it| it.trace_id.to_string());
+    let trace_id = analysis
+        .trace
+        .spans
+        .spans
+        .first()
+        .map(|it| it.trace_id.to_string());
     let coverage = &analysis.coverage;
     json!({
         "trace_id": trace_id,
@@ -225,7 +249,10 @@ fn entry_json(analysis: &Analysis<'_>, names: &Names<'_, '_>, it: &Entry<'_>) ->
 /// trace itself.
 fn span_json(analysis: &Analysis<'_>, names: &Names<'_, '_>, span: SpanIdx) -> Value {
     let node = analysis.trace.node(span);
-    let own: u64 = own_time(analysis, span).iter().map(|it| it.end_ns - it.start_ns).sum();
+    let own: u64 = own_time(analysis, span)
+        .iter()
+        .map(|it| it.end_ns - it.start_ns)
+        .sum();
     json!({
         "span_id": analysis.trace.span(span).id.to_string(),
         "operation": names.name(span),

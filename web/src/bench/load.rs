@@ -34,8 +34,11 @@ pub const ATTRIBUTES_PER_SPAN: usize = 10;
 const SPANS_PER_REQUEST: usize = 512;
 
 /// How long each service's exporter sits on its spans.
-const FLUSH_AFTER: [Duration; 3] =
-    [Duration::from_millis(0), Duration::from_millis(2_000), Duration::from_millis(5_000)];
+const FLUSH_AFTER: [Duration; 3] = [
+    Duration::from_millis(0),
+    Duration::from_millis(2_000),
+    Duration::from_millis(5_000),
+];
 
 /// Later than any trace waits.
 const LATE_BY: Duration = Duration::from_secs(12);
@@ -107,15 +110,32 @@ impl Load {
                     let request = request(service, std::mem::take(&mut parts[service]));
                     let twice = self.random.one_in(100);
                     let delay = FLUSH_AFTER[service];
-                    sending.spawn(send(channel.clone(), request, delay, twice, counters.clone(), under_way.clone()));
+                    sending.spawn(send(
+                        channel.clone(),
+                        request,
+                        delay,
+                        twice,
+                        counters.clone(),
+                        under_way.clone(),
+                    ));
                 }
             }
             // Late parts gather to requests like others: an exporter that was cut off for a while.
             if late.len() >= 60 || trace + 1 == self.traces {
                 for service in 0..3 {
-                    let spans = late.iter().filter(|it| it.0 == service).flat_map(|it| it.1.clone());
+                    let spans = late
+                        .iter()
+                        .filter(|it| it.0 == service)
+                        .flat_map(|it| it.1.clone());
                     let request = request(service, spans.collect());
-                    sending.spawn(send(channel.clone(), request, LATE_BY, false, counters.clone(), under_way.clone()));
+                    sending.spawn(send(
+                        channel.clone(),
+                        request,
+                        LATE_BY,
+                        false,
+                        counters.clone(),
+                        under_way.clone(),
+                    ));
                 }
                 late.clear();
             }
@@ -125,7 +145,14 @@ impl Load {
             }
         }
         for (service, spans) in parts.into_iter().enumerate() {
-            sending.spawn(send(channel.clone(), request(service, spans), FLUSH_AFTER[service], false, counters.clone(), under_way.clone()));
+            sending.spawn(send(
+                channel.clone(),
+                request(service, spans),
+                FLUSH_AFTER[service],
+                false,
+                counters.clone(),
+                under_way.clone(),
+            ));
         }
         while sending.join_next().await.transpose()?.is_some() {}
         Ok(Sent {
@@ -138,24 +165,51 @@ impl Load {
 
     /// One trace's spans by service.
     fn trace(&mut self, number: u64) -> [Vec<Span>; 3] {
-        let trace_id = [self.random.next().to_be_bytes(), self.random.next().to_be_bytes()].concat();
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let trace_id = [
+            self.random.next().to_be_bytes(),
+            self.random.next().to_be_bytes(),
+        ]
+        .concat();
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         let mut at_ns = now.as_nanos() as u64;
         let mut caller: Vec<u8> = Vec::new();
         let mut left_ns = 20_000_000 + self.random.next() % 60_000_000;
         std::array::from_fn(|service| {
             let entry = self.random.next().to_be_bytes().to_vec();
-            let mut spans = vec![self.span(&trace_id, &entry, &caller, Shape::Server(number, service), at_ns, left_ns)];
+            let mut spans = vec![self.span(
+                &trace_id,
+                &entry,
+                &caller,
+                Shape::Server(number, service),
+                at_ns,
+                left_ns,
+            )];
             let calls = if service == 2 { 4 } else { 3 };
             for call in 0..calls {
                 let id = self.random.next().to_be_bytes().to_vec();
                 let start_ns = at_ns + left_ns / 20 * (call + 1);
-                spans.push(self.span(&trace_id, &id, &entry, Shape::Statement(number, call), start_ns, left_ns / 25));
+                spans.push(self.span(
+                    &trace_id,
+                    &id,
+                    &entry,
+                    Shape::Statement(number, call),
+                    start_ns,
+                    left_ns / 25,
+                ));
             }
             if service < 2 {
                 caller = self.random.next().to_be_bytes().to_vec();
                 let (start_ns, duration_ns) = (at_ns + left_ns / 4, left_ns * 7 / 10);
-                spans.push(self.span(&trace_id, &caller, &entry, Shape::Client(service), start_ns, duration_ns));
+                spans.push(self.span(
+                    &trace_id,
+                    &caller,
+                    &entry,
+                    Shape::Client(service),
+                    start_ns,
+                    duration_ns,
+                ));
                 at_ns = start_ns + 200_000;
                 left_ns = duration_ns - 400_000;
             }
@@ -163,17 +217,34 @@ impl Load {
         })
     }
 
-    fn span(&mut self, trace_id: &[u8], id: &[u8], parent: &[u8], shape: Shape, start_ns: u64, duration_ns: u64) -> Span {
+    fn span(
+        &mut self,
+        trace_id: &[u8],
+        id: &[u8],
+        parent: &[u8],
+        shape: Shape,
+        start_ns: u64,
+        duration_ns: u64,
+    ) -> Span {
         let (name, kind, mut attributes) = shape.describe();
         let thread = (self.random.next() % 64).to_string();
-        for (key, value) in [("thread.name", "worker"), ("thread.id", &thread), ("code.function.name", "handle"), ("app.tenant", "acme"), ("app.region", "eu-central-1")] {
+        for (key, value) in [
+            ("thread.name", "worker"),
+            ("thread.id", &thread),
+            ("code.function.name", "handle"),
+            ("app.tenant", "acme"),
+            ("app.region", "eu-central-1"),
+        ] {
             if attributes.len() < ATTRIBUTES_PER_SPAN {
                 attributes.push(text(key, value));
             }
         }
         while attributes.len() < ATTRIBUTES_PER_SPAN {
             let value = self.random.next() % 1_000;
-            attributes.push(text(&format!("app.measure.{}", attributes.len()), &value.to_string()));
+            attributes.push(text(
+                &format!("app.measure.{}", attributes.len()),
+                &value.to_string(),
+            ));
         }
         Span {
             trace_id: trace_id.to_vec(),
@@ -203,41 +274,62 @@ impl Shape {
             Shape::Server(number, service) => {
                 let route = ["/checkout", "/orders", "/prices"][service];
                 let route = format!("{route}/v{}", number % 7);
-                (format!("GET {route}"), 2, vec![
-                    text("http.request.method", "GET"),
-                    text("http.route", &route),
-                    text("url.path", &route),
-                    text("http.response.status_code", "200"),
-                    text("server.address", SERVICES[service]),
-                ])
+                (
+                    format!("GET {route}"),
+                    2,
+                    vec![
+                        text("http.request.method", "GET"),
+                        text("http.route", &route),
+                        text("url.path", &route),
+                        text("http.response.status_code", "200"),
+                        text("server.address", SERVICES[service]),
+                    ],
+                )
             }
             Shape::Statement(number, call) => {
                 let table = ["cart", "item", "customer", "price"][call as usize % 4];
-                let statement = format!("SELECT id, name, amount FROM {table} WHERE tenant = $1 AND id = $2 AND shard = {}", number % 5);
-                (format!("SELECT {table}"), 3, vec![
-                    text("db.system.name", "postgresql"),
-                    text("db.namespace", "shop"),
-                    text("db.query.text", &statement),
-                    text("db.operation.name", "SELECT"),
-                    text("server.address", "db.internal"),
-                ])
+                let statement = format!(
+                    "SELECT id, name, amount FROM {table} WHERE tenant = $1 AND id = $2 AND shard = {}",
+                    number % 5
+                );
+                (
+                    format!("SELECT {table}"),
+                    3,
+                    vec![
+                        text("db.system.name", "postgresql"),
+                        text("db.namespace", "shop"),
+                        text("db.query.text", &statement),
+                        text("db.operation.name", "SELECT"),
+                        text("server.address", "db.internal"),
+                    ],
+                )
             }
             Shape::Client(service) => {
                 let callee = SERVICES[service + 1];
-                ("GET".into(), 3, vec![
-                    text("http.request.method", "GET"),
-                    text("url.full", &format!("http://{callee}:8080/v1/resource")),
-                    text("server.address", callee),
-                    text("http.response.status_code", "200"),
-                ])
+                (
+                    "GET".into(),
+                    3,
+                    vec![
+                        text("http.request.method", "GET"),
+                        text("url.full", &format!("http://{callee}:8080/v1/resource")),
+                        text("server.address", callee),
+                        text("http.response.status_code", "200"),
+                    ],
+                )
             }
         }
     }
 }
 
 fn text(key: &str, value: &str) -> KeyValue {
-    let value = AnyValue { value: Some(any_value::Value::StringValue(value.into())) };
-    KeyValue { key: key.into(), value: Some(value), ..KeyValue::default() }
+    let value = AnyValue {
+        value: Some(any_value::Value::StringValue(value.into())),
+    };
+    KeyValue {
+        key: key.into(),
+        value: Some(value),
+        ..KeyValue::default()
+    }
 }
 
 fn request(service: usize, spans: Vec<Span>) -> ExportTraceServiceRequest {
@@ -248,11 +340,21 @@ fn request(service: usize, spans: Vec<Span>) -> ExportTraceServiceRequest {
         text("host.name", &format!("node-{service}")),
         text("telemetry.sdk.language", "java"),
     ];
-    let scope = InstrumentationScope { name: "bench".into(), ..InstrumentationScope::default() };
+    let scope = InstrumentationScope {
+        name: "bench".into(),
+        ..InstrumentationScope::default()
+    };
     ExportTraceServiceRequest {
         resource_spans: vec![ResourceSpans {
-            resource: Some(Resource { attributes, ..Resource::default() }),
-            scope_spans: vec![ScopeSpans { scope: Some(scope), spans, ..ScopeSpans::default() }],
+            resource: Some(Resource {
+                attributes,
+                ..Resource::default()
+            }),
+            scope_spans: vec![ScopeSpans {
+                scope: Some(scope),
+                spans,
+                ..ScopeSpans::default()
+            }],
             ..ResourceSpans::default()
         }],
     }
@@ -274,7 +376,9 @@ async fn send(
     let mut client = TraceServiceClient::new(channel);
     for repetition in 0..1 + u8::from(twice) {
         for _ in 0..TRIES_MAX {
-            let Ok(_permit) = under_way.acquire().await else { return };
+            let Ok(_permit) = under_way.acquire().await else {
+                return;
+            };
             counters.spans.fetch_add(spans, Ordering::Relaxed);
             if client.export(request.clone()).await.is_ok() {
                 counters.acked.fetch_add(spans, Ordering::Relaxed);

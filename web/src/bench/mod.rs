@@ -117,9 +117,10 @@ async fn figures(
     .fetch_one(&mut *database)
     .await?;
     // A trace that was made final twice is in two blocks, and counts in one.
-    let in_blocks: i64 = sqlx::query_scalar("select coalesce(sum(traces), 0) from culprit.trace_blocks")
-        .fetch_one(&mut *database)
-        .await?;
+    let in_blocks: i64 =
+        sqlx::query_scalar("select coalesce(sum(traces), 0) from culprit.trace_blocks")
+            .fetch_one(&mut *database)
+            .await?;
     let per_span = |seconds: f64| round(seconds * 1e6 / sent.acked_spans.max(1) as f64, 3);
     Ok(json!({
         "spans_sent": sent.spans, "spans_acked": sent.acked_spans,

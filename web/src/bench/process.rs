@@ -33,7 +33,13 @@ impl Culprit {
     /// Starts this very program as `serve` on free ports and an empty data directory.
     pub async fn start(directory: &Path) -> anyhow::Result<Culprit> {
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["serve", "--listen-grpc", "127.0.0.1:0", "--listen-http", "127.0.0.1:0"])
+            .args([
+                "serve",
+                "--listen-grpc",
+                "127.0.0.1:0",
+                "--listen-http",
+                "127.0.0.1:0",
+            ])
             .args(["--listen-ui", "127.0.0.1:0", "--data-dir"])
             .arg(directory)
             .env("CULPRIT_LOG", "warn")
@@ -49,7 +55,11 @@ impl Culprit {
                 let grpc = address.trim().to_owned();
                 // Keep reading, or the child blocks when it says more.
                 tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-                return Ok(Culprit { child, directory: directory.to_owned(), grpc });
+                return Ok(Culprit {
+                    child,
+                    directory: directory.to_owned(),
+                    grpc,
+                });
             }
         }
         anyhow::bail!("culprit ended before it listened")
@@ -105,25 +115,45 @@ fn stat(pid: u32) -> anyhow::Result<Stat> {
     const TICKS_PER_S: f64 = 100.0;
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The command's name may hold spaces and parentheses: fields count from behind it.
-    let fields: Vec<&str> =
-        text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let fields: Vec<&str> = text
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
     let ticks = |at: usize| -> f64 {
-        fields.get(at - 3).and_then(|it| it.parse().ok()).unwrap_or_default()
+        fields
+            .get(at - 3)
+            .and_then(|it| it.parse().ok())
+            .unwrap_or_default()
     };
     let own_s = (ticks(14) + ticks(15)) / TICKS_PER_S;
-    Ok(Stat { own_s, with_children_s: own_s + (ticks(16) + ticks(17)) / TICKS_PER_S })
+    Ok(Stat {
+        own_s,
+        with_children_s: own_s + (ticks(16) + ticks(17)) / TICKS_PER_S,
+    })
 }
 
 fn children_of(parent: u32) -> Vec<u32> {
     let path = format!("/proc/{parent}/task/{parent}/children");
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.split_whitespace().filter_map(|it| it.parse().ok()).collect()
+    text.split_whitespace()
+        .filter_map(|it| it.parse().ok())
+        .collect()
 }
 
 fn status_mb(pid: u32, field: &str) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
-    let kb: f64 = line.trim().trim_end_matches("kB").trim().parse().unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(field))
+        .unwrap_or_default();
+    let kb: f64 = line
+        .trim()
+        .trim_end_matches("kB")
+        .trim()
+        .parse()
+        .unwrap_or_default();
     kb / 1024.0
 }
 

@@ -1,5 +1,7 @@
 //! The demo as a collector sees it: real Postgres, real OTLP, and the shape of each story.
 
+mod scratch_postgres;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -14,6 +16,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode as SpanStatus;
 
+use self::scratch_postgres::ScratchPostgres;
 use super::*;
 
 /// Four decks: enough to see every endpoint several times.
@@ -22,13 +25,16 @@ const REQUESTS: usize = 4 * traffic::DECK.len();
 #[tokio::test(flavor = "multi_thread")]
 async fn every_endpoint_tells_its_story() {
     let (collector, endpoint) = Collector::start().await;
+    let postgres = ScratchPostgres::start().await;
     let options = DemoOptions {
-        database: database("demo_stories"),
+        database: postgres.database("shop"),
         otlp_endpoint: endpoint,
         requests_per_second: REQUESTS_PER_SECOND,
         seed: 7,
     };
+    let began = std::time::Instant::now();
     let demo = start(options, CancellationToken::new()).await.unwrap();
+    println!("started in {:?}", began.elapsed());
     let tally = demo.send(REQUESTS).await.unwrap();
     assert_eq!(tally.answered + tally.failed, REQUESTS);
     demo.stop().await;
@@ -176,7 +182,8 @@ fn only_requests_are_roots(received: &Received) {
 
 #[tokio::test]
 async fn the_database_is_filled_once_for_each_version() {
-    let options = database("demo_contents");
+    let postgres = ScratchPostgres::start().await;
+    let options = postgres.database("shop");
     let db = data::open(&options).await.unwrap();
     let made = products_table(&db).await;
     let db = data::open(&options).await.unwrap();
@@ -196,8 +203,9 @@ async fn the_database_is_filled_once_for_each_version() {
 #[tokio::test(flavor = "multi_thread")]
 async fn traffic_goes_on_until_it_is_told_to_stop() {
     let (collector, endpoint) = Collector::start().await;
+    let postgres = ScratchPostgres::start().await;
     let options = DemoOptions {
-        database: database("demo_traffic"),
+        database: postgres.database("shop"),
         otlp_endpoint: endpoint,
         requests_per_second: 100.0,
         seed: 7,
@@ -234,11 +242,6 @@ async fn products_table(db: &sqlx::PgPool) -> i64 {
         .fetch_one(db)
         .await
         .unwrap()
-}
-
-fn database(name: &str) -> PgConnectOptions {
-    let base = std::env::var("DEMO_TEST_PG").unwrap();
-    base.parse::<PgConnectOptions>().unwrap().database(name)
 }
 
 /// A collector that only remembers.

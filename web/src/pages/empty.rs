@@ -14,7 +14,11 @@ use crate::format::now_ns;
 /// `GET /start`: always; `/` shows the same as long as nothing was ever analysed.
 pub async fn page(State(state): State<AppState>) -> Response {
     let id = Uuid::new_v4().into_bytes();
-    let counts = state.receiver.as_ref().map(|it| it.counts()).unwrap_or_default();
+    let counts = state
+        .receiver
+        .as_ref()
+        .map(|it| it.counts())
+        .unwrap_or_default();
     // The page must also be there when the database is not.
     let backlog = state.store.journal_backlog().await.unwrap_or_default();
     render(&EmptyPage {
@@ -68,7 +72,9 @@ impl EmptyPage {
     }
 
     fn grpc_host(&self) -> String {
-        self.grpc_endpoint().trim_start_matches("http://").to_owned()
+        self.grpc_endpoint()
+            .trim_start_matches("http://")
+            .to_owned()
     }
 
     fn start_ns(&self) -> u64 {

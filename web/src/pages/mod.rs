@@ -1,6 +1,8 @@
 //! The pages: a file, a template and a route each.
 
 pub mod bottlenecks;
+pub mod services;
+pub mod endpoint;
 pub mod bottleneck;
 pub mod detectors;
 pub mod context;
@@ -39,13 +41,23 @@ impl Frame {
 
 /// Renders a template. A template that fails is a bug; the visitor is told, the log has the cause.
 pub fn render(template: &impl Template) -> Response {
-    match template.render() {
+    match html(template) {
         Ok(html) => Html(html).into_response(),
         Err(error) => {
             tracing::error!(%error, "a page cannot be rendered");
-            (StatusCode::INTERNAL_SERVER_ERROR, "This page cannot be shown.\n").into_response()
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "This page cannot be shown.\n",
+            )
+                .into_response()
         }
     }
+}
+
+/// A template's text. Names may hold NUL, which no HTML may: it is shown as the replacement character.
+fn html(template: &impl Template) -> askama::Result<String> {
+    let html = template.render()?;
+    Ok(if html.contains('\0') { html.replace('\0', "\u{fffd}") } else { html })
 }
 
 /// Why a page cannot be shown.
@@ -77,21 +89,37 @@ impl IntoResponse for PageError {
     fn into_response(self) -> Response {
         let (status, title, text) = match self {
             PageError::NotFound(text) => (StatusCode::NOT_FOUND, "Not found", text),
-            PageError::BadRequest(text) => (StatusCode::BAD_REQUEST, "That address is not understood", text),
+            PageError::BadRequest(text) => (
+                StatusCode::BAD_REQUEST,
+                "That address is not understood",
+                text,
+            ),
             PageError::Store(error) => {
                 tracing::warn!(%error, "a page cannot read the database");
                 let text = "The database does not answer right now. Nothing is lost: services are told \
                     to send again. Try again in a few seconds; the status page says more.";
-                (StatusCode::SERVICE_UNAVAILABLE, "The database is away", text.to_owned())
+                (
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "The database is away",
+                    text.to_owned(),
+                )
             }
             PageError::Broken(error) => {
                 tracing::error!(%error, "a page cannot be shown");
                 let text = "What is stored for this page cannot be read. This is a fault in culprit, \
                     not in what was sent: the log has the cause; please report it.";
-                (StatusCode::INTERNAL_SERVER_ERROR, "This page cannot be shown", text.to_owned())
+                (
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "This page cannot be shown",
+                    text.to_owned(),
+                )
             }
         };
-        let page = ErrorPage { frame: Frame { current: "" }, title, text };
+        let page = ErrorPage {
+            frame: Frame { current: "" },
+            title,
+            text,
+        };
         (status, render(&page)).into_response()
     }
 }

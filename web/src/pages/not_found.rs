@@ -39,10 +39,16 @@ pub(super) fn no_trace_id(asked: String) -> Result<Response, PageError> {
 
 /// The answer for a trace that is not kept.
 pub(super) fn no_trace(trace_id: TraceId) -> Result<Response, PageError> {
-    answer(Some(MissingTrace { asked: trace_id.to_string(), id: Some(trace_id) }))
+    answer(Some(MissingTrace {
+        asked: trace_id.to_string(),
+        id: Some(trace_id),
+    }))
 }
 
 fn answer(trace: Option<MissingTrace>) -> Result<Response, PageError> {
-    let page = NotFoundPage { frame: Frame { current: "/traces" }, trace };
+    let page = NotFoundPage {
+        frame: Frame { current: "/traces" },
+        trace,
+    };
     Ok((StatusCode::NOT_FOUND, render(&page)).into_response())
 }

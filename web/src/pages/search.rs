@@ -59,7 +59,11 @@ pub fn build(text: &str, names: Vec<FoundName>) -> SearchPage {
         ),
         of,
     };
-    SearchPage { frame: Frame { current: "" }, text: text.to_owned(), found: names.into_iter().map(found).collect() }
+    SearchPage {
+        frame: Frame { current: "" },
+        text: text.to_owned(),
+        found: names.into_iter().map(found).collect(),
+    }
 }
 
 /// Where a pointed-at trace or span is shown.

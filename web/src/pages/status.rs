@@ -23,7 +23,10 @@ pub async fn page(State(state): State<AppState>) -> Result<Response, PageError> 
     };
     // Without a database there is nothing to ask it.
     let (backlog, quarantine) = match database {
-        Ok(()) => (state.store.journal_backlog().await.ok(), state.store.list_quarantine().await.ok()),
+        Ok(()) => (
+            state.store.journal_backlog().await.ok(),
+            state.store.list_quarantine().await.ok(),
+        ),
         Err(_) => (None, None),
     };
     let (quarantined, quarantine) = quarantine.unwrap_or_default();

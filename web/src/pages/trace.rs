@@ -18,13 +18,13 @@ use super::{Frame, PageError, not_found, render};
 use crate::AppState;
 use crate::address::Address;
 use crate::category_bar::{self, Parts};
+use crate::format::{ago, at, duration, now_ns, when};
+use crate::headline;
 use crate::span_details::{self, Details};
 use crate::trace_flame;
 use crate::trace_id;
-use crate::format::{ago, at, duration, now_ns, when};
 use crate::unit::Unit;
 use crate::waterfall::{self, Axis, Bar, Children, Names, Piece, Row, RowKind, View};
-use crate::headline;
 
 /// Stretches of the critical path on one page; the analysis as JSON has all of them.
 const PATH_ROWS_MAX: usize = 500;
@@ -53,7 +53,10 @@ pub async fn page(
     let address = Address::parse(query.as_deref());
     if id != trace_id.to_string() {
         // One trace, one address.
-        return Ok(Redirect::permanent(&format!("/traces/{trace_id}{}", address.with(&[]))).into_response());
+        return Ok(
+            Redirect::permanent(&format!("/traces/{trace_id}{}", address.with(&[])))
+                .into_response(),
+        );
     }
     let Some(stored) = state.store.trace(trace_id).await? else {
         return not_found::no_trace(trace_id);
@@ -66,10 +69,16 @@ pub async fn page(
         });
     }
     let mut page = away(move || build(&stored, &address)).await?;
-    let fingerprints: Vec<&str> = page.findings.iter().map(|it| it.fingerprint.as_str()).collect();
+    let fingerprints: Vec<&str> = page
+        .findings
+        .iter()
+        .map(|it| it.fingerprint.as_str())
+        .collect();
     let ids = state.store.finding_ids(&fingerprints).await?;
     for finding in &mut page.findings {
-        finding.href = ids.get(&finding.fingerprint).map(|it| format!("/bottlenecks/{it}"));
+        finding.href = ids
+            .get(&finding.fingerprint)
+            .map(|it| format!("/bottlenecks/{it}"));
     }
     Ok(render(&page))
 }
@@ -225,6 +234,8 @@ pub struct FindingView {
     pub saved: String,
     /// What happens here and why it is slow.
     pub explanation: String,
+    /// Its detector's id, which is also its icon's.
+    pub detector: &'static str,
     /// Its severity's id: `critical`.
     pub severity: &'static str,
     /// Link to the first offender.
@@ -412,14 +423,18 @@ pub struct DetailsView {
 /// # Errors
 /// What is stored is damaged.
 pub fn build(stored: &StoredTrace, address: &Address) -> anyhow::Result<TracePage> {
-    analysed(stored, |analysis| Ok(Page::new(analysis, address).build(stored)))
+    analysed(stored, |analysis| {
+        Ok(Page::new(analysis, address).build(stored))
+    })
 }
 
 /// The selected span's panel alone, as [`build`]; `None` if the address names no span.
 fn details(stored: &StoredTrace, address: &Address) -> anyhow::Result<Option<DetailsPart>> {
     analysed(stored, |analysis| {
         let page = Page::new(analysis, address);
-        Ok(page.selected.map(|it| DetailsPart { details: page.details(it) }))
+        Ok(page.selected.map(|it| DetailsPart {
+            details: page.details(it),
+        }))
     })
 }
 
@@ -447,7 +462,12 @@ impl<'s, 'a> Page<'s, 'a> {
         let view = ViewKind::parse(address.get("view"));
         let asked = address.get("span").and_then(|it| keys.find(it));
         // Where nobody asked, the costliest culprit is what should be looked at first.
-        let culprit = || analysis.findings.first().and_then(|it| it.offenders.first().copied());
+        let culprit = || {
+            analysis
+                .findings
+                .first()
+                .and_then(|it| it.offenders.first().copied())
+        };
         let main = || waterfall::main_entry(analysis).map(|it| it.span);
         let first = || (!analysis.trace.nodes.is_empty()).then_some(0);
         let selected = match view {
@@ -461,7 +481,13 @@ impl<'s, 'a> Page<'s, 'a> {
             keys,
             selected,
             view,
-            start_ns: analysis.trace.nodes.iter().map(|it| it.start_ns).min().unwrap_or(0),
+            start_ns: analysis
+                .trace
+                .nodes
+                .iter()
+                .map(|it| it.start_ns)
+                .min()
+                .unwrap_or(0),
         }
     }
 
@@ -471,7 +497,10 @@ impl<'s, 'a> Page<'s, 'a> {
         let shows = |view: ViewKind| self.view == view;
         TracePage {
             frame: Frame { current: "/traces" },
-            id: spans.first().map(|it| it.trace_id.to_string()).unwrap_or_default(),
+            id: spans
+                .first()
+                .map(|it| it.trace_id.to_string())
+                .unwrap_or_default(),
             title: self.title(),
             sentence: self.sentence(),
             service: main.map(|it| it.service.name.to_owned()),
@@ -479,7 +508,10 @@ impl<'s, 'a> Page<'s, 'a> {
             start_ns: main.map_or(self.start_ns, |it| it.start_ns),
             now_ns: now_ns(),
             facts: self.facts(),
-            errors: spans.iter().filter(|it| it.status == analyzer::span::Status::Error).count(),
+            errors: spans
+                .iter()
+                .filter(|it| it.status == analyzer::span::Status::Error)
+                .count(),
             state: state(&stored.state),
             parts: main.map(|it| category_bar::parts(&it.categories)),
             entries: self.entries(),
@@ -488,16 +520,27 @@ impl<'s, 'a> Page<'s, 'a> {
             tabs: self.tabs(),
             waterfall: shows(ViewKind::Waterfall).then(|| self.waterfall()),
             flame: shows(ViewKind::Flame).then(|| self.flame()),
-            path: if shows(ViewKind::Path) { self.path() } else { None },
+            path: if shows(ViewKind::Path) {
+                self.path()
+            } else {
+                None
+            },
             statistics: shows(ViewKind::Statistics).then(|| self.statistics()),
-            json: if shows(ViewKind::Json) { json(stored) } else { None },
+            json: if shows(ViewKind::Json) {
+                json(stored)
+            } else {
+                None
+            },
             details: self.selected.map(|it| self.details(it)),
             notes: self.notes(),
         }
     }
 
     fn title(&self) -> String {
-        match (waterfall::main_entry(self.analysis), self.analysis.trace.roots.first()) {
+        match (
+            waterfall::main_entry(self.analysis),
+            self.analysis.trace.roots.first(),
+        ) {
             (Some(entry), _) => entry.endpoint.clone(),
             (None, Some(root)) => self.names.name(*root).to_owned(),
             (None, None) => "An empty trace".to_owned(),
@@ -521,7 +564,11 @@ impl<'s, 'a> Page<'s, 'a> {
         let services: std::collections::HashSet<&str> =
             (0..nodes).map(|it| self.names.service(it)).collect();
         let (spans, services) = (nodes as usize, services.len());
-        let mut facts = vec![format!("{}, {}", count(spans, "span"), count(services, "service"))];
+        let mut facts = vec![format!(
+            "{}, {}",
+            count(spans, "span"),
+            count(services, "service")
+        )];
         if let Some(entry) = waterfall::main_entry(self.analysis).filter(|it| it.weight > 1) {
             facts.push(format!("sampled: stands for {} requests", entry.weight));
         }
@@ -538,7 +585,12 @@ impl<'s, 'a> Page<'s, 'a> {
         if entries.len() < 2 {
             return Vec::new();
         }
-        let longest_ns = entries.iter().map(|it| it.duration_ns).max().unwrap_or(0).max(1);
+        let longest_ns = entries
+            .iter()
+            .map(|it| it.duration_ns)
+            .max()
+            .unwrap_or(0)
+            .max(1);
         entries.sort_by_key(|it| (Some(it.span) != main, std::cmp::Reverse(it.duration_ns)));
         entries
             .into_iter()
@@ -561,12 +613,17 @@ impl<'s, 'a> Page<'s, 'a> {
                 title: it.title.clone(),
                 saved: duration(it.saved_ns),
                 explanation: it.explanation.clone(),
+                detector: it.detector,
                 severity: match it.severity {
                     Severity::Critical => "critical",
                     Severity::Warning => "warning",
                     Severity::Info => "info",
                 },
-                span_href: it.offenders.first().map(|it| self.span_href(*it)).unwrap_or_default(),
+                span_href: it
+                    .offenders
+                    .first()
+                    .map(|it| self.span_href(*it))
+                    .unwrap_or_default(),
                 href: None,
                 fingerprint: it.fingerprint.clone(),
             })
@@ -585,13 +642,22 @@ impl<'s, 'a> Page<'s, 'a> {
     }
 
     fn waterfall(&self) -> WaterfallView {
-        let found = |list: &str| self.address.list(list).filter_map(|it| self.keys.find(it)).collect();
+        let found = |list: &str| {
+            self.address
+                .list(list)
+                .filter_map(|it| self.keys.find(it))
+                .collect()
+        };
         let view = View {
             root: self.address.get("root").and_then(|it| self.keys.find(it)),
             selected: self.selected,
             open: found("open"),
             fold: found("fold"),
-            skip: self.address.get("skip").and_then(|it| it.parse().ok()).unwrap_or(0),
+            skip: self
+                .address
+                .get("skip")
+                .and_then(|it| it.parse().ok())
+                .unwrap_or(0),
         };
         let waterfall = waterfall::waterfall(self.analysis, &view);
         let axis = waterfall.axis;
@@ -600,7 +666,11 @@ impl<'s, 'a> Page<'s, 'a> {
         WaterfallView {
             unit,
             ticks: ticks(&axis, &unit),
-            rows: waterfall.rows.into_iter().map(|it| self.row(it, &axis, &unit)).collect(),
+            rows: waterfall
+                .rows
+                .into_iter()
+                .map(|it| self.row(it, &axis, &unit))
+                .collect(),
             response_x: waterfall.response_ns.filter(in_sight).map(|it| axis.x(it)),
             left_out: waterfall.left_out,
             whole_href: (view.root.is_some() || view.skip > 0)
@@ -610,14 +680,21 @@ impl<'s, 'a> Page<'s, 'a> {
     }
 
     fn row(&self, row: Row, axis: &Axis, unit: &Unit) -> RowView {
-        let whole = Piece { start_ns: row.start_ns, end_ns: row.end_ns };
+        let whole = Piece {
+            start_ns: row.start_ns,
+            end_ns: row.end_ns,
+        };
         RowView {
             key: self.keys.key(self.analysis, row.span),
             figure: unit.figure(row.duration_ns),
             whole: (row.kind == RowKind::Span || row.detached).then(|| axis.bar(whole)),
-            own: axis.bars(&row.own),
+            own: if row.kind == RowKind::Comb { axis.teeth(&row.own) } else { axis.bars(&row.own) },
             critical: axis.bars(&row.critical),
-            marks: row.marks.iter().map(|(at, name)| (axis.x(*at), name.clone())).collect(),
+            marks: row
+                .marks
+                .iter()
+                .map(|(at, name)| (axis.x(*at), name.clone()))
+                .collect(),
             end_x: axis.x(row.end_ns),
             href: self.row_href(&row),
             toggle: self.toggle(&row),
@@ -629,8 +706,11 @@ impl<'s, 'a> Page<'s, 'a> {
     fn row_href(&self, row: &Row) -> String {
         match row.kind {
             RowKind::More { parent, skip } => {
-                let root = parent.map(|it| self.keys.key(self.analysis, it)).unwrap_or_default();
-                self.address.with(&[("root", &root), ("skip", &skip.to_string())])
+                let root = parent
+                    .map(|it| self.keys.key(self.analysis, it))
+                    .unwrap_or_default();
+                self.address
+                    .with(&[("root", &root), ("skip", &skip.to_string())])
             }
             _ => self.span_href(row.span),
         }
@@ -638,17 +718,29 @@ impl<'s, 'a> Page<'s, 'a> {
 
     fn toggle(&self, row: &Row) -> Option<Toggle> {
         let key = self.keys.key(self.analysis, row.span);
-        let list = if row.kind == RowKind::Comb { "open" } else { "fold" };
+        let list = if row.kind == RowKind::Comb {
+            "open"
+        } else {
+            "fold"
+        };
         let open = row.children == Children::Shown;
         match row.children {
             Children::None => None,
             Children::TooMany(spans) => {
-                let href = self.address.with(&[("root", &key), ("skip", ""), ("open", &key)]);
-                Some(Toggle { href, open, apart: Some(spans) })
+                let href = self
+                    .address
+                    .with(&[("root", &key), ("skip", ""), ("open", &key)]);
+                Some(Toggle {
+                    href,
+                    open,
+                    apart: Some(spans),
+                })
             }
-            Children::Shown | Children::Hidden => {
-                Some(Toggle { href: self.address.toggled(list, &key), open, apart: None })
-            }
+            Children::Shown | Children::Hidden => Some(Toggle {
+                href: self.address.toggled(list, &key),
+                open,
+                apart: None,
+            }),
         }
     }
 
@@ -664,7 +756,8 @@ impl<'s, 'a> Page<'s, 'a> {
 
     fn span_href(&self, span: SpanIdx) -> String {
         let key = self.keys.key(self.analysis, span);
-        self.address.with(&[("span", &key), ("raw", ""), ("frame", ""), ("view", "")])
+        self.address
+            .with(&[("span", &key), ("raw", ""), ("frame", ""), ("view", "")])
     }
 
     fn flame(&self) -> FlameView {
@@ -681,12 +774,18 @@ impl<'s, 'a> Page<'s, 'a> {
             hint: hint(&frames[it.frame]),
             href: match zoom {
                 Some(zoomed) if zoomed == it.frame => self.span_href(frames[zoomed].span),
-                _ => self.address.with(&[("frame", &it.frame.to_string()), ("view", "flame")]),
+                _ => self
+                    .address
+                    .with(&[("frame", &it.frame.to_string()), ("view", "flame")]),
             },
         };
         FlameView {
             height: (placed.iter().map(|it| it.level).max().unwrap_or(0) + 1) * FRAME_PX,
-            hidden: if zoom.is_some() { 0 } else { frames.len() - placed.len() },
+            hidden: if zoom.is_some() {
+                0
+            } else {
+                frames.len() - placed.len()
+            },
             frames: placed.iter().map(shown).collect(),
             zoomed: zoom.map(|it| (hint(&frames[it]), self.address.with(&[("frame", "")]))),
         }
@@ -709,7 +808,11 @@ impl<'s, 'a> Page<'s, 'a> {
             },
         });
         let left = entry.path.len().saturating_sub(PATH_ROWS_MAX);
-        Some(PathView { unit, rows: rows.collect(), left })
+        Some(PathView {
+            unit,
+            rows: rows.collect(),
+            left,
+        })
     }
 
     fn statistics(&self) -> StatisticsView {
@@ -733,7 +836,10 @@ impl<'s, 'a> Page<'s, 'a> {
             name: it.name.clone(),
             service: it.service.clone(),
             calls: it.calls,
-            total: it.category.map(|_| unit.figure(it.total_ns)).unwrap_or_default(),
+            total: it
+                .category
+                .map(|_| unit.figure(it.total_ns))
+                .unwrap_or_default(),
             own: unit.figure(it.own_ns),
             critical: unit.figure(it.critical_ns),
             share: format!("{}.{} %", share / 10, share % 10),
@@ -741,7 +847,11 @@ impl<'s, 'a> Page<'s, 'a> {
         StatisticsView {
             unit,
             together: row(&together, shares.iter().sum()),
-            rows: rows.iter().zip(&shares).map(|(it, share)| row(it, *share)).collect(),
+            rows: rows
+                .iter()
+                .zip(&shares)
+                .map(|(it, share)| row(it, *share))
+                .collect(),
         }
     }
 
@@ -768,12 +878,21 @@ impl<'s, 'a> Page<'s, 'a> {
             previous_href: at.checked_sub(1).map(|it| self.span_href(alike[it])),
             next_href: alike.get(at + 1).map(|it| self.span_href(*it)),
             among: (alike.len() > 1).then(|| format!("call {} of {}", at + 1, alike.len())),
-            raw_href: self.address.with(&[("span", &key), ("raw", if raw { "" } else { "1" })]),
-            root_href: node
-                .first_child
-                .map(|_| self.address.with(&[("root", &key), ("span", &key), ("skip", "")])),
+            raw_href: self
+                .address
+                .with(&[("span", &key), ("raw", if raw { "" } else { "1" })]),
+            root_href: node.first_child.map(|_| {
+                self.address
+                    .with(&[("root", &key), ("span", &key), ("skip", "")])
+            }),
             raw,
-            findings: self.analysis.findings.iter().filter(offender).map(|it| it.title.clone()).collect(),
+            findings: self
+                .analysis
+                .findings
+                .iter()
+                .filter(offender)
+                .map(|it| it.title.clone())
+                .collect(),
             of,
         }
     }
@@ -792,10 +911,16 @@ impl<'s, 'a> Page<'s, 'a> {
 
     fn notes(&self) -> Vec<String> {
         let warnings = &self.analysis.trace.warnings;
-        let mut notes: Vec<String> =
-            warnings.iter().take(WARNINGS_MAX).map(|it| it.text.clone()).collect();
+        let mut notes: Vec<String> = warnings
+            .iter()
+            .take(WARNINGS_MAX)
+            .map(|it| it.text.clone())
+            .collect();
         if warnings.len() > WARNINGS_MAX {
-            notes.push(format!("… and {} more like these.", warnings.len() - WARNINGS_MAX));
+            notes.push(format!(
+                "… and {} more like these.",
+                warnings.len() - WARNINGS_MAX
+            ));
         }
         notes.extend(unseen(&self.analysis.coverage));
         notes
@@ -818,12 +943,20 @@ impl TracePage {
     }
 
     fn start(&self) -> String {
-        format!("{}, {}", when(self.start_ns, self.now_ns), ago(self.start_ns, self.now_ns))
+        format!(
+            "{}, {}",
+            when(self.start_ns, self.now_ns),
+            ago(self.start_ns, self.now_ns)
+        )
     }
 
     /// The start to the nanosecond.
     fn start_exact(&self) -> String {
-        format!("{} and {:09} ns", at(self.start_ns), self.start_ns % 1_000_000_000)
+        format!(
+            "{} and {:09} ns",
+            at(self.start_ns),
+            self.start_ns % 1_000_000_000
+        )
     }
 }
 
@@ -940,7 +1073,10 @@ struct Operation {
 
 impl Operation {
     fn together<'o>(name: &str, of: impl IntoIterator<Item = &'o Operation>) -> Operation {
-        let mut sum = Operation { name: name.to_owned(), ..Operation::default() };
+        let mut sum = Operation {
+            name: name.to_owned(),
+            ..Operation::default()
+        };
         for operation in of {
             sum.calls += operation.calls;
             sum.own_ns += operation.own_ns;
@@ -952,7 +1088,10 @@ impl Operation {
 
 fn operations(analysis: &Analysis<'_>, names: &Names<'_, '_>) -> Vec<Operation> {
     let mut critical: HashMap<SpanIdx, u64> = HashMap::new();
-    for segment in waterfall::main_entry(analysis).iter().flat_map(|it| &it.path) {
+    for segment in waterfall::main_entry(analysis)
+        .iter()
+        .flat_map(|it| &it.path)
+    {
         *critical.entry(segment.span).or_default() += segment.end_ns - segment.start_ns;
     }
     let mut positions: HashMap<(&str, &str, Category), usize> = HashMap::new();
@@ -960,7 +1099,9 @@ fn operations(analysis: &Analysis<'_>, names: &Names<'_, '_>) -> Vec<Operation> 
     for span in 0..analysis.trace.nodes.len() as SpanIdx {
         let category = analysis.categories[span as usize];
         let (name, service) = (names.name(span), names.service(span));
-        let at = *positions.entry((name, service, category)).or_insert(operations.len());
+        let at = *positions
+            .entry((name, service, category))
+            .or_insert(operations.len());
         if at == operations.len() {
             operations.push(Operation {
                 category: Some(category),
@@ -1002,13 +1143,21 @@ fn unseen(coverage: &analyzer::Coverage) -> Vec<String> {
         }
     };
     let (database, outbound) = (coverage.database_calls, coverage.outbound_calls);
-    note(coverage.orphans, coverage.spans, "spans name a parent that has not arrived.");
+    note(
+        coverage.orphans,
+        coverage.spans,
+        "spans name a parent that has not arrived.",
+    );
     note(
         coverage.without_statement,
         database,
         "database calls carry no statement, so repeated queries among them cannot be told apart.",
     );
-    note(coverage.truncated_statements, database, "statements were cut off by their sender.");
+    note(
+        coverage.truncated_statements,
+        database,
+        "statements were cut off by their sender.",
+    );
     note(
         coverage.without_target,
         outbound,
@@ -1030,7 +1179,11 @@ fn ticks(axis: &Axis, unit: &Unit) -> Vec<String> {
     let label = |at: u64| {
         let ns = at * axis.tick_ns;
         let figure = ns as f64 / unit.ns as f64;
-        if at + 1 == axis.ticks() { format!("{figure} {}", unit.name) } else { figure.to_string() }
+        if at + 1 == axis.ticks() {
+            format!("{figure} {}", unit.name)
+        } else {
+            figure.to_string()
+        }
     };
     (0..axis.ticks()).map(label).collect()
 }
@@ -1050,7 +1203,11 @@ fn label(frame: &trace_flame::Frame, width: f64) -> String {
 }
 
 fn hint(frame: &trace_flame::Frame) -> String {
-    let calls = if frame.count == 1 { String::new() } else { format!(" in {} calls", frame.count) };
+    let calls = if frame.count == 1 {
+        String::new()
+    } else {
+        format!(" in {} calls", frame.count)
+    };
     let apart = if frame.detached { ", asynchronous" } else { "" };
     format!(
         "{}, {}: {}{calls}, {} of it its own ({}{apart})",
@@ -1063,5 +1220,180 @@ fn hint(frame: &trace_flame::Frame) -> String {
 }
 
 fn count(number: usize, of: &str) -> String {
-    if number == 1 { format!("1 {of}") } else { format!("{number} {of}s") }
+    if number == 1 {
+        format!("1 {of}")
+    } else {
+        format!("{number} {of}s")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{HOSTILE, assert_harmless, drawn, otlp};
+    use scraper::{Html, Selector};
+
+    const CHECKOUT: &str = "
+shop   POST /checkout                                    |------------------------------------------------|
+shop     SELECT cart_items {db.query.text=\"select * from cart_items where user_id = 42 and token = 'abc'\"}  |-|
+shop     SELECT inventory                                    |-|
+shop     SELECT inventory                                      |-|
+shop     SELECT inventory                                        |-|
+shop     SELECT inventory                                          |-|
+shop     SELECT inventory                                            |-|
+shop     POST payments/charge [client] {http.request.method=POST, url.full=http://payments/charge}  |---------|
+pay        POST /charge {event=declined@3, http.response.status_code=503, error}      |----|
+pay          INSERT charge                                                             |-|
+shop     send order [producer]                                                              |-|
+mail       process order [consumer]                                                            |----------------|
+shop     POST loki {http.request.method=POST, url.full=http://loki:3100/loki/api/v1/push}      |------------|
+";
+
+    fn page(stored: &StoredTrace, query: &str) -> String {
+        let address = Address::parse(Some(query));
+        crate::pages::html(&build(stored, &address).unwrap()).unwrap()
+    }
+
+    fn texts(html: &str, selector: &str) -> Vec<String> {
+        let page = Html::parse_document(html);
+        let selector = Selector::parse(selector).unwrap();
+        let found = page.select(&selector);
+        found.map(|it| it.text().collect::<String>().trim().to_owned()).collect()
+    }
+
+    fn attributes(html: &str, selector: &str, key: &str) -> Vec<String> {
+        let page = Html::parse_document(html);
+        let selector = Selector::parse(selector).unwrap();
+        let found = page.select(&selector);
+        found.filter_map(|it| it.attr(key).map(str::to_owned)).collect()
+    }
+
+    #[test]
+    fn the_page_says_what_took_how_long() {
+        let html = page(&drawn(CHECKOUT), "");
+        let headline = &texts(&html, "h1")[0];
+        assert!(headline.starts_with("POST /checkout took 49 ms"), "{headline}");
+        let rows = texts(&html, ".wf tbody tr .nm a[data-row]");
+        assert_eq!(rows.len(), 9, "{rows:?}");
+        assert!(rows[0].starts_with("shop POST /checkout"), "{rows:?}");
+        assert!(texts(&html, ".pill.x").contains(&"×5".to_owned()));
+        assert_harmless(&html);
+    }
+
+    #[test]
+    fn the_bar_adds_up_and_so_do_its_figures() {
+        let html = page(&drawn(CHECKOUT), "");
+        let widths = attributes(&html, ".sumbar rect", "width");
+        let sum: f64 = widths.iter().map(|it| it.trim_end_matches('%').parse::<f64>().unwrap()).sum();
+        assert!((sum - 100.0).abs() < 0.1, "{sum}");
+        let figures = texts(&html, ".legend.gap-s b");
+        let (total, parts) = figures.split_last().unwrap();
+        let sum: f64 = parts.iter().map(|it| it.parse::<f64>().unwrap()).sum();
+        assert_eq!(format!("{sum:.1} ms"), *total);
+    }
+
+    #[test]
+    fn every_view_has_an_address_and_is_harmless() {
+        let stored = drawn(CHECKOUT);
+        for view in ["", "flame", "path", "statistics", "json", "nonsense"] {
+            let html = page(&stored, &format!("view={view}"));
+            assert_harmless(&html);
+            assert_eq!(texts(&html, ".bar-tabs a[aria-current]").len(), 1, "{view}");
+        }
+        let path = page(&stored, "view=path");
+        assert!(texts(&path, ".path tbody tr").len() > 5);
+        let statistics = page(&stored, "view=statistics");
+        assert!(texts(&statistics, "tfoot td").contains(&"49.0".to_owned()));
+        assert!(page(&stored, "view=json").contains("resourceSpans"));
+        assert!(texts(&page(&stored, "view=flame"), ".flame title").len() > 5);
+    }
+
+    #[test]
+    fn literals_are_hidden_unless_asked_for() {
+        let stored = drawn(CHECKOUT);
+        let html = page(&stored, "");
+        let hrefs = attributes(&html, ".wf a[data-row]", "href");
+        let names = texts(&html, ".wf a[data-row]");
+        let at = names.iter().position(|it| it == "select cart_items").unwrap();
+        let span = hrefs[at].trim_start_matches("?span=");
+        let hidden = page(&stored, &hrefs[at][1..]);
+        let attributes = texts(&hidden, "#at dd").join("\n");
+        assert!(attributes.contains("select * from cart_items where user_id = ?"), "{attributes}");
+        assert!(!attributes.contains("42") && !attributes.contains("abc"), "{attributes}");
+        let raw = page(&stored, &format!("span={span}&raw=1"));
+        assert!(texts(&raw, "#at dd").join("\n").contains("user_id = 42"));
+    }
+
+    #[test]
+    fn hostile_names_are_only_text() {
+        let mut spans = Vec::new();
+        let stored = drawn(CHECKOUT);
+        let mut decoded = Spans::default();
+        collector::otlp::decode_into(&mut decoded, &stored.otlp, |_| true).unwrap();
+        for (at, span) in decoded.spans.iter().enumerate() {
+            let name = HOSTILE[at % HOSTILE.len()];
+            spans.push(analyzer::span::Span {
+                name,
+                trace_state: name,
+                status_message: name,
+                status: analyzer::span::Status::Error,
+                ..span.clone()
+            });
+        }
+        for attribute in &mut decoded.attributes {
+            if attribute.key != "url.full" {
+                attribute.value = analyzer::span::Value::Str(HOSTILE[0]);
+            }
+            attribute.key = HOSTILE[1];
+        }
+        for event in &mut decoded.events {
+            event.name = HOSTILE[0];
+        }
+        for resource in &mut decoded.resources {
+            for attribute in &mut resource.attributes {
+                attribute.value = analyzer::span::Value::Str(HOSTILE[5]);
+            }
+        }
+        decoded.spans = spans;
+        let hostile = StoredTrace { otlp: otlp(&decoded), state: TraceState::Final };
+        for view in ["", "flame", "path", "statistics", "json"] {
+            let html = page(&hostile, &format!("view={view}&open=%22%3E%3Cscript%3E&span=%3Cscript%3E"));
+            assert_harmless(&html);
+        }
+        let svg = analysed(&hostile, |analysis| {
+            Ok(trace_flame::svg(&trace_flame::frames(analysis), HOSTILE[0])?)
+        });
+        let svg = String::from_utf8(svg.unwrap()).unwrap();
+        assert!(!svg.contains("<script"), "{svg}");
+        assert!(!svg.contains('\0') && !svg.contains('\u{7}'));
+    }
+
+    #[test]
+    fn a_fragment_and_nothing_at_all_have_pages_too() {
+        let fragment = page(&drawn("pay  INSERT charge {orphan} [client]   |---|\n"), "");
+        assert!(texts(&fragment, "h1")[0].contains("fragment"), "{:?}", texts(&fragment, "h1"));
+        assert!(texts(&fragment, ".pill").contains(&"parent missing".to_owned()));
+        let nothing = StoredTrace { otlp: Vec::new(), state: TraceState::Arriving };
+        let nothing = page(&nothing, "");
+        assert!(nothing.contains("still arriving"));
+    }
+
+    #[test]
+    fn the_selected_span_can_be_had_alone() {
+        let stored = drawn(CHECKOUT);
+        let part = details(&stored, &Address::parse(Some("part=details"))).unwrap().unwrap();
+        let html = crate::pages::html(&part).unwrap();
+        assert!(!html.contains("<html") && html.contains("<aside"), "{html}");
+    }
+
+    #[test]
+    fn a_long_trace_stays_a_page() {
+        let mut drawing = String::from("shop  GET /big              |-------------------------------------------------|\n");
+        for at in 0..3_000 {
+            drawing += &format!("shop    step{at}               |--|\n");
+        }
+        let html = page(&drawn(&drawing), "");
+        assert!(texts(&html, ".wf tbody tr").len() <= waterfall::ROWS_MAX);
+        assert!(html.len() < 2_000_000, "{}", html.len());
+    }
 }

@@ -8,8 +8,8 @@ use super::{Frame, PageError, render};
 use crate::AppState;
 use crate::address::Address;
 use crate::category_bar::{self, Parts};
-use crate::trace_filter::{self, PAGE_ROWS, RANGES, TraceFilter};
 use crate::format::{duration, now_ns, when};
+use crate::trace_filter::{self, PAGE_ROWS, RANGES, TraceFilter};
 
 /// `GET /traces`.
 ///
@@ -23,7 +23,10 @@ pub async fn page(
     let now_ns = now_ns();
     let mut filter = trace_filter::parse(&address, now_ns);
     filter.of.limit = PAGE_ROWS;
-    let one_more = RequestFilter { limit: PAGE_ROWS + 1, ..filter.of.clone() };
+    let one_more = RequestFilter {
+        limit: PAGE_ROWS + 1,
+        ..filter.of.clone()
+    };
     let listed = state.store.requests(&one_more).await?;
     Ok(render(&build(address, &filter, listed, now_ns)))
 }
@@ -85,11 +88,17 @@ pub fn build(
     let limit = filter.of.limit as usize;
     let more = listed.len() > limit;
     listed.truncate(limit);
-    let next = listed.last().filter(|_| more).map(|it| it.key(filter.of.order));
-    let longest_ns = listed.iter().map(|it| it.duration_ns).max().unwrap_or(0).max(1);
-    let first_page = |changes: &[(&str, &str)]| {
-        address.with(&[&[("after", "")], changes].concat())
-    };
+    let next = listed
+        .last()
+        .filter(|_| more)
+        .map(|it| it.key(filter.of.order));
+    let longest_ns = listed
+        .iter()
+        .map(|it| it.duration_ns)
+        .max()
+        .unwrap_or(0)
+        .max(1);
+    let first_page = |changes: &[(&str, &str)]| address.with(&[&[("after", "")], changes].concat());
     TracesPage {
         frame: Frame { current: "/traces" },
         sentence: sentence(filter, listed.len(), more),
@@ -101,18 +110,28 @@ pub fn build(
                 (*id, href, filter.range == Some(at))
             })
             .collect(),
-        orders: [("Newest", "", RequestOrder::Newest), ("Slowest", "slowest", RequestOrder::Slowest)]
-            .map(|(name, id, order)| (name, first_page(&[("sort", id)]), filter.of.order == order))
-            .into(),
+        orders: [
+            ("Newest", "", RequestOrder::Newest),
+            ("Slowest", "slowest", RequestOrder::Slowest),
+        ]
+        .map(|(name, id, order)| (name, first_page(&[("sort", id)]), filter.of.order == order))
+        .into(),
         unread: filter.unread.clone(),
         next: next.map(|it| address.with(&[("after", &trace_filter::cursor(&it))])),
         first: filter.of.after.map(|_| first_page(&[])),
-        wider: filter.range.and_then(|it| RANGES.get(it + 1)).map(|(id, words, _)| {
-            (*words, first_page(&[("range", id)]))
-        }),
-        all: filter.of.outermost.then(|| first_page(&[("entries", "all")])),
+        wider: filter
+            .range
+            .and_then(|it| RANGES.get(it + 1))
+            .map(|(id, words, _)| (*words, first_page(&[("range", id)]))),
+        all: filter
+            .of
+            .outermost
+            .then(|| first_page(&[("entries", "all")])),
         unfiltered: has_filters(&address).then(|| first_page(&NO_FILTERS)),
-        rows: listed.into_iter().map(|it| row(it, longest_ns, now_ns)).collect(),
+        rows: listed
+            .into_iter()
+            .map(|it| row(it, longest_ns, now_ns))
+            .collect(),
         address,
     }
 }
@@ -158,16 +177,27 @@ fn sentence(filter: &TraceFilter, rows: usize, more: bool) -> String {
         ("", endpoint) => format!(" to {endpoint}"),
         (service, endpoint) => format!(" of {service} to {endpoint}"),
     };
-    let culprits = if of.with_finding { " with a culprit" } else { "" };
+    let culprits = if of.with_finding {
+        " with a culprit"
+    } else {
+        ""
+    };
     let range = match filter.range {
         Some(at) => format!("in the last {}", RANGES[at].1),
         None => "in the chosen time".to_owned(),
     };
     match rows {
         0 => format!("No{failed} {what}{place}{culprits} {range}"),
-        1 if !more => format!("One{failed} {}{place}{culprits} {range}", &what[..what.len() - 1]),
+        1 if !more => format!(
+            "One{failed} {}{place}{culprits} {range}",
+            &what[..what.len() - 1]
+        ),
         rows if more || of.after.is_some() => {
-            let position = if of.after.is_some() { "The next" } else { "The" };
+            let position = if of.after.is_some() {
+                "The next"
+            } else {
+                "The"
+            };
             format!("{position} {rows} {which}{failed} {what}{place}{culprits} {range}")
         }
         rows => format!("{rows}{failed} {what}{place}{culprits} {range}, {which} first"),

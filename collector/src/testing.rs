@@ -1,0 +1,116 @@
+//! A real Postgres for tests: one private cluster per test process, one database per test.
+//!
+//! The cluster lives on a thread of its own, because tests bring their own runtimes and end in any
+//! order; the kernel stops it when the process ends. Databases are copies of a migrated template.
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::postgres::{ManagedPostgres, Options};
+use crate::store::Store;
+
+/// Where clusters are; those of processes that are gone are removed by the next one.
+const PREFIX: &str = "culprit-cluster-";
+
+const TEMPLATE: &str = "culprit_template";
+
+/// How to connect to a new, empty, migrated database of this test's own. It is left behind when the
+/// test ends, and goes with the cluster.
+pub async fn database() -> PgConnectOptions {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let cluster = cluster();
+    let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let mut connection = PgConnection::connect_with(&cluster.clone().database("postgres"))
+        .await
+        .expect("the test cluster answers");
+    let create = format!("create database {name} template {TEMPLATE}");
+    connection
+        .execute(AssertSqlSafe(create))
+        .await
+        .expect("a database from the template");
+    connection.close().await.expect("a connection that closes");
+    cluster.clone().database(&name)
+}
+
+/// A store on a database of this test's own, with one shard.
+pub async fn store() -> Store {
+    Store::connect(database().await, 1)
+        .await
+        .expect("a migrated database")
+}
+
+/// The process's cluster, started when it is first asked for.
+fn cluster() -> &'static PgConnectOptions {
+    static CLUSTER: OnceLock<PgConnectOptions> = OnceLock::new();
+    CLUSTER.get_or_init(|| {
+        let (to, from) = std::sync::mpsc::channel();
+        std::thread::spawn(move || keep_cluster(to));
+        from.recv()
+            .expect("the test cluster starts; see above why not")
+    })
+}
+
+/// Starts the cluster, tells how to connect to it, and holds it for as long as the process lives.
+fn keep_cluster(ready: std::sync::mpsc::Sender<PgConnectOptions>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.expect("a runtime").block_on(async {
+        remove_clusters_of_the_dead();
+        let directory = std::env::temp_dir().join(format!("{PREFIX}{}", std::process::id()));
+        let postgres = ManagedPostgres::start(Options::ephemeral(directory)).await;
+        let postgres = postgres.unwrap_or_else(|error| panic!("{error}"));
+        let template = postgres.connect_options(TEMPLATE);
+        let mut connection = PgConnection::connect_with(&postgres.connect_options("postgres"))
+            .await
+            .expect("it answers");
+        let create = format!("create database {TEMPLATE}");
+        connection
+            .execute(AssertSqlSafe(create))
+            .await
+            .expect("a template");
+        let store = Store::connect(template, 1)
+            .await
+            .expect("a migrated template");
+        // A template can be copied only while nobody is connected to it.
+        store.close().await;
+        let _ = ready.send(postgres.connect_options(TEMPLATE));
+        std::future::pending::<()>().await;
+    });
+}
+
+fn remove_clusters_of_the_dead() {
+    let entries = std::fs::read_dir(std::env::temp_dir())
+        .into_iter()
+        .flatten()
+        .flatten();
+    for path in entries.map(|it| it.path()).filter(|it| is_of_the_dead(it)) {
+        let _ = std::fs::remove_dir_all(path);
+    }
+}
+
+fn is_of_the_dead(path: &PathBuf) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let pid = name.strip_prefix(PREFIX).and_then(|pid| pid.parse().ok());
+    pid.is_some_and(|pid| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None).is_err())
+}
+
+#[cfg(test)]
+mod tests {
+    #[tokio::test]
+    async fn every_test_has_a_database_of_its_own() {
+        let (one, other) = (super::store().await, super::store().await);
+        sqlx::query("insert into culprit.meta values ('mine', '')")
+            .execute(one.pool())
+            .await
+            .unwrap();
+        let seen: i64 = sqlx::query_scalar("select count(*) from culprit.meta where key = 'mine'")
+            .fetch_one(other.pool())
+            .await
+            .unwrap();
+        assert_eq!(seen, 0);
+    }
+}

@@ -1,0 +1,217 @@
+//! Latency over time: a line per percentile, each point from the merged sketches of its minutes.
+
+use analyzer::sketch::Sketch;
+use collector::deltas::MinuteDelta;
+use collector::store::bottlenecks::Minutes;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use crate::charts;
+use crate::format;
+use crate::range::minute_ns;
+
+/// A chart, ready for the template.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct LineChart {
+    /// Labels of the y axis from top to bottom, evenly spaced.
+    pub y: Vec<String>,
+    /// Labels of the x axis from left to right, evenly spaced.
+    pub x: Vec<String>,
+    /// One per percentile.
+    pub lines: Vec<Line>,
+    /// The same as a table: only times with requests.
+    pub points: Vec<Point>,
+    /// Minutes in a point.
+    pub step: i32,
+}
+
+/// A percentile over time.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Line {
+    /// Its name, such as `P95`.
+    pub name: &'static str,
+    /// The style sheet's class.
+    pub class: &'static str,
+    /// In a drawing of 100 by 100. Interrupted where there are no requests.
+    pub path: String,
+}
+
+/// What some minutes say.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Point {
+    /// When they begin, ns since the epoch.
+    pub start_ns: u64,
+    /// Requests, weighted.
+    pub requests: i64,
+    /// Failed ones, weighted.
+    pub errors: i64,
+    /// As [`PERCENTILES`], ns.
+    pub percentiles: [u64; PERCENTILES.len()],
+}
+
+impl Point {
+    /// When it begins, for the table.
+    pub fn at(&self) -> String {
+        format::at(self.start_ns)
+    }
+
+    /// The percentiles for the table: in ms, and exactly.
+    pub fn cells(&self) -> [(String, u64); PERCENTILES.len()] {
+        self.percentiles.map(|it| (format::ms(it), it))
+    }
+}
+
+/// Name, class, share.
+pub const PERCENTILES: [(&str, &str, f64); 4] =
+    [("P50", "p50", 0.5), ("P90", "p90", 0.9), ("P95", "p95", 0.95), ("P99", "p99", 0.99)];
+
+/// The percentiles of a sketch, ns; 0 if it is empty.
+pub fn percentiles(latency: &Sketch) -> [u64; PERCENTILES.len()] {
+    PERCENTILES.map(|(.., share)| latency.quantile(share).unwrap_or(0))
+}
+
+/// Points at most: more would be less than some ten pixels apart.
+const POINTS_MAX: i32 = 72;
+
+/// Minutes in a point: the first of these that gives at most [`POINTS_MAX`].
+const STEPS: [i32; 9] = [1, 2, 5, 10, 15, 30, 60, 120, 360];
+
+/// Labels on the x axis.
+const X_LABELS: i32 = 7;
+
+/// A range longer than this has days on its axis, minutes.
+const CLOCK_MINUTES_MAX: i32 = 24 * 60;
+
+/// Draws what `minutes` of the `window` say, up to `now_minute` (what seems to come from later
+/// stands in the last point).
+pub fn draw(
+    minutes: &BTreeMap<i32, MinuteDelta>,
+    window: Minutes,
+    now_minute: i32,
+) -> LineChart {
+    let to = now_minute.saturating_add(1).clamp(window.from + 1, window.to.max(window.from + 1));
+    let length = to - window.from;
+    let step = STEPS.into_iter().find(|it| length.div_euclid(*it) < POINTS_MAX);
+    let step = step.unwrap_or(length / POINTS_MAX + 1);
+    let slots = ((length + step - 1) / step) as usize;
+    let mut sums: Vec<MinuteDelta> = vec![MinuteDelta::default(); slots];
+    for (minute, sum) in minutes {
+        let slot = (minute.saturating_sub(window.from) / step).max(0) as usize;
+        sums[slot.min(slots - 1)].merge(sum, 1);
+    }
+    let start = |slot: usize| minute_ns(window.from + slot as i32 * step);
+    let points: Vec<Option<Point>> = sums
+        .iter()
+        .enumerate()
+        .map(|(slot, sum)| (sum.requests > 0).then(|| point(start(slot), sum)))
+        .collect();
+    let highest = points.iter().flatten().flat_map(|it| it.percentiles).max().unwrap_or(0);
+    let axis = charts::duration_axis(highest);
+    let line = |at: usize| Line {
+        name: PERCENTILES[at].0,
+        class: PERCENTILES[at].1,
+        path: path(&points, |it| it.percentiles[at] as f64 / axis.top),
+    };
+    LineChart {
+        lines: (0..PERCENTILES.len()).map(line).collect(),
+        x: x_labels(window.from, slots as i32 * step),
+        y: axis.labels,
+        points: points.into_iter().flatten().collect(),
+        step,
+    }
+}
+
+fn point(start_ns: u64, sum: &MinuteDelta) -> Point {
+    Point {
+        start_ns,
+        requests: sum.requests,
+        errors: sum.errors,
+        percentiles: percentiles(&sum.latency),
+    }
+}
+
+/// A point stands in the middle of its minutes. One without neighbours is drawn as long as its
+/// minutes are, because a line of no length is not seen.
+fn path(points: &[Option<Point>], share: impl Fn(&Point) -> f64) -> String {
+    let width = 100.0 / points.len() as f64;
+    let mut path = String::new();
+    for (at, point) in points.iter().enumerate() {
+        let Some(point) = point else { continue };
+        let y = 100.0 - share(point).clamp(0.0, 1.0) * 100.0;
+        let x = (at as f64 + 0.5) * width;
+        let before = at.checked_sub(1).is_some_and(|it| points[it].is_some());
+        let after = points.get(at + 1).is_some_and(Option::is_some);
+        // Writing to a String cannot fail.
+        let _ = match (before, after) {
+            (false, false) => write!(path, "M{:.1} {y:.1}h{width:.1}", x - width / 2.0),
+            (false, true) => write!(path, "M{x:.1} {y:.1}"),
+            (true, _) => write!(path, "L{x:.1} {y:.1}"),
+        };
+    }
+    path
+}
+
+fn x_labels(from: i32, length: i32) -> Vec<String> {
+    let label = |at: i32| {
+        let minute = from + (i64::from(length) * i64::from(at) / i64::from(X_LABELS - 1)) as i32;
+        let text = format::day_and_minute(minute_ns(minute));
+        let clock = text.rsplit(' ').next().unwrap_or_default();
+        let day = text.len() - clock.len() - 1;
+        if length > CLOCK_MINUTES_MAX { text[..day].to_owned() } else { clock.to_owned() }
+    };
+    (0..X_LABELS).map(label).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Minutes = Minutes { from: 1_000, to: 1_070 };
+
+    fn minutes(durations: &[(i32, u64)]) -> BTreeMap<i32, MinuteDelta> {
+        let mut minutes: BTreeMap<i32, MinuteDelta> = BTreeMap::new();
+        for (minute, ms) in durations {
+            let sum = minutes.entry(*minute).or_default();
+            sum.requests += 1;
+            sum.latency.record(ms * 1_000_000, 1);
+        }
+        minutes
+    }
+
+    #[test]
+    fn lines_are_interrupted_where_nothing_was_asked() {
+        let chart = draw(&minutes(&[(1_000, 100), (1_001, 100), (1_030, 100)]), WINDOW, 1_059);
+        assert_eq!(chart.step, 1);
+        let p50 = &chart.lines[0].path;
+        assert_eq!(p50.matches('M').count(), 2, "{p50}");
+        assert!(p50.contains("h1.7"), "{p50}");
+        assert_eq!(chart.points.len(), 3);
+        assert_eq!(chart.y.first().map(String::as_str), Some("150 ms"));
+        assert_eq!((chart.x.len(), &*chart.x[0], &*chart.x[6]), (7, "16:40", "17:40"));
+    }
+
+    #[test]
+    fn percentiles_come_from_merged_sketches() {
+        let window = Minutes { from: 0, to: 24 * 60 };
+        // 99 fast ones in a minute and a slow one in the next: together P50 is fast, P99 too, and
+        // no mean of the minutes' percentiles says so.
+        let mut durations = vec![(0, 10); 99];
+        durations.push((1, 5_000));
+        let chart = draw(&minutes(&durations), window, 24 * 60 - 1);
+        assert_eq!(chart.step, 30);
+        let point = &chart.points[0];
+        assert_eq!(point.requests, 100);
+        assert!(point.percentiles.iter().all(|it| it.abs_diff(10_000_000) < 200_000), "{point:?}");
+    }
+
+    #[test]
+    fn a_clock_ahead_of_ours_and_a_week_fit() {
+        let chart = draw(&minutes(&[(1_069, 5)]), WINDOW, 1_059);
+        assert_eq!(chart.points[0].start_ns, minute_ns(1_059));
+        let week = Minutes { from: 20_000, to: 20_000 + 7 * 24 * 60 + 10 };
+        let chart = draw(&BTreeMap::new(), week, week.to - 11);
+        assert_eq!((chart.step, chart.points.len(), &*chart.x[0]), (360, 0, "14 Jan"));
+        assert!(chart.lines.iter().all(|it| it.path.is_empty()));
+        draw(&BTreeMap::new(), Minutes { from: 5, to: 5 }, 0);
+    }
+}

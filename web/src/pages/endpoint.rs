@@ -1,0 +1,622 @@
+//! One endpoint: how slow, since when, where does the time go, and which requests are the slow ones?
+
+use analyzer::profile::Profile;
+use askama::Template;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use collector::deltas::MinuteDelta;
+use collector::store::Store;
+use collector::store::bottlenecks::Minutes;
+use collector::store::endpoints::{
+    EndpointFinding, EndpointName, RequestOrder, RequestRow, SentStatement, Share,
+};
+use std::collections::BTreeMap;
+use url::form_urlencoded;
+
+use crate::AppState;
+use crate::category_bar::{self, Part, Parts};
+use crate::endpoint_numbers::{self, Numbers};
+use crate::flame::{self, Flame};
+use crate::format;
+use crate::line_chart::{self, LineChart, percentiles};
+use crate::pages::context::Context;
+use crate::pages::{Frame, PageError, render};
+use crate::range::{Covered, Filters, Range, minute_ns};
+use crate::ranking::Choices;
+
+/// Statements shown at most, the dearest; the page says if there are more.
+const STATEMENTS_MAX: usize = 50;
+
+/// Requests in a list: enough to see whether they are alike.
+const REQUESTS_MAX: i64 = 10;
+
+/// Everything the page and its JSON are made of.
+pub struct Read {
+    /// Which endpoint.
+    pub endpoint: EndpointName,
+    /// By minute.
+    pub minutes: BTreeMap<i32, MinuteDelta>,
+    /// The window that was asked for.
+    pub window: Minutes,
+    /// Its part that has data.
+    pub covered: Covered,
+    /// The dearest first.
+    pub findings: Vec<EndpointFinding>,
+    /// The dearest first, one more than is shown if there are more.
+    pub statements: Vec<SentStatement>,
+    /// Requests that the statements are of: those of whole hours.
+    pub hours_requests: i64,
+    /// Call paths of [`View::share`].
+    pub profile: Profile,
+    /// Requests in the profile.
+    pub profile_requests: i64,
+    /// The longest.
+    pub slowest: Vec<RequestRow>,
+    /// The last.
+    pub latest: Vec<RequestRow>,
+}
+
+impl Read {
+    /// All minutes together.
+    pub fn sums(&self) -> MinuteDelta {
+        let mut sums = MinuteDelta::default();
+        for sum in self.minutes.values() {
+            sums.merge(sum, 1);
+        }
+        sums
+    }
+
+    /// Its chart.
+    pub fn chart(&self) -> LineChart {
+        let now_minute = (self.covered.now_ns / minute_ns(1)) as i32;
+        line_chart::draw(&self.minutes, self.window, now_minute)
+    }
+}
+
+/// What the address asks to see.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct View {
+    /// How far back.
+    pub range: Range,
+    /// Which requests the flame graph is of.
+    pub share: Share,
+    /// The id of the path it is zoomed to.
+    pub path: Option<String>,
+}
+
+impl View {
+    /// Reads the part of an address behind the question mark.
+    ///
+    /// # Errors
+    /// The range or `flame` is none of those that there are.
+    pub fn parse(query: Option<&str>) -> Result<View, PageError> {
+        let range = Filters::parse(query)?.range;
+        let mut view = View { range, share: Share::All, path: None };
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            match (&*name, &*value) {
+                ("flame", "all") => view.share = Share::All,
+                ("flame", "tail") => view.share = Share::Tail,
+                ("flame", _) => {
+                    let text = "The flame graph is of all requests (flame=all) or of the slow tail \
+                        (flame=tail).";
+                    return Err(PageError::BadRequest(text.to_owned()));
+                }
+                ("path", path) if !path.is_empty() => view.path = Some(path.to_owned()),
+                _ => {}
+            }
+        }
+        Ok(view)
+    }
+
+    /// An address of this view at `path`, unzoomed.
+    fn link(&self, path: &str) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        if self.range != Range::default() {
+            query.append_pair("range", self.range.id());
+        }
+        if self.share == Share::Tail {
+            query.append_pair("flame", "tail");
+        }
+        let query = query.finish();
+        if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+    }
+
+    /// The page's address, zoomed to a path, at the flame graph.
+    fn zoom(&self, page: &str, path: &str) -> String {
+        let link = self.link(page);
+        let sign = if link.contains('?') { '&' } else { '?' };
+        if path.is_empty() { format!("{link}#paths") } else { format!("{link}{sign}path={path}#paths") }
+    }
+}
+
+/// The page.
+///
+/// # Errors
+/// There is no such endpoint, the address makes no sense, or the database is away.
+pub async fn show(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, PageError> {
+    let view = View::parse(query.as_deref())?;
+    let read = read(&state.store, &id, &view, format::now_ns()).await?;
+    Ok(render(&page(&read, &view)))
+}
+
+/// The flame graph as inferno draws it: alone, in a sandbox.
+///
+/// # Errors
+/// As [`show`], or there is nothing to draw.
+pub async fn flame_svg(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, PageError> {
+    /// Its own styles, nothing else; the sandbox also takes its scripts and its origin away.
+    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; sandbox";
+    let view = View::parse(query.as_deref())?;
+    let endpoint = endpoint(&state.store, &id).await?;
+    let window = view.range.window(format::now_ns());
+    let (profile, _) = state.store.endpoint_profile(endpoint.id, window, view.share).await?;
+    let title = format!("{} {}", endpoint.service.name, endpoint.name);
+    let svg = flame::svg(&profile, &title).map_err(|_| {
+        PageError::NotFound(format!("No requests in the {}: nothing to draw.", view.range.sentence()))
+    })?;
+    let headers = [
+        (header::CONTENT_TYPE, "image/svg+xml; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+    ];
+    Ok((headers, svg).into_response())
+}
+
+/// The flame graph as folded text; empty if there is nothing.
+///
+/// # Errors
+/// As [`show`].
+pub async fn flame_text(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, PageError> {
+    let view = View::parse(query.as_deref())?;
+    let endpoint = endpoint(&state.store, &id).await?;
+    let window = view.range.window(format::now_ns());
+    let (profile, _) = state.store.endpoint_profile(endpoint.id, window, view.share).await?;
+    let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+    Ok((headers, flame::folded(&profile)).into_response())
+}
+
+async fn endpoint(store: &Store, id: &str) -> Result<EndpointName, PageError> {
+    let found = match id.parse() {
+        Ok(id) => store.endpoint(id).await?,
+        Err(_) => None,
+    };
+    found.ok_or_else(|| {
+        PageError::NotFound("There is no such endpoint. The services page lists all of them.".into())
+    })
+}
+
+/// Reads what an endpoint's page shows.
+///
+/// # Errors
+/// There is no such endpoint, or the database is away.
+pub async fn read(store: &Store, id: &str, view: &View, now_ns: u64) -> Result<Read, PageError> {
+    let endpoint = endpoint(store, id).await?;
+    let id = endpoint.id;
+    let window = view.range.window(now_ns);
+    let ns = |minute| i64::try_from(minute_ns(minute)).unwrap_or(i64::MAX);
+    let started = ns(window.from)..ns(window.to);
+    let (minutes, findings, statements, profile, tail, slowest, latest) = futures_util::try_join!(
+        store.endpoint_minutes(id, window),
+        store.endpoint_findings(id, window),
+        store.endpoint_statements(id, window, STATEMENTS_MAX + 1),
+        store.endpoint_profile(id, window, Share::All),
+        async {
+            match view.share {
+                Share::All => Ok(None),
+                Share::Tail => store.endpoint_profile(id, window, Share::Tail).await.map(Some),
+            }
+        },
+        store.endpoint_requests(id, started.clone(), RequestOrder::Slowest, REQUESTS_MAX),
+        store.endpoint_requests(id, started.clone(), RequestOrder::Latest, REQUESTS_MAX),
+    )?;
+    let covered = Covered::new(window, minutes.keys().next().copied(), now_ns);
+    let hours_requests = profile.1;
+    let (profile, profile_requests) = tail.unwrap_or(profile);
+    Ok(Read {
+        endpoint,
+        minutes,
+        window,
+        covered,
+        findings,
+        statements,
+        hours_requests,
+        profile,
+        profile_requests,
+        slowest,
+        latest,
+    })
+}
+
+#[derive(Template)]
+#[template(path = "endpoint.html")]
+struct Page<'a> {
+    frame: Frame,
+    endpoint: &'a EndpointName,
+    /// The bar of ranges.
+    context: Context,
+    /// The range in words.
+    range: &'static str,
+    /// All requests of the window together.
+    numbers: Numbers,
+    /// What is to know, in a sentence.
+    verdict: String,
+    chart: LineChart,
+    /// The chart in words.
+    chart_text: String,
+    parts: Parts,
+    findings: Vec<FindingView<'a>>,
+    flame: Flame,
+    /// The legend of the flame graph: class, name.
+    legend: Vec<(&'static str, &'static str)>,
+    view: &'a View,
+    /// The page's own path.
+    path: String,
+    /// Requests in the flame graph.
+    profile_requests: String,
+    statements: Vec<StatementView<'a>>,
+    /// There are more statements than are shown.
+    has_more_statements: bool,
+    requests: [RequestList; 2],
+    /// The same as JSON.
+    json: String,
+}
+
+/// A finding at this endpoint.
+struct FindingView<'a> {
+    finding: &'a EndpointFinding,
+    severity: &'static str,
+    /// `saves 12 min per hour`, or that it did not happen in the window.
+    cost: String,
+}
+
+/// A row of the statements' table.
+struct StatementView<'a> {
+    statement: &'a SentStatement,
+    calls: String,
+    per_request: String,
+    /// All calls' durations.
+    total: String,
+    /// P50, P90, P95, P99 in ms.
+    percentiles: [String; 4],
+}
+
+/// The slowest or the latest requests.
+struct RequestList {
+    id: &'static str,
+    title: &'static str,
+    rows: Vec<RequestView>,
+}
+
+struct RequestView {
+    link: String,
+    trace: String,
+    started: String,
+    started_exactly: String,
+    duration: String,
+    duration_ns: i64,
+    error: bool,
+    has_finding: bool,
+    spans: i32,
+    parts: Parts,
+}
+
+impl Page<'_> {
+    /// The address of a flame graph's frame.
+    fn zoom(&self, path: &str) -> String {
+        self.view.zoom(&self.path, path)
+    }
+
+    /// The address of the flame graph of all requests or of the slow tail.
+    fn of(&self, share: Share) -> String {
+        View { share, ..self.view.clone() }.zoom(&self.path, "")
+    }
+
+    fn is_tail(&self) -> bool {
+        self.view.share == Share::Tail
+    }
+
+    /// The raw flame graph.
+    fn raw(&self, file: &str) -> String {
+        self.view.link(&format!("{}/{file}", self.path))
+    }
+}
+
+fn page<'a>(read: &'a Read, view: &'a View) -> Page<'a> {
+    let numbers = Numbers::of(&read.sums(), &read.covered);
+    let path = format!("/endpoints/{}", read.endpoint.id);
+    let chart = read.chart();
+    let now_ns = read.covered.now_ns;
+    let mut statements: Vec<StatementView> =
+        read.statements.iter().map(|it| statement(it, read.hours_requests)).collect();
+    let has_more_statements = statements.len() > STATEMENTS_MAX;
+    statements.truncate(STATEMENTS_MAX);
+    let range_only = Filters { range: view.range, ..Filters::default() };
+    let mut context = Context::new(&path, &range_only, &Choices::default(), read.covered);
+    for choice in &mut context.ranges {
+        // Another range, the same requests: the flame graph stays what it is of.
+        if view.share == Share::Tail {
+            choice.link.push_str(if choice.link.contains('?') { "&flame=tail" } else { "?flame=tail" });
+        }
+    }
+    let list = |id, title, rows: &[RequestRow]| RequestList {
+        id,
+        title,
+        rows: rows.iter().map(|it| request(it, now_ns)).collect(),
+    };
+    Page {
+        frame: Frame { current: "/services" },
+        endpoint: &read.endpoint,
+        context,
+        range: view.range.sentence(),
+        verdict: verdict(&numbers),
+        chart_text: chart_text(&chart),
+        chart,
+        parts: numbers.parts(),
+        findings: read.findings.iter().map(|it| finding(it, &read.covered)).collect(),
+        flame: flame::draw(&read.profile, read.profile_requests, view.path.as_deref()),
+        legend: legend(&read.profile),
+        view,
+        profile_requests: format::count(read.profile_requests),
+        statements,
+        has_more_statements,
+        requests: [
+            list("slowest", "Slowest requests", &read.slowest),
+            list("latest", "Latest requests", &read.latest),
+        ],
+        json: View { share: Share::All, path: None, ..view.clone() }
+            .link(&format!("/api/v1{path}")),
+        path,
+        numbers,
+    }
+}
+
+/// `1 of 100 requests takes longer than 1.24 s. Of the time, 45 % goes to database and 26 % to handler.`
+fn verdict(numbers: &Numbers) -> String {
+    let part = |it: &Part| format!("{} {}", it.share(), it.category.name());
+    let parts: Vec<String> = numbers.parts().parts.iter().take(2).map(part).collect();
+    let slow = format::duration(numbers.percentiles[3]);
+    let goes = match parts.as_slice() {
+        [] => return format!("1 of 100 requests takes longer than {slow}."),
+        [one] => one.clone(),
+        [first, ..] => format!("{first}, then {}", parts[1]),
+    };
+    format!("1 of 100 requests takes longer than {slow}. Where the time goes: {goes}.")
+}
+
+fn chart_text(chart: &LineChart) -> String {
+    let (Some(first), Some(last)) = (chart.points.first(), chart.points.last()) else {
+        return "No requests".to_owned();
+    };
+    let highest = chart.points.iter().map(|it| it.percentiles[3]).max().unwrap_or(0);
+    format!(
+        "P50, P90, P95 and P99 from {} to {}; the highest P99 is {}. The table below has the numbers.",
+        first.at(),
+        last.at(),
+        format::duration(highest),
+    )
+}
+
+fn finding<'a>(finding: &'a EndpointFinding, covered: &Covered) -> FindingView<'a> {
+    let per_hour = format::duration(covered.per_hour(finding.saved_ns));
+    let cost = match finding.requests {
+        0 => "not in this time".to_owned(),
+        1 => format!("{per_hour} per hour avoidable, 1 request"),
+        many => format!("{per_hour} per hour avoidable, {} requests", format::count(many)),
+    };
+    FindingView { finding, severity: finding.severity_name(), cost }
+}
+
+fn statement(statement: &SentStatement, requests: i64) -> StatementView<'_> {
+    let calls = &statement.calls;
+    StatementView {
+        statement,
+        calls: format::count(calls.calls),
+        per_request: format::number(calls.calls as f64 / requests.max(1) as f64),
+        total: format::duration(calls.sum_ns.max(0) as u64),
+        percentiles: percentiles(&calls.latency).map(format::ms),
+    }
+}
+
+fn request(row: &RequestRow, now_ns: u64) -> RequestView {
+    let start_ns = row.start_ns.max(0) as u64;
+    RequestView {
+        link: format!("/traces/{}?span={}", row.trace_id, row.span_id),
+        trace: row.trace_id.chars().take(8).collect(),
+        started: format::ago(start_ns, now_ns),
+        started_exactly: format::at(start_ns),
+        duration: format::duration(row.duration_ns.max(0) as u64),
+        duration_ns: row.duration_ns,
+        error: row.error,
+        has_finding: row.has_finding,
+        spans: row.spans,
+        parts: endpoint_numbers::parts(&row.categories),
+    }
+}
+
+/// Those categories that some frame has: class, name.
+fn legend(profile: &Profile) -> Vec<(&'static str, &'static str)> {
+    let categories = analyzer::category::Category::ALL.into_iter();
+    let has = |it: &_| profile.nodes.iter().any(|node| node.category == *it);
+    categories.filter(has).map(|it| (category_bar::class(&it), it.name())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use analyzer::category::Category;
+    use analyzer::profile::ProfileNode;
+    use collector::store::encoding::StatementCalls;
+    use collector::store::services::ServiceName;
+    use scraper::{Html, Selector};
+
+    const HOSTILE: &str = "</title><script>alert('x')</script>\"";
+
+    fn calls() -> StatementCalls {
+        let mut calls =
+            StatementCalls { calls: 310, sum_ns: 620_000_000, ..StatementCalls::default() };
+        calls.latency.record(2_000_000, 310);
+        calls
+    }
+
+    fn sample() -> Read {
+        let mut sums = MinuteDelta { requests: 10, errors: 1, ..MinuteDelta::default() };
+        sums.duration_ns = 1_000_000_000;
+        sums.categories[Category::Database as usize] = 750_000_000;
+        sums.categories[Category::Handler as usize] = 250_000_000;
+        sums.latency.record(100_000_000, 10);
+        let node = |parent, name: &str, category| ProfileNode {
+            parent,
+            name: name.into(),
+            category,
+            count: 10,
+            self_ns: 1,
+            critical_ns: 500_000_000,
+        };
+        let mut categories = [0; Category::COUNT];
+        categories[Category::Network as usize] = 100_000_000;
+        let request = RequestRow {
+            trace_id: "0123456789abcdef0123456789abcdef".into(),
+            span_id: "00000000000000ff".into(),
+            start_ns: 60_000_000_000,
+            duration_ns: 100_000_000,
+            error: true,
+            has_finding: true,
+            spans: 33,
+            categories,
+        };
+        Read {
+            endpoint: EndpointName {
+                id: 7,
+                name: "GET /posts".into(),
+                service: ServiceName {
+                    id: 1,
+                    namespace: "a&b".into(),
+                    name: "shop".into(),
+                    environment: "production".into(),
+                },
+            },
+            minutes: BTreeMap::from([(1, sums)]),
+            window: Minutes { from: 0, to: 70 },
+            covered: Covered { from_ns: 60_000_000_000, now_ns: 120_000_000_000 },
+            findings: vec![EndpointFinding {
+                id: 4,
+                state: "new".into(),
+                detector: "n-plus-one-query".into(),
+                severity: 2,
+                title: "31 × select authors".into(),
+                saved_ns: 60_000_000_000,
+                requests: 10,
+            }],
+            statements: vec![SentStatement {
+                id: 1,
+                system: "postgresql".into(),
+                text: "select * from <authors>".into(),
+                calls: calls(),
+            }],
+            hours_requests: 10,
+            profile: Profile {
+                nodes: vec![
+                    node(None, "GET /posts", Category::Handler),
+                    node(Some(0), HOSTILE, Category::PoolWait),
+                ],
+            },
+            profile_requests: 10,
+            slowest: vec![request.clone()],
+            latest: vec![request],
+        }
+    }
+
+    fn html(read: &Read, query: &str) -> (Html, String) {
+        let view = View::parse(Some(query)).unwrap();
+        let text = page(read, &view).render().unwrap();
+        (Html::parse_document(&text), text)
+    }
+
+    fn texts(html: &Html, selector: &str) -> Vec<String> {
+        let selector = Selector::parse(selector).unwrap();
+        html.select(&selector).map(|it| it.text().collect::<String>().trim().to_owned()).collect()
+    }
+
+    fn links(html: &Html, selector: &str) -> Vec<String> {
+        let selector = Selector::parse(selector).unwrap();
+        html.select(&selector).filter_map(|it| it.attr("href").map(str::to_owned)).collect()
+    }
+
+    #[test]
+    fn the_page_says_what_is_slow_and_where() {
+        let (html, _) = html(&sample(), "");
+        assert_eq!(
+            texts(&html, ".verdict"),
+            ["1 of 100 requests takes longer than 101 ms. Where the time goes: 75.0 % database, \
+              then 25.0 % handler."]
+        );
+        assert_eq!(texts(&html, ".kpis dd")[5], "10 %");
+        assert_eq!(texts(&html, ".fnd .sub"), ["1 h per hour avoidable, 10 requests"]);
+        assert_eq!(links(&html, ".fnd a"), ["/bottlenecks/4"]);
+        let link = "/traces/0123456789abcdef0123456789abcdef?span=00000000000000ff";
+        assert_eq!(links(&html, "tbody a.mono"), [link, link]);
+        let statement = texts(&html, "tr:has(.stm) td");
+        assert_eq!(statement[..3], ["310", "31", "620 ms"]);
+    }
+
+    #[test]
+    fn the_chart_and_its_table_say_the_same() {
+        let (html, _) = html(&sample(), "");
+        let row = texts(&html, "details tbody tr *");
+        assert_eq!(row[..3], ["1970-01-01T00:01:00Z", "10", "1"]);
+        assert_eq!(texts(&html, "details tbody tr").len(), 1);
+        let paths = Selector::parse(".plot path.p99").unwrap();
+        assert!(html.select(&paths).any(|it| it.attr("d").is_some_and(|it| it.contains('h'))));
+    }
+
+    #[test]
+    fn frames_zoom_and_keep_the_view() {
+        let (all, _) = html(&sample(), "range=24h&flame=tail");
+        let frames = links(&all, ".flame a");
+        assert_eq!(frames.len(), 2);
+        assert!(frames[1].starts_with("/endpoints/7?range=24h&flame=tail&path="), "{frames:?}");
+        let query = frames[1].split(['?', '#']).nth(1).unwrap();
+        let (zoomed, _) = html(&sample(), query);
+        assert_eq!(links(&zoomed, "#paths .gap-s a"), ["/endpoints/7?range=24h&flame=tail#paths"]);
+        assert_eq!(texts(&zoomed, "#paths [aria-current]"), ["Slow tail"]);
+        assert_eq!(
+            links(&zoomed, "#paths header a"),
+            ["/endpoints/7/flame.svg?range=24h&flame=tail", "/endpoints/7/flame.txt?range=24h&flame=tail"]
+        );
+        assert!(links(&zoomed, ".ctx a").iter().all(|it| it.contains("flame=tail")));
+    }
+
+    #[test]
+    fn names_from_outside_stay_text_and_nothing_is_inline() {
+        let (html, text) = html(&sample(), "");
+        assert!(!text.contains("<script>"), "{text}");
+        assert!(!text.contains(" style="), "the policy forbids inline styles");
+        assert!(texts(&html, ".flame title").iter().any(|it| it.starts_with(HOSTILE)));
+    }
+
+    #[test]
+    fn an_endpoint_without_requests_says_so() {
+        let mut read = sample();
+        read.minutes.clear();
+        let (html, _) = html(&read, "range=15m");
+        assert_eq!(texts(&html, "h2")[0], "No requests in the last 15 minutes");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        assert!(View::parse(Some("flame=some")).is_err());
+        assert!(View::parse(Some("range=1y")).is_err());
+    }
+}

@@ -1,0 +1,134 @@
+//! For tests: drawn traces as the bytes that would have been stored.
+
+use analyzer::drawing;
+use analyzer::span::{Attribute, SpanKind, Spans, Status, Value};
+use collector::store::traces::{StoredTrace, TraceState};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{
+    AnyValue, InstrumentationScope, KeyValue, any_value,
+};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, span, status};
+use prost::Message;
+
+/// A drawn trace as it would have been stored.
+pub fn drawn(drawing: &str) -> StoredTrace {
+    let drawing = drawing::parse(drawing);
+    StoredTrace { otlp: otlp(&drawing.spans()), state: TraceState::Final }
+}
+
+/// Spans as an encoded `ExportTraceServiceRequest`.
+pub fn otlp(spans: &Spans<'_>) -> Vec<u8> {
+    let resource_spans = spans.spans.iter().map(|it| {
+        let scope = &spans.scopes[it.scope as usize];
+        ResourceSpans {
+            resource: Some(Resource {
+                attributes: pairs(&spans.resources[it.resource as usize].attributes),
+                ..Resource::default()
+            }),
+            scope_spans: vec![ScopeSpans {
+                scope: Some(InstrumentationScope {
+                    name: scope.name.into(),
+                    version: scope.version.into(),
+                    ..InstrumentationScope::default()
+                }),
+                spans: vec![span_of(spans, it)],
+                ..ScopeSpans::default()
+            }],
+            ..ResourceSpans::default()
+        }
+    });
+    ExportTraceServiceRequest { resource_spans: resource_spans.collect() }.encode_to_vec()
+}
+
+fn span_of(spans: &Spans<'_>, it: &analyzer::span::Span<'_>) -> Span {
+    let events = &spans.events[it.events.start as usize..it.events.end as usize];
+    Span {
+        trace_id: it.trace_id.0.into(),
+        span_id: it.id.0.into(),
+        parent_span_id: it.parent_id.map(|it| it.0.into()).unwrap_or_default(),
+        trace_state: it.trace_state.into(),
+        name: it.name.into(),
+        kind: kind(it.kind) as i32,
+        start_time_unix_nano: it.start_ns,
+        end_time_unix_nano: it.end_ns,
+        attributes: pairs(spans.attributes_at(&it.attributes)),
+        events: events
+            .iter()
+            .map(|event| span::Event {
+                time_unix_nano: event.time_ns,
+                name: event.name.into(),
+                attributes: pairs(spans.attributes_at(&event.attributes)),
+                ..span::Event::default()
+            })
+            .collect(),
+        status: (it.status == Status::Error).then(|| opentelemetry_proto::tonic::trace::v1::Status {
+            message: it.status_message.into(),
+            code: status::StatusCode::Error as i32,
+        }),
+        ..Span::default()
+    }
+}
+
+fn kind(kind: SpanKind) -> span::SpanKind {
+    match kind {
+        SpanKind::Unspecified => span::SpanKind::Unspecified,
+        SpanKind::Internal => span::SpanKind::Internal,
+        SpanKind::Server => span::SpanKind::Server,
+        SpanKind::Client => span::SpanKind::Client,
+        SpanKind::Producer => span::SpanKind::Producer,
+        SpanKind::Consumer => span::SpanKind::Consumer,
+    }
+}
+
+fn pairs(attributes: &[Attribute<'_>]) -> Vec<KeyValue> {
+    let pair = |it: &Attribute<'_>| KeyValue {
+        key: it.key.into(),
+        value: Some(AnyValue { value: value(&it.value) }),
+        ..KeyValue::default()
+    };
+    attributes.iter().map(pair).collect()
+}
+
+fn value(value: &Value<'_>) -> Option<any_value::Value> {
+    match value {
+        Value::Empty => None,
+        Value::Str(text) => Some(any_value::Value::StringValue((*text).into())),
+        Value::Bool(yes) => Some(any_value::Value::BoolValue(*yes)),
+        Value::Int(number) => Some(any_value::Value::IntValue(*number)),
+        Value::Double(number) => Some(any_value::Value::DoubleValue(*number)),
+        Value::Bytes(bytes) => Some(any_value::Value::BytesValue(bytes.to_vec())),
+        Value::Nested(encoded) => AnyValue::decode(*encoded).ok()?.value,
+    }
+}
+
+/// Asserts that nothing in a page can run or restyle it: no script of its own, no event handlers, no
+/// inline style, no address but of this site.
+pub fn assert_harmless(html: &str) {
+    let page = scraper::Html::parse_document(html);
+    for element in page.tree.values().filter_map(|it| it.as_element()) {
+        let name = element.name();
+        assert!(!["style", "iframe", "object", "embed", "base", "img"].contains(&name), "<{name}>");
+        if name == "script" {
+            assert!(element.attr("src").is_some_and(|it| it.starts_with("/static/")), "{element:?}");
+        }
+        for (key, value) in element.attrs() {
+            assert!(!key.starts_with("on") && key != "style", "{name} {key}={value}");
+            if ["href", "src", "action"].contains(&key) {
+                let ours = value.is_empty() || ["/", "?", "#", "data:image/svg+xml,"].iter().any(|it| value.starts_with(it));
+                assert!(ours && !value.starts_with("//"), "{name} {key}={value}");
+            }
+        }
+    }
+    assert!(!html.contains('\0'));
+}
+
+/// Names that would harm a careless page.
+pub const HOSTILE: [&str; 6] = [
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror=alert(1)>",
+    "' onmouseover='alert(1)",
+    "javascript:alert(1)//",
+    "\u{202e}gnp.exe \u{1f525}\u{0}\u{7}",
+    "{{ 7 * 7 }} </title></svg><style>*{display:none}</style>",
+];
