@@ -76,13 +76,6 @@ pub(super) fn answer(result: Result<Value, PageError>) -> Response {
                 "The database does not answer right now.".to_owned(),
             )
         }
-        Err(PageError::Broken(error)) => {
-            tracing::error!(%error, "the API cannot answer");
-            (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "What is stored cannot be read.".to_owned(),
-            )
-        }
     };
     (status, Json(json!({ "error": error }))).into_response()
 }
