@@ -64,7 +64,10 @@ pub(super) fn answer(result: Result<Value, PageError>) -> Response {
         Err(PageError::BadRequest(text)) => (StatusCode::BAD_REQUEST, text),
         Err(PageError::Broken(error)) => {
             tracing::error!(%error, "the API cannot read what is stored");
-            (StatusCode::INTERNAL_SERVER_ERROR, "What is stored cannot be read.".to_owned())
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "What is stored cannot be read.".to_owned(),
+            )
         }
         Err(PageError::Store(error)) => {
             tracing::warn!(%error, "the API cannot read the database");
@@ -72,10 +75,6 @@ pub(super) fn answer(result: Result<Value, PageError>) -> Response {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The database does not answer right now.".to_owned(),
             )
-        }
-        Err(PageError::Broken(error)) => {
-            tracing::error!(%error, "the API cannot answer");
-            (StatusCode::INTERNAL_SERVER_ERROR, "What is stored cannot be read.".to_owned())
         }
     };
     (status, Json(json!({ "error": error }))).into_response()

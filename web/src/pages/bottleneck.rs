@@ -275,7 +275,10 @@ fn fix_view(evidence: &Value) -> FixView {
 
 /// A text with code in backticks, cut into pieces.
 fn pieces(text: &str) -> Vec<(bool, String)> {
-    let pieces = text.split('`').enumerate().map(|(at, it)| (at % 2 == 1, it.to_owned()));
+    let pieces = text
+        .split('`')
+        .enumerate()
+        .map(|(at, it)| (at % 2 == 1, it.to_owned()));
     pieces.filter(|it| !it.1.is_empty()).collect()
 }
 
@@ -501,7 +504,10 @@ mod tests {
     #[test]
     fn backticks_are_code() {
         let code = |it: &str| (true, it.to_owned());
-        assert_eq!(pieces("`a` or `b`"), [code("a"), (false, " or ".into()), code("b")]);
+        assert_eq!(
+            pieces("`a` or `b`"),
+            [code("a"), (false, " or ".into()), code("b")]
+        );
         assert_eq!(pieces(""), []);
     }
 
