@@ -84,6 +84,7 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/traces", get(api::traces::list))
         .route("/api/v1/traces/{id}", get(api::traces::one))
         .route("/api/v1/traces/{id}/analysis", get(api::traces::analysis))
+        .route("/api/v1/status", get(api::status::show))
         // The rest.
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/static/{file}", get(assets::show))
