@@ -230,7 +230,9 @@ pub struct EntryView {
 pub struct FindingView {
     /// In one sentence.
     pub title: String,
-    /// What it costs this request.
+    /// What a fix takes off this request, ns.
+    pub saved_ns: u64,
+    /// The same in words.
     pub saved: String,
     /// What happens here and why it is slow.
     pub explanation: String,
@@ -611,6 +613,7 @@ impl<'s, 'a> Page<'s, 'a> {
         findings
             .map(|it| FindingView {
                 title: it.title.clone(),
+                saved_ns: it.saved_ns,
                 saved: duration(it.saved_ns),
                 explanation: it.explanation.clone(),
                 detector: it.detector,
