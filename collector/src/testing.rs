@@ -5,7 +5,7 @@
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -87,12 +87,12 @@ fn remove_clusters_of_the_dead() {
         .into_iter()
         .flatten()
         .flatten();
-    for path in entries.map(|it| it.path()).filter(|it| is_of_the_dead(it)) {
+    for path in entries.map(|it| it.path()).filter(|it| is_of_the_dead(it.as_path())) {
         let _ = std::fs::remove_dir_all(path);
     }
 }
 
-fn is_of_the_dead(path: &PathBuf) -> bool {
+fn is_of_the_dead(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let pid = name.strip_prefix(PREFIX).and_then(|pid| pid.parse().ok());
     pid.is_some_and(|pid| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None).is_err())
