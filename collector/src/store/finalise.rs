@@ -124,6 +124,17 @@ pub struct Tick {
     pub carried: Vec<NewRow>,
 }
 
+impl Tick {
+    /// There is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+            && self.quarantined.is_empty()
+            && self.released.is_empty()
+            && self.consumed.is_empty()
+            && self.carried.is_empty()
+    }
+}
+
 impl Store {
     /// Writes a tick: all of it or nothing. Not idempotent: on any error the caller forgets what it
     /// holds and reads the journal again.
@@ -309,7 +320,8 @@ async fn insert_requests(
          as n(day, trace_id, span_id, start_ns, duration_ns, block_id,
               c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10,
               service_id, endpoint_id, version_id, minute, weight, spans, flags,
-              database_calls, cache_calls, external_calls)",
+              database_calls, cache_calls, external_calls)
+         on conflict do nothing",
     )
     .bind(shard)
     .bind(analysis_version)
