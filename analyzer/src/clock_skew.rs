@@ -58,6 +58,9 @@ fn has_several_hosts(draft: &Draft<'_, '_>) -> bool {
 }
 
 fn is_same_clock(draft: &Draft<'_, '_>, parent: At, child: At) -> bool {
+    if draft.span(parent).resource == draft.span(child).resource {
+        return true;
+    }
     let (parent, child) = (draft.sender(parent), draft.sender(child));
     parent == child || (!parent.host.is_empty() && parent.host == child.host)
 }

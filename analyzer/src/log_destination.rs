@@ -43,9 +43,12 @@ pub fn match_sink(facts: &Facts<'_>, settings: &Settings) -> Option<Sink> {
     if matches!(facts.http_method, "GET" | "HEAD" | "OPTIONS" | "DELETE") {
         return None;
     }
-    elasticsearch_sink(facts, &target)
-        .or_else(|| known_sink(&target))
-        .or_else(|| suggested_sink(facts, &target))
+    let elasticsearch = elasticsearch_sink(facts, &target);
+    if elasticsearch.is_some() || !facts.db_system.is_empty() {
+        // Of the databases, only this one takes log lines.
+        return elasticsearch;
+    }
+    known_sink(&target).or_else(|| suggested_sink(facts, &target))
 }
 
 fn certain(name: &'static str, reason: &'static str) -> Option<Sink> {

@@ -63,14 +63,16 @@ impl Profile {
         for frame in &frames {
             let node = &mut tree.profile.nodes[frame.node as usize];
             node.count += weight;
-            node.self_ns += weight.wrapping_mul(frame.self_ns(analysis) as i64);
+            let self_ns = weight.wrapping_mul(frame.self_ns(analysis) as i64);
+            node.self_ns = node.self_ns.wrapping_add(self_ns);
         }
         for segment in &entry.path {
             // The frame of a span inside another service is the last one before it: that service's.
             let at = frames.partition_point(|it| it.span <= segment.span);
             let frame = &frames[at.saturating_sub(1)];
             let ns = segment.end_ns.saturating_sub(segment.start_ns) as i64;
-            tree.profile.nodes[frame.node as usize].critical_ns += weight.wrapping_mul(ns);
+            let node = &mut tree.profile.nodes[frame.node as usize];
+            node.critical_ns = node.critical_ns.wrapping_add(weight.wrapping_mul(ns));
         }
         tree.profile
     }
@@ -84,8 +86,11 @@ impl Profile {
             let mine = tree.child(parent, node.category, &node.name);
             let sum = &mut tree.profile.nodes[mine as usize];
             sum.count += sign * node.count;
-            sum.self_ns += sign * node.self_ns;
-            sum.critical_ns += sign * node.critical_ns;
+            // Wrapping: years, claimed often enough, overflow, and still have to subtract exactly.
+            sum.self_ns = sum.self_ns.wrapping_add(sign.wrapping_mul(node.self_ns));
+            sum.critical_ns = sum
+                .critical_ns
+                .wrapping_add(sign.wrapping_mul(node.critical_ns));
             at.push(mine);
         }
         *self = tree.profile;
@@ -127,7 +132,8 @@ impl Profile {
                 Some(parent) => format!("{};{name}", stacks[parent as usize]),
                 None => name,
             };
-            *values.entry(stack.clone()).or_default() += value(node);
+            let sum: &mut i64 = values.entry(stack.clone()).or_default();
+            *sum = sum.wrapping_add(value(node));
             stacks.push(stack);
         }
         let lines = values.into_iter().filter(|(_, value)| *value != 0);

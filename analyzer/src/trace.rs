@@ -259,6 +259,11 @@ impl<'s, 'a> Draft<'s, 'a> {
 
     /// `candidates` have the id that the span at `at` names as its parent's.
     fn adopt(&mut self, at: At, candidates: Range<At>) {
+        // Nearly always there is one.
+        if candidates.len() == 1 && candidates.start != at {
+            self.parents[at as usize] = candidates.start;
+            return;
+        }
         let others = || candidates.clone().filter(|it| *it != at);
         // Of a client and a server span with one id, the parent is the one in the child's process;
         // the server's side, which comes last, if neither is.

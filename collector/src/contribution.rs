@@ -212,8 +212,12 @@ fn statements(analysis: &Analysis<'_>, entry: &Entry<'_>, calls: Vec<&Call>) -> 
             .sum();
         let totals = &mut statements[at].calls;
         totals.calls += entry.weight;
-        totals.sum_ns += entry.weight * signed(duration_ns);
-        totals.critical_ns += entry.weight * signed(on_path);
+        totals.sum_ns = totals
+            .sum_ns
+            .wrapping_add(entry.weight.wrapping_mul(signed(duration_ns)));
+        totals.critical_ns = totals
+            .critical_ns
+            .wrapping_add(entry.weight.wrapping_mul(signed(on_path)));
         totals.latency.record(duration_ns, entry.weight);
     }
     statements

@@ -143,13 +143,12 @@ impl MinuteDelta {
         let count = sign * request.weight;
         self.requests += count;
         self.errors += count * i64::from(request.error);
-        // Saturating: a sender may claim durations of centuries.
         self.duration_ns = self
             .duration_ns
-            .saturating_add(count.saturating_mul(signed(request.duration_ns)));
+            .wrapping_add(count.wrapping_mul(signed(request.duration_ns)));
         for at in 0..Category::COUNT {
-            let ns = count.saturating_mul(signed(request.categories[at]));
-            self.categories[at] = self.categories[at].saturating_add(ns);
+            let ns = count.wrapping_mul(signed(request.categories[at]));
+            self.categories[at] = self.categories[at].wrapping_add(ns);
             self.calls[at] += count * i64::from(request.calls[at]);
         }
         self.latency.record(request.duration_ns, count);
@@ -159,9 +158,12 @@ impl MinuteDelta {
     pub fn merge(&mut self, other: &MinuteDelta, sign: i64) {
         self.requests += sign * other.requests;
         self.errors += sign * other.errors;
-        self.duration_ns = self.duration_ns.saturating_add(sign * other.duration_ns);
+        self.duration_ns = self
+            .duration_ns
+            .wrapping_add(sign.wrapping_mul(other.duration_ns));
         for at in 0..Category::COUNT {
-            self.categories[at] = self.categories[at].saturating_add(sign * other.categories[at]);
+            self.categories[at] =
+                self.categories[at].wrapping_add(sign.wrapping_mul(other.categories[at]));
             self.calls[at] += sign * other.calls[at];
         }
         merge_sketch(&mut self.latency, &other.latency, sign);
@@ -211,7 +213,7 @@ impl HitsDelta {
         self.requests += count;
         self.saved_ns = self
             .saved_ns
-            .saturating_add(count.saturating_mul(signed(saved)));
+            .wrapping_add(count.wrapping_mul(signed(saved)));
         self.hits.saved.record(saved, count);
         self.hits.calls.record(u64::from(hit.finding.count), count);
         self.hits.before.record(request.duration_ns, count);
@@ -227,7 +229,9 @@ impl HitsDelta {
     pub fn merge(&mut self, other: &HitsDelta, sign: i64) {
         self.traces += sign * other.traces;
         self.requests += sign * other.requests;
-        self.saved_ns = self.saved_ns.saturating_add(sign * other.saved_ns);
+        self.saved_ns = self
+            .saved_ns
+            .wrapping_add(sign.wrapping_mul(other.saved_ns));
         self.hits.merge(&other.hits, sign);
         self.examples.extend(other.examples.iter().cloned());
         keep_worst(&mut self.examples);

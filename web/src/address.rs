@@ -43,7 +43,7 @@ impl Address {
         for (key, value) in changes {
             changed.set(key, value);
         }
-        let mut query = form_urlencoded::Serializer::new(String::from("?"));
+        let mut query = form_urlencoded::Serializer::for_suffix(String::from("?"), 1);
         query.extend_pairs(&changed.pairs);
         query.finish()
     }

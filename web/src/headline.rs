@@ -53,7 +53,7 @@ fn share(entry: &Entry<'_>, category: Category) -> f64 {
 /// A share as people say it.
 pub fn in_words(share: f64) -> &'static str {
     match share {
-        it if it >= 0.995 => "all",
+        it if it >= 0.9995 => "all",
         it if it >= 0.95 => "nearly all",
         it if it >= 0.80 => "most",
         it if it >= 0.70 => "three quarters",

@@ -66,7 +66,10 @@ pub fn router(state: AppState) -> Router {
         .route("/services", get(pages::services::show))
         .route("/endpoints/{id}", get(pages::endpoint::show))
         .route("/endpoints/{id}/flame.svg", get(pages::endpoint::flame_svg))
-        .route("/endpoints/{id}/flame.txt", get(pages::endpoint::flame_text))
+        .route(
+            "/endpoints/{id}/flame.txt",
+            get(pages::endpoint::flame_text),
+        )
         .route("/bottlenecks/{id}", get(pages::bottleneck::show))
         .route("/detectors", get(pages::detectors::show))
         .route("/traces", get(pages::traces::page))
@@ -84,6 +87,7 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/traces", get(api::traces::list))
         .route("/api/v1/traces/{id}", get(api::traces::one))
         .route("/api/v1/traces/{id}/analysis", get(api::traces::analysis))
+        .route("/api/v1/status", get(api::status::show))
         // The rest.
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/static/{file}", get(assets::show))

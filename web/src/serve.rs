@@ -125,7 +125,7 @@ impl Serving {
         }
         if let Some(listener) = listeners.ui {
             let state = AppState {
-                store: self.database.store.clone(),
+                store: self.database.store.for_people(),
                 grpc: self.grpc,
                 http: self.http,
                 receiver: receiver.as_ref().map(Receiver::stats),

@@ -4,9 +4,7 @@ use analyzer::drawing;
 use analyzer::span::{Attribute, SpanKind, Spans, Status, Value};
 use collector::store::traces::{StoredTrace, TraceState};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{
-    AnyValue, InstrumentationScope, KeyValue, any_value,
-};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, span, status};
 use prost::Message;
@@ -14,7 +12,10 @@ use prost::Message;
 /// A drawn trace as it would have been stored.
 pub fn drawn(drawing: &str) -> StoredTrace {
     let drawing = drawing::parse(drawing);
-    StoredTrace { otlp: otlp(&drawing.spans()), state: TraceState::Final }
+    StoredTrace {
+        otlp: otlp(&drawing.spans()),
+        state: TraceState::Final,
+    }
 }
 
 /// Spans as an encoded `ExportTraceServiceRequest`.
@@ -38,7 +39,10 @@ pub fn otlp(spans: &Spans<'_>) -> Vec<u8> {
             ..ResourceSpans::default()
         }
     });
-    ExportTraceServiceRequest { resource_spans: resource_spans.collect() }.encode_to_vec()
+    ExportTraceServiceRequest {
+        resource_spans: resource_spans.collect(),
+    }
+    .encode_to_vec()
 }
 
 fn span_of(spans: &Spans<'_>, it: &analyzer::span::Span<'_>) -> Span {
@@ -62,9 +66,11 @@ fn span_of(spans: &Spans<'_>, it: &analyzer::span::Span<'_>) -> Span {
                 ..span::Event::default()
             })
             .collect(),
-        status: (it.status == Status::Error).then(|| opentelemetry_proto::tonic::trace::v1::Status {
-            message: it.status_message.into(),
-            code: status::StatusCode::Error as i32,
+        status: (it.status == Status::Error).then(|| {
+            opentelemetry_proto::tonic::trace::v1::Status {
+                message: it.status_message.into(),
+                code: status::StatusCode::Error as i32,
+            }
         }),
         ..Span::default()
     }
@@ -84,7 +90,9 @@ fn kind(kind: SpanKind) -> span::SpanKind {
 fn pairs(attributes: &[Attribute<'_>]) -> Vec<KeyValue> {
     let pair = |it: &Attribute<'_>| KeyValue {
         key: it.key.into(),
-        value: Some(AnyValue { value: value(&it.value) }),
+        value: Some(AnyValue {
+            value: value(&it.value),
+        }),
         ..KeyValue::default()
     };
     attributes.iter().map(pair).collect()
@@ -108,14 +116,28 @@ pub fn assert_harmless(html: &str) {
     let page = scraper::Html::parse_document(html);
     for element in page.tree.values().filter_map(|it| it.as_element()) {
         let name = element.name();
-        assert!(!["style", "iframe", "object", "embed", "base", "img"].contains(&name), "<{name}>");
+        assert!(
+            !["style", "iframe", "object", "embed", "base", "img"].contains(&name),
+            "<{name}>"
+        );
         if name == "script" {
-            assert!(element.attr("src").is_some_and(|it| it.starts_with("/static/")), "{element:?}");
+            assert!(
+                element
+                    .attr("src")
+                    .is_some_and(|it| it.starts_with("/static/")),
+                "{element:?}"
+            );
         }
         for (key, value) in element.attrs() {
-            assert!(!key.starts_with("on") && key != "style", "{name} {key}={value}");
+            assert!(
+                !key.starts_with("on") && key != "style",
+                "{name} {key}={value}"
+            );
             if ["href", "src", "action"].contains(&key) {
-                let ours = value.is_empty() || ["/", "?", "#", "data:image/svg+xml,"].iter().any(|it| value.starts_with(it));
+                let ours = value.is_empty()
+                    || ["/", "?", "#", "data:image/svg+xml,"]
+                        .iter()
+                        .any(|it| value.starts_with(it));
                 assert!(ours && !value.starts_with("//"), "{name} {key}={value}");
             }
         }

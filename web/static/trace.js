@@ -1,5 +1,11 @@
 // Enhances the page of a trace; everything also works without: details without a page load, zoom, keys.
 "use strict";
+const views = [...document.querySelectorAll("a[data-view]")];
+document.addEventListener("keydown", (e) => {
+  if (e.ctrlKey || e.metaKey || e.altKey || e.target.closest("input, select, textarea, dialog")) return;
+  if (/^[1-9]$/.test(e.key)) views[e.key - 1]?.click();
+});
+
 (() => {
   const table = document.querySelector("table.wf");
   if (!table) return;
@@ -90,7 +96,7 @@
   });
   table.addEventListener("dblclick", (e) => { if (e.target.closest("td.b")) { from = 0; to = 1; draw(); } });
 
-  // ---------- keys; j, k, Enter and 1 to 5 are the same on all pages ----------
+  // ---------- keys; j, k and Enter are the same on all pages ----------
   document.addEventListener("keydown", (e) => {
     if (e.ctrlKey || e.metaKey || e.altKey || e.target.closest("input, select, textarea, dialog")) return;
     const row = document.activeElement?.closest("tr") ?? table.querySelector("[aria-selected]");

@@ -16,7 +16,9 @@ mod tests;
 use analyzer::span::TraceId;
 use analyzer::{ANALYSIS_VERSION, Settings};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -151,7 +153,10 @@ async fn own(
         {
             Ok(Some(lease)) => {
                 let owner = Owner::new(&store, journal.as_ref(), lease, options, stats);
-                match owner.run(shutdown).await {
+                // A bug must not end the analysis for good: the journal has everything, and what
+                // made it fail three times is looked at alone.
+                let ended = AssertUnwindSafe(owner.run(shutdown)).catch_unwind().await;
+                match ended.unwrap_or_else(|_| Err(StoreError::Damaged("a panic".into()))) {
                     Ok(()) => {
                         let _ = store.release_lease(&lease).await;
                         Duration::ZERO
@@ -249,9 +254,10 @@ impl<'a> Owner<'a> {
     /// What must be known before the first row is read.
     async fn load(&mut self) -> Result<(), StoreError> {
         let shard = self.lease.shard;
-        for trace_id in self.store.recent_trace_ids(shard).await? {
-            self.known.insert(trace_id);
-        }
+        let known = &mut self.known;
+        self.store
+            .recent_trace_ids(shard, |trace_id| known.insert(trace_id))
+            .await?;
         self.quarantined = self.store.quarantined(shard).await?.into_iter().collect();
         self.last_id = self.store.last_block_id(shard).await?;
         self.today = (self.store.today().await?, Instant::now());
@@ -272,8 +278,16 @@ impl<'a> Owner<'a> {
         let now = Instant::now();
         for row in rows {
             let payload = Bytes::from(row.payload);
-            let trace_ids = otlp::trace_ids(&decompress(&payload)?).map_err(damaged)?;
             let suspect = row.attempts > ATTEMPTS_MAX;
+            let trace_ids =
+                match decompress(&payload).and_then(|raw| otlp::trace_ids(&raw).map_err(damaged)) {
+                    Ok(trace_ids) => trace_ids,
+                    Err(error) if suspect => {
+                        self.give_up_row(row.id, payload, error).await?;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
             // Only a row that is suspect itself may hold what a former process died of.
             let skip = if suspect {
                 &self.quarantined
@@ -284,6 +298,31 @@ impl<'a> Owner<'a> {
                 .add((row.id, payload), &trace_ids, suspect, skip, now);
         }
         Ok(more)
+    }
+
+    /// A row that cannot be read, however often it is tried, must not stop the shard: it is kept in
+    /// quarantine, under no trace's id.
+    async fn give_up_row(
+        &mut self,
+        id: Uuid,
+        payload: Bytes,
+        error: StoreError,
+    ) -> Result<(), StoreError> {
+        tracing::error!(%id, %error, "a journal row cannot be read and is put into quarantine");
+        let quarantined = Quarantined {
+            trace_id: TraceId::default(),
+            reason: format!("journal row {id} cannot be read: {error}"),
+            spans: 0,
+            payload: payload.to_vec(),
+        };
+        let (part, consumed) = (self.next_id(), vec![id]);
+        self.write(Tick {
+            part,
+            consumed,
+            quarantined: vec![quarantined],
+            ..Tick::default()
+        })
+        .await
     }
 
     /// Makes due traces final; whether there were any.
@@ -308,7 +347,9 @@ impl<'a> Owner<'a> {
         self.count(&decided, &mut tick);
         self.pack(&decided, &mut tick).await?;
         tick.consumed = self.flight.take_finished_rows();
-        self.write(tick).await?;
+        if !tick.is_empty() {
+            self.write(tick).await?;
+        }
         self.remember(decided);
         Ok(true)
     }

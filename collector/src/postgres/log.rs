@@ -123,7 +123,6 @@ fn severity(line: &str) -> Option<Level> {
         "FATAL" if text.starts_with("the database system is ") => Some(Level::DEBUG),
         "PANIC" => Some(Level::ERROR),
         "FATAL" | "ERROR" | "WARNING" => Some(Level::WARN),
-        "LOG" if text.starts_with("duration: ") => Some(Level::INFO),
         "LOG" | "INFO" | "NOTICE" => Some(Level::DEBUG),
         _ => None,
     }

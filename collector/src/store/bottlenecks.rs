@@ -333,3 +333,142 @@ fn example(stored: &Value) -> Option<Example> {
         count: stored["count"].as_u64().unwrap_or_default(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const MS: u64 = 1_000_000;
+
+    async fn run(store: &Store, sql: &'static str) {
+        sqlx::query(sql).execute(store.pool()).await.unwrap();
+    }
+
+    /// GET /posts is asked by users, GET /inner by it; minute 1,000 is in the window, 900 is not.
+    async fn drawn() -> Store {
+        let store = crate::testing::store().await;
+        run(&store, "insert into culprit.services (namespace, name, environment) values ('', 'shop', 'prod')").await;
+        run(&store, "insert into culprit.endpoints (service_id, name) values (1, 'GET /posts'), (1, 'GET /inner')").await;
+        run(
+            &store,
+            "insert into culprit.versions (service_id, version) values (1, '1.0')",
+        )
+        .await;
+        for (endpoint, minute, part) in [(1, 1_000, 1), (1, 1_001, 2), (1, 900, 3), (2, 1_000, 4)] {
+            requests(&store, endpoint, minute, part).await;
+        }
+        run(&store, "insert into culprit.request_rows (day, trace_id, span_id, start_ns, duration_ns,
+                block_id, service_id, endpoint_id, minute, weight, spans, shard, flags, analysis,
+                database_calls, cache_calls, external_calls)
+             select (now() at time zone 'utc')::date, gen_random_uuid(), 1, 1, 1, 1, 1, e, 1000, 1, 1, 0,
+                case e when 1 then 8 else 0 end, 1, 0, 0, 0 from generate_series(1, 2) e").await;
+        run(&store, "insert into culprit.finding_keys (digest, fingerprint, detector, service_id, endpoint_id)
+             values ('\\x01', 'n-plus-one-query shop', 'n-plus-one-query', 1, 1)").await;
+        run(&store, "insert into culprit.findings values (1, 'new', 'n-plus-one-query', 1, 1, 1, 2, 0.9,
+             '31 × select authors', to_timestamp(60000), to_timestamp(60000.5), 7, '{\"fix\": \"join\"}')").await;
+        for (minute, part, saved_ms) in [(1_000, 1, 10), (1_000, 2, 30), (900, 3, 500)] {
+            hits(&store, minute, part, saved_ms).await;
+        }
+        store
+    }
+
+    async fn requests(store: &Store, endpoint: i32, minute: i32, part: i64) {
+        let mut latency = Sketch::default();
+        latency.record(100 * MS, 5);
+        sqlx::query(
+            "insert into culprit.rollup_minutes values ((now() at time zone 'utc')::date, 0, $1, 1, $2,
+             1, $3, 5, 1, 500000000, '{}', '{}', $4)",
+        )
+        .bind(endpoint)
+        .bind(minute)
+        .bind(part)
+        .bind(encoding::sketch_bytes(&latency))
+        .execute(store.pool())
+        .await
+        .unwrap();
+    }
+
+    async fn hits(store: &Store, minute: i32, part: i64, saved_ms: u64) {
+        let mut hits = Hits::default();
+        hits.saved.record(saved_ms * MS, 1);
+        let example = json!([{
+            "trace_id": format!("{part:032x}"), "span_id": "0000000000000001", "start_ns": 1,
+            "duration_ns": 100 * MS, "saved_ns": saved_ms * MS, "count": 31,
+        }]);
+        sqlx::query(
+            "insert into culprit.finding_hits values ((now() at time zone 'utc')::date, 0, 1, 1, $1, $2,
+             1, 1, $3, $4, $5)",
+        )
+        .bind(minute)
+        .bind(part)
+        .bind((saved_ms * MS) as i64)
+        .bind(encoding::hits_bytes(&hits))
+        .bind(example)
+        .execute(store.pool())
+        .await
+        .unwrap();
+    }
+
+    const WINDOW: Minutes = Minutes {
+        from: 990,
+        to: 1_010,
+    };
+
+    #[tokio::test]
+    async fn endpoints_are_summed_within_the_window() {
+        let store = drawn().await;
+        assert!(store.has_endpoints().await.unwrap());
+        let windows = store.endpoint_windows(WINDOW).await.unwrap();
+        let posts = &windows[&1];
+        assert_eq!(
+            (posts.requests, posts.errors, posts.first_minute),
+            (10, 2, 1_000)
+        );
+        assert_eq!(
+            (posts.duration_ns, posts.latency.count()),
+            (1_000_000_000, 10)
+        );
+        assert_eq!(
+            (posts.name.as_str(), posts.environment.as_str()),
+            ("GET /posts", "prod")
+        );
+        assert!(
+            posts.front && !windows[&2].front,
+            "only the first began its traces"
+        );
+    }
+
+    #[tokio::test]
+    async fn findings_are_summed_within_the_window() {
+        let store = drawn().await;
+        for only in [None, Some(1)] {
+            let windows = store.hits_windows(WINDOW, only).await.unwrap();
+            assert_eq!(
+                (windows[&1].requests, windows[&1].saved_ns),
+                (2, 40_000_000)
+            );
+            assert_eq!(windows[&1].slots, BTreeMap::from([(1_000, 40_000_000)]));
+            assert_eq!(windows[&1].hits.saved.count(), 2);
+        }
+        assert!(
+            store
+                .hits_windows(WINDOW, Some(2))
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        let facts = store.finding_facts(&[1, 2]).await.unwrap();
+        assert_eq!(facts.len(), 1);
+        assert_eq!((facts[0].traces, facts[0].version.as_str()), (7, "1.0"));
+        assert_eq!(facts[0].last_seen_ns, 60_000_500_000_000);
+    }
+
+    #[tokio::test]
+    async fn examples_come_costliest_first() {
+        let store = drawn().await;
+        let examples = store.examples(1, WINDOW).await.unwrap();
+        let saved: Vec<u64> = examples.iter().map(|it| it.saved_ns / MS).collect();
+        assert_eq!(saved, [30, 10]);
+    }
+}

@@ -26,8 +26,10 @@ impl StatementCalls {
     /// Adds `other`, or takes it away (`sign` 1 or -1).
     pub fn merge(&mut self, other: &StatementCalls, sign: i64) {
         self.calls += sign * other.calls;
-        self.sum_ns += sign * other.sum_ns;
-        self.critical_ns += sign * other.critical_ns;
+        self.sum_ns = self.sum_ns.wrapping_add(sign.wrapping_mul(other.sum_ns));
+        self.critical_ns = self
+            .critical_ns
+            .wrapping_add(sign.wrapping_mul(other.critical_ns));
         merge_sketch(&mut self.latency, &other.latency, sign);
     }
 }

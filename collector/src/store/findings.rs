@@ -123,47 +123,47 @@ impl Store {
         Ok(self.recent_hits().await?.is_empty())
     }
 
-    /// What the ticks of yesterday and today say, by finding, for those findings of which there is
-    /// more than the review knows.
+    /// What the ticks say of those findings of which there is more than the review knows: how many
+    /// traces yesterday and today, and the distributions and the worst example of each finding's
+    /// latest hour.
     ///
     /// # Errors
     /// Postgres cannot be reached, or a row is damaged.
     pub async fn recent_hits(&self) -> Result<Vec<RecentHits>, StoreError> {
-        let rows: Vec<(i32, i64, Vec<u8>, i32, Value)> = sqlx::query_as(
+        let rows: Vec<(i32, i64, i32, Vec<u8>, Value)> = sqlx::query_as(
             "with grown as (
-                 select h.finding_id from culprit.finding_hits h
+                 select h.finding_id, sum(h.traces)::bigint as traces, max(h.minute) as latest,
+                        (array_agg(h.version_id order by h.minute))[1] as version_id
+                 from culprit.finding_hits h
                  left join culprit.findings f on f.id = h.finding_id
                  where h.day >= (now() at time zone 'utc')::date - 1
                  group by h.finding_id, f.traces
                  having sum(h.traces) is distinct from f.traces)
-             select h.finding_id, h.traces, h.hits, h.version_id, h.examples
+             select h.finding_id, grown.traces, grown.version_id, h.hits, coalesce(h.examples -> 0, 'null')
              from culprit.finding_hits h join grown using (finding_id)
-             where h.day >= (now() at time zone 'utc')::date - 1
+             where h.day >= (now() at time zone 'utc')::date - 1 and h.minute > grown.latest - 60
              order by h.finding_id, h.minute",
         )
         .fetch_all(self.pool())
         .await?;
         let mut recent: Vec<RecentHits> = Vec::new();
-        for (finding_id, traces, hits, version_id, examples) in rows {
+        for (finding_id, traces, first_version_id, hits, worst) in rows {
             if recent.last().is_none_or(|it| it.finding_id != finding_id) {
+                let (hits, example) = (Hits::default(), Value::Null);
                 recent.push(RecentHits {
                     finding_id,
-                    traces: 0,
-                    hits: Hits::default(),
-                    first_version_id: version_id,
-                    example: Value::Null,
+                    traces,
+                    hits,
+                    first_version_id,
+                    example,
                 });
             }
             let Some(it) = recent.last_mut() else {
                 continue;
             };
-            it.traces += traces;
             it.hits.merge(&encoding::hits(&hits)?, 1);
-            let worst = examples.as_array().and_then(|it| it.first());
-            if let Some(worst) = worst
-                && worst["saved_ns"].as_u64() >= it.example["saved_ns"].as_u64()
-            {
-                it.example = worst.clone();
+            if worst["saved_ns"].as_u64() >= it.example["saved_ns"].as_u64() {
+                it.example = worst;
             }
         }
         Ok(recent)

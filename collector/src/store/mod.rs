@@ -54,9 +54,14 @@ pub struct Store {
     shards: u16,
 }
 
-/// Connections of one process. The UI, the shard owners and the journal share them; at the bound
-/// callers wait, at most [`ACQUIRE_TIMEOUT`].
+/// Connections of the shard owners, the journal and the review; at the bound callers wait, at most [`ACQUIRE_TIMEOUT`].
 const CONNECTIONS_MAX: u32 = 12;
+
+/// Connections for pages and the API; at the bound pages wait.
+const PEOPLES_CONNECTIONS_MAX: u32 = 6;
+
+/// A page that asks for more than this gets an error.
+const PEOPLES_STATEMENT_TIMEOUT: &str = "15s";
 
 /// After this long without a free connection the caller gets an error instead of waiting on.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -87,6 +92,21 @@ impl Store {
         let store = Store { pool, shards };
         store.create_partitions().await?;
         Ok(store)
+    }
+
+    /// A way to the same database for people: connections of its own, so that a slow page never
+    /// keeps spans waiting, and an end for every statement that takes too long.
+    pub fn for_people(&self) -> Store {
+        let options = (*self.pool.connect_options()).clone();
+        let options = options.options([("statement_timeout", PEOPLES_STATEMENT_TIMEOUT)]);
+        let pool = PgPoolOptions::new()
+            .max_connections(PEOPLES_CONNECTIONS_MAX)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_lazy_with(options);
+        Store {
+            pool,
+            shards: self.shards,
+        }
     }
 
     /// How many shards the schema was created with.

@@ -260,6 +260,17 @@ impl Store {
         Ok(names)
     }
 
+    /// Some trace was analysed, ever.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn knows_services(&self) -> Result<bool, StoreError> {
+        let known = sqlx::query_scalar("select exists (select from culprit.services)")
+            .fetch_one(self.pool())
+            .await?;
+        Ok(known)
+    }
+
     async fn endpoint_ids(&self, service: &str, endpoint: &str) -> Result<Vec<i32>, StoreError> {
         // A NUL cannot be stored, nor compared.
         let ids = sqlx::query_scalar(

@@ -2,6 +2,7 @@
 
 use analyzer::span::{SpanId, TraceId};
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -145,19 +146,26 @@ impl Store {
             .collect())
     }
 
-    /// The ids of a shard's traces that were finalised yesterday or today.
+    /// Tells the ids of a shard's traces that were finalised yesterday or today, one by one: there
+    /// may be many millions. Repeats them.
     ///
     /// # Errors
     /// Postgres cannot be reached.
-    pub async fn recent_trace_ids(&self, shard: i16) -> Result<Vec<TraceId>, StoreError> {
-        let ids: Vec<Uuid> = sqlx::query_scalar(
-            "select distinct trace_id from culprit.request_rows
+    pub async fn recent_trace_ids(
+        &self,
+        shard: i16,
+        mut tell: impl FnMut(TraceId),
+    ) -> Result<(), StoreError> {
+        let mut ids = sqlx::query_scalar::<_, Uuid>(
+            "select trace_id from culprit.request_rows
              where shard = $1 and day >= (now() at time zone 'utc')::date - 1",
         )
         .bind(shard)
-        .fetch_all(self.pool())
-        .await?;
-        Ok(ids.into_iter().map(|id| TraceId(id.into_bytes())).collect())
+        .fetch(self.pool());
+        while let Some(id) = ids.try_next().await? {
+            tell(TraceId(id.into_bytes()));
+        }
+        Ok(())
     }
 
     /// The largest id that a block of the shard has: new ones must be larger.

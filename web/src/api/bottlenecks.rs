@@ -64,7 +64,10 @@ pub(super) fn answer(result: Result<Value, PageError>) -> Response {
         Err(PageError::BadRequest(text)) => (StatusCode::BAD_REQUEST, text),
         Err(PageError::Broken(error)) => {
             tracing::error!(%error, "the API cannot read what is stored");
-            (StatusCode::INTERNAL_SERVER_ERROR, "What is stored cannot be read.".to_owned())
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "What is stored cannot be read.".to_owned(),
+            )
         }
         Err(PageError::Store(error)) => {
             tracing::warn!(%error, "the API cannot read the database");
@@ -111,7 +114,7 @@ fn finding_json(row: &Row, covered: Covered) -> Value {
         "title": facts.title,
         "detector": facts.detector,
         "severity": row.severity(),
-        "confidence": facts.confidence,
+        "confidence": (f64::from(facts.confidence) * 100.0).round() / 100.0,
         "state": facts.state,
         "service": facts.service,
         "environment": facts.environment,

@@ -2,5 +2,6 @@
 
 pub mod bottlenecks;
 pub mod traces;
+pub mod status;
 pub mod services;
 pub mod endpoints;

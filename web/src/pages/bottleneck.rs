@@ -99,13 +99,16 @@ struct Times {
 }
 
 struct FixView {
-    text: String,
+    /// Is it code? What?
+    text: Vec<(bool, String)>,
     code: Option<String>,
     framework: Option<String>,
 }
 
 /// Cost over time.
 struct Trend {
+    /// A single point is no line.
+    is_line: bool,
     line: Line,
     /// From top to bottom.
     labels: Vec<String>,
@@ -264,10 +267,19 @@ fn times(evidence: &Value) -> Option<Times> {
 
 fn fix_view(evidence: &Value) -> FixView {
     FixView {
-        text: text(&evidence["fix"]).unwrap_or_default(),
+        text: pieces(evidence["fix"].as_str().unwrap_or_default()),
         code: text(&evidence["fix_code"]),
         framework: text(&evidence["framework"]),
     }
+}
+
+/// A text with code in backticks, cut into pieces.
+fn pieces(text: &str) -> Vec<(bool, String)> {
+    let pieces = text
+        .split('`')
+        .enumerate()
+        .map(|(at, it)| (at % 2 == 1, it.to_owned()));
+    pieces.filter(|it| !it.1.is_empty()).collect()
 }
 
 /// Points of the trend.
@@ -281,6 +293,7 @@ fn trend(row: &Row, covered: Covered) -> Trend {
     let axis = charts::duration_axis(highest);
     let values: Vec<f64> = costs.iter().map(|it| *it as f64).collect();
     Trend {
+        is_line: values.len() > 1,
         line: charts::line(&values, axis.top, 100.0, 100.0),
         labels: axis.labels,
         times: time_labels(covered),
@@ -486,6 +499,16 @@ mod tests {
             [format!("{HOSTILE} How to fix it.")]
         );
         assert_eq!(texts_of(&html, "pre"), [HOSTILE, HOSTILE]);
+    }
+
+    #[test]
+    fn backticks_are_code() {
+        let code = |it: &str| (true, it.to_owned());
+        assert_eq!(
+            pieces("`a` or `b`"),
+            [code("a"), (false, " or ".into()), code("b")]
+        );
+        assert_eq!(pieces(""), []);
     }
 
     #[test]

@@ -174,7 +174,8 @@ struct RowView {
     requests: String,
     requests_title: String,
     affected: String,
-    spark: Line,
+    /// None while there is a single point: that is no line.
+    spark: Option<Line>,
     first_seen: String,
     first_seen_title: String,
     version: String,
@@ -449,7 +450,7 @@ fn row_view(filters: &Filters, ranking: &Ranking, row: &Row, most: u64) -> RowVi
             format::count(row.hits.traces),
         ),
         affected: format::percent(row.affected()),
-        spark: charts::sparkline(&spark),
+        spark: (spark.len() > 1).then(|| charts::sparkline(&spark)),
         first_seen: format::ago(facts.first_seen_ns, covered.now_ns),
         first_seen_title: format::at(facts.first_seen_ns),
         version: facts.version.clone(),

@@ -21,7 +21,14 @@ pub async fn page(State(state): State<AppState>) -> Response {
         .unwrap_or_default();
     // The page must also be there when the database is not.
     let backlog = state.store.journal_backlog().await.unwrap_or_default();
+    let known = state.store.knows_services().await.unwrap_or(false);
+    let stage = match (known, counts.taken_spans > 0 || backlog.spans > 0) {
+        (true, _) => Stage::Known,
+        (false, true) => Stage::Arriving,
+        (false, false) => Stage::Waiting,
+    };
     render(&EmptyPage {
+        stage,
         frame: Frame { current: "/" },
         grpc: state.grpc,
         http: state.http,
@@ -40,6 +47,8 @@ pub async fn page(State(state): State<AppState>) -> Response {
 pub struct EmptyPage {
     /// What the frame needs.
     pub frame: Frame,
+    /// How far the first start has come.
+    pub stage: Stage,
     /// Where OTLP/gRPC is taken; `None` if another process does that.
     pub grpc: Option<SocketAddr>,
     /// Where OTLP/HTTP is taken; `None` if another process does that.
@@ -58,6 +67,17 @@ pub struct EmptyPage {
     pub now_ns: u64,
 }
 
+/// How far the first start has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// Nothing has ever arrived.
+    Waiting,
+    /// Something has, and is not analysed yet.
+    Arriving,
+    /// Services are known: there are other pages to look at.
+    Known,
+}
+
 /// How long the request of the example takes.
 const EXAMPLE_NS: u64 = 120_000_000;
 
@@ -69,6 +89,10 @@ impl EmptyPage {
 
     fn grpc_endpoint(&self) -> String {
         endpoint(self.grpc, 4317)
+    }
+
+    fn received(&self) -> i64 {
+        i64::try_from(self.received).unwrap_or(i64::MAX)
     }
 
     fn grpc_host(&self) -> String {

@@ -9,7 +9,7 @@ use collector::store::quarantine::ListedQuarantined;
 
 use super::{Frame, PageError, render};
 use crate::AppState;
-use crate::format::{ago, now_ns};
+use crate::format::{ago, count, now_ns};
 
 /// `GET /status`. Says what is wrong instead of failing when the database is down.
 ///
@@ -78,6 +78,10 @@ impl StatusPage {
 
     fn last_refused(&self) -> Option<&Problem> {
         self.receiver.as_ref()?.last_problem.as_ref()
+    }
+
+    fn count(&self, number: &u64) -> String {
+        count(*number as i64)
     }
 
     fn since_problem(&self, problem: &Problem) -> String {

@@ -230,7 +230,9 @@ pub struct EntryView {
 pub struct FindingView {
     /// In one sentence.
     pub title: String,
-    /// What it costs this request.
+    /// What a fix takes off this request, ns.
+    pub saved_ns: u64,
+    /// The same in words.
     pub saved: String,
     /// What happens here and why it is slow.
     pub explanation: String,
@@ -611,6 +613,7 @@ impl<'s, 'a> Page<'s, 'a> {
         findings
             .map(|it| FindingView {
                 title: it.title.clone(),
+                saved_ns: it.saved_ns,
                 saved: duration(it.saved_ns),
                 explanation: it.explanation.clone(),
                 detector: it.detector,
@@ -688,7 +691,11 @@ impl<'s, 'a> Page<'s, 'a> {
             key: self.keys.key(self.analysis, row.span),
             figure: unit.figure(row.duration_ns),
             whole: (row.kind == RowKind::Span || row.detached).then(|| axis.bar(whole)),
-            own: if row.kind == RowKind::Comb { axis.teeth(&row.own) } else { axis.bars(&row.own) },
+            own: if row.kind == RowKind::Comb {
+                axis.teeth(&row.own)
+            } else {
+                axis.bars(&row.own)
+            },
             critical: axis.bars(&row.critical),
             marks: row
                 .marks
@@ -1258,21 +1265,28 @@ shop     POST loki {http.request.method=POST, url.full=http://loki:3100/loki/api
         let page = Html::parse_document(html);
         let selector = Selector::parse(selector).unwrap();
         let found = page.select(&selector);
-        found.map(|it| it.text().collect::<String>().trim().to_owned()).collect()
+        found
+            .map(|it| it.text().collect::<String>().trim().to_owned())
+            .collect()
     }
 
     fn attributes(html: &str, selector: &str, key: &str) -> Vec<String> {
         let page = Html::parse_document(html);
         let selector = Selector::parse(selector).unwrap();
         let found = page.select(&selector);
-        found.filter_map(|it| it.attr(key).map(str::to_owned)).collect()
+        found
+            .filter_map(|it| it.attr(key).map(str::to_owned))
+            .collect()
     }
 
     #[test]
     fn the_page_says_what_took_how_long() {
         let html = page(&drawn(CHECKOUT), "");
         let headline = &texts(&html, "h1")[0];
-        assert!(headline.starts_with("POST /checkout took 49 ms"), "{headline}");
+        assert!(
+            headline.starts_with("POST /checkout took 49 ms"),
+            "{headline}"
+        );
         let rows = texts(&html, ".wf tbody tr .nm a[data-row]");
         assert_eq!(rows.len(), 9, "{rows:?}");
         assert!(rows[0].starts_with("shop POST /checkout"), "{rows:?}");
@@ -1284,7 +1298,10 @@ shop     POST loki {http.request.method=POST, url.full=http://loki:3100/loki/api
     fn the_bar_adds_up_and_so_do_its_figures() {
         let html = page(&drawn(CHECKOUT), "");
         let widths = attributes(&html, ".sumbar rect", "width");
-        let sum: f64 = widths.iter().map(|it| it.trim_end_matches('%').parse::<f64>().unwrap()).sum();
+        let sum: f64 = widths
+            .iter()
+            .map(|it| it.trim_end_matches('%').parse::<f64>().unwrap())
+            .sum();
         assert!((sum - 100.0).abs() < 0.1, "{sum}");
         let figures = texts(&html, ".legend.gap-s b");
         let (total, parts) = figures.split_last().unwrap();
@@ -1314,12 +1331,21 @@ shop     POST loki {http.request.method=POST, url.full=http://loki:3100/loki/api
         let html = page(&stored, "");
         let hrefs = attributes(&html, ".wf a[data-row]", "href");
         let names = texts(&html, ".wf a[data-row]");
-        let at = names.iter().position(|it| it == "select cart_items").unwrap();
+        let at = names
+            .iter()
+            .position(|it| it == "select cart_items")
+            .unwrap();
         let span = hrefs[at].trim_start_matches("?span=");
         let hidden = page(&stored, &hrefs[at][1..]);
         let attributes = texts(&hidden, "#at dd").join("\n");
-        assert!(attributes.contains("select * from cart_items where user_id = ?"), "{attributes}");
-        assert!(!attributes.contains("42") && !attributes.contains("abc"), "{attributes}");
+        assert!(
+            attributes.contains("select * from cart_items where user_id = ?"),
+            "{attributes}"
+        );
+        assert!(
+            !attributes.contains("42") && !attributes.contains("abc"),
+            "{attributes}"
+        );
         let raw = page(&stored, &format!("span={span}&raw=1"));
         assert!(texts(&raw, "#at dd").join("\n").contains("user_id = 42"));
     }
@@ -1355,13 +1381,22 @@ shop     POST loki {http.request.method=POST, url.full=http://loki:3100/loki/api
             }
         }
         decoded.spans = spans;
-        let hostile = StoredTrace { otlp: otlp(&decoded), state: TraceState::Final };
+        let hostile = StoredTrace {
+            otlp: otlp(&decoded),
+            state: TraceState::Final,
+        };
         for view in ["", "flame", "path", "statistics", "json"] {
-            let html = page(&hostile, &format!("view={view}&open=%22%3E%3Cscript%3E&span=%3Cscript%3E"));
+            let html = page(
+                &hostile,
+                &format!("view={view}&open=%22%3E%3Cscript%3E&span=%3Cscript%3E"),
+            );
             assert_harmless(&html);
         }
         let svg = analysed(&hostile, |analysis| {
-            Ok(trace_flame::svg(&trace_flame::frames(analysis), HOSTILE[0])?)
+            Ok(trace_flame::svg(
+                &trace_flame::frames(analysis),
+                HOSTILE[0],
+            )?)
         });
         let svg = String::from_utf8(svg.unwrap()).unwrap();
         assert!(!svg.contains("<script"), "{svg}");
@@ -1371,9 +1406,16 @@ shop     POST loki {http.request.method=POST, url.full=http://loki:3100/loki/api
     #[test]
     fn a_fragment_and_nothing_at_all_have_pages_too() {
         let fragment = page(&drawn("pay  INSERT charge {orphan} [client]   |---|\n"), "");
-        assert!(texts(&fragment, "h1")[0].contains("fragment"), "{:?}", texts(&fragment, "h1"));
+        assert!(
+            texts(&fragment, "h1")[0].contains("fragment"),
+            "{:?}",
+            texts(&fragment, "h1")
+        );
         assert!(texts(&fragment, ".pill").contains(&"parent missing".to_owned()));
-        let nothing = StoredTrace { otlp: Vec::new(), state: TraceState::Arriving };
+        let nothing = StoredTrace {
+            otlp: Vec::new(),
+            state: TraceState::Arriving,
+        };
         let nothing = page(&nothing, "");
         assert!(nothing.contains("still arriving"));
     }
@@ -1381,14 +1423,18 @@ shop     POST loki {http.request.method=POST, url.full=http://loki:3100/loki/api
     #[test]
     fn the_selected_span_can_be_had_alone() {
         let stored = drawn(CHECKOUT);
-        let part = details(&stored, &Address::parse(Some("part=details"))).unwrap().unwrap();
+        let part = details(&stored, &Address::parse(Some("part=details")))
+            .unwrap()
+            .unwrap();
         let html = crate::pages::html(&part).unwrap();
         assert!(!html.contains("<html") && html.contains("<aside"), "{html}");
     }
 
     #[test]
     fn a_long_trace_stays_a_page() {
-        let mut drawing = String::from("shop  GET /big              |-------------------------------------------------|\n");
+        let mut drawing = String::from(
+            "shop  GET /big              |-------------------------------------------------|\n",
+        );
         for at in 0..3_000 {
             drawing += &format!("shop    step{at}               |--|\n");
         }

@@ -136,6 +136,9 @@ pub fn build(
     }
 }
 
+/// The shortest request's bar, percent: its colours can still be told apart.
+const BAR_MIN: f64 = 2.0;
+
 /// Everything but range and order, taken away.
 const NO_FILTERS: [(&str, &str); 7] = [
     ("service", ""),
@@ -156,7 +159,7 @@ fn row(of: ListedRequest, longest_ns: u64, now_ns: u64) -> TraceRow {
         href: format!("/traces/{}?span={}", of.trace_id, of.span_id),
         start: when(of.start_ns, now_ns),
         duration: duration(of.duration_ns),
-        width: of.duration_ns as f64 * 100.0 / longest_ns as f64,
+        width: (of.duration_ns as f64 * 100.0 / longest_ns as f64).max(BAR_MIN),
         parts: category_bar::parts(&of.categories),
         of,
     }
