@@ -153,7 +153,7 @@ mod tests {
         );
         assert_eq!(
             severity("LOG:  duration: 612.1 ms  statement: select"),
-            Some(Level::INFO)
+            Some(Level::DEBUG)
         );
         assert_eq!(
             severity("FATAL:  the database system is starting up"),
