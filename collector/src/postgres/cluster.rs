@@ -5,7 +5,8 @@ use super::binaries::Binaries;
 use super::error::StartError;
 use super::place::{Place, private_dir};
 use super::spawn;
-use std::fs::{self, File};
+use super::sync::{sync, sync_tree};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -52,10 +53,13 @@ pub(super) fn create(
             .state_dir
             .join(format!("pg-{}.init-{}", binaries.major, std::process::id()));
     private_dir(&building, account)?;
-    initdb(&building, binaries, account, ephemeral)?;
+    initdb(&building, binaries, account)?;
+    if !ephemeral {
+        sync_tree(&building)?;
+    }
     fs::rename(&building, &data_dir)
         .map_err(StartError::io("move the new cluster to", &data_dir))?;
-    sync_dir(&place.state_dir)?;
+    sync(&place.state_dir)?;
     Ok(data_dir)
 }
 
@@ -90,12 +94,7 @@ fn remove_leftovers(place: &Place) -> Result<(), StartError> {
     Ok(())
 }
 
-fn initdb(
-    dir: &Path,
-    binaries: &Binaries,
-    account: &Account,
-    ephemeral: bool,
-) -> Result<(), StartError> {
+fn initdb(dir: &Path, binaries: &Binaries, account: &Account) -> Result<(), StartError> {
     let mut command = spawn::command(binaries.initdb(), account);
     command
         .arg("-D")
@@ -106,10 +105,9 @@ fn initdb(
         "--data-checksums",
         "--auth-local=peer",
         "--auth-host=reject",
+        // We do that ourselves, in a tenth of the time.
+        "--no-sync",
     ]);
-    if ephemeral {
-        command.arg("--no-sync");
-    }
     let output = command
         .stdout(Stdio::piped())
         .output()
@@ -143,10 +141,4 @@ fn locale(major: u32) -> &'static [&'static str] {
 fn last_bytes(output: &[u8]) -> String {
     let start = output.len().saturating_sub(OUTPUT_BYTES_MAX);
     String::from_utf8_lossy(&output[start..]).trim().to_owned()
-}
-
-fn sync_dir(dir: &Path) -> Result<(), StartError> {
-    File::open(dir)
-        .and_then(|it| it.sync_all())
-        .map_err(StartError::io("sync", dir))
 }

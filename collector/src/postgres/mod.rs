@@ -16,6 +16,7 @@ mod server;
 mod settings;
 mod spawn;
 mod stale;
+mod sync;
 mod watch;
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
