@@ -31,6 +31,7 @@ pub mod headline;
 #[cfg(test)]
 mod testing;
 
+use analyzer::Settings;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::HeaderValue;
@@ -53,6 +54,8 @@ pub struct AppState {
     pub http: Option<SocketAddr>,
     /// What the receiver has seen, if it is in this process.
     pub receiver: Option<Arc<Stats>>,
+    /// What the user set for the analysis: pages analyse as the assembly did.
+    pub settings: Arc<Settings>,
 }
 
 /// Forms are a few fields: more is refused with 413.
@@ -66,7 +69,10 @@ pub fn router(state: AppState) -> Router {
         .route("/services", get(pages::services::show))
         .route("/endpoints/{id}", get(pages::endpoint::show))
         .route("/endpoints/{id}/flame.svg", get(pages::endpoint::flame_svg))
-        .route("/endpoints/{id}/flame.txt", get(pages::endpoint::flame_text))
+        .route(
+            "/endpoints/{id}/flame.txt",
+            get(pages::endpoint::flame_text),
+        )
         .route("/bottlenecks/{id}", get(pages::bottleneck::show))
         .route("/detectors", get(pages::detectors::show))
         .route("/traces", get(pages::traces::page))

@@ -228,7 +228,11 @@ fn shown(attribute: &Attribute<'_>, system: &str, raw: bool) -> String {
     match attribute.value {
         Value::Str(text) if STATEMENT_KEYS.contains(&attribute.key) => {
             let fingerprint = sql::fingerprint(text, system);
-            if fingerprint.had_literals { fingerprint.text } else { text.to_owned() }
+            if fingerprint.had_literals {
+                fingerprint.text
+            } else {
+                text.to_owned()
+            }
         }
         _ if PARAMETER_PREFIXES
             .iter()

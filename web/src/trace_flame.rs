@@ -246,8 +246,13 @@ fn without_script(svg: &str) -> String {
 }
 
 fn cut_out(text: &str, from: &str, until: &str) -> String {
-    let found = text.split_once(from).and_then(|(before, rest)| Some((before, rest.split_once(until)?.1)));
-    found.map_or_else(|| text.to_owned(), |(before, after)| format!("{before}{after}"))
+    let found = text
+        .split_once(from)
+        .and_then(|(before, rest)| Some((before, rest.split_once(until)?.1)));
+    found.map_or_else(
+        || text.to_owned(),
+        |(before, after)| format!("{before}{after}"),
+    )
 }
 
 #[cfg(test)]
@@ -274,12 +279,15 @@ mail      process news [consumer]                |--------|
 
     #[test]
     fn spans_of_one_name_are_one_frame() {
-        drawn(|frames| expect![[r#"
+        drawn(|frames| {
+            expect![[r#"
             GET /posts 20000000
             GET /posts;select authors 6000000
             GET /posts;select posts 3000000
             GET /posts;send news 2000000
-            process news 9000000"#]].assert_eq(&folded(frames).join("\n")));
+            process news 9000000"#]]
+            .assert_eq(&folded(frames).join("\n"))
+        });
     }
 
     #[test]

@@ -770,7 +770,11 @@ impl Axis {
             let next_ns = sorted.get(at + 1).map_or(u64::MAX, |it| it.start_ns);
             let end_ns = piece.end_ns.min(next_ns.saturating_sub(slit_ns));
             let room = end_ns.saturating_sub(piece.start_ns) > 2 * slit_ns;
-            shorter.push(if room { Piece { end_ns, ..*piece } } else { *piece });
+            shorter.push(if room {
+                Piece { end_ns, ..*piece }
+            } else {
+                *piece
+            });
         }
         self.bars(&shorter)
     }
@@ -813,13 +817,19 @@ mod tests {
         let start_ns = waterfall.axis.start_ns;
         let pieces = |pieces: &[Piece]| {
             let ms = |ns: u64| (ns as i64 - start_ns as i64) / 1_000_000;
-            let text = pieces.iter().map(|it| format!("{}-{}", ms(it.start_ns), ms(it.end_ns)));
+            let text = pieces
+                .iter()
+                .map(|it| format!("{}-{}", ms(it.start_ns), ms(it.end_ns)));
             text.collect::<Vec<_>>().join(" ")
         };
         let mut text = String::new();
         for row in &waterfall.rows {
             let indent = "  ".repeat(row.level as usize - 1);
-            let service = row.service.as_deref().map(|it| format!("{it}: ")).unwrap_or_default();
+            let service = row
+                .service
+                .as_deref()
+                .map(|it| format!("{it}: "))
+                .unwrap_or_default();
             let mut marks = String::new();
             if row.kind == RowKind::Comb {
                 marks += &format!(" ×{}", row.members.len());
@@ -845,7 +855,10 @@ mod tests {
             }
             let category = row.category.id();
             let (own, critical) = (pieces(&row.own), pieces(&row.critical));
-            text += &format!("{indent}{service}{}{marks} [{category}] {own} ! {critical}\n", row.name);
+            text += &format!(
+                "{indent}{service}{}{marks} [{category}] {own} ! {critical}\n",
+                row.name
+            );
         }
         expected.assert_eq(&text);
     }
@@ -853,14 +866,22 @@ mod tests {
     /// The promise: the underlined pieces of all rows tile the request to the nanosecond, whatever is
     /// folded. Holds for views of the whole trace.
     fn assert_tiled(analysis: &Analysis<'_>, waterfall: &Waterfall) {
-        let Some(entry) = main_entry(analysis) else { return };
-        let mut pieces: Vec<Piece> =
-            waterfall.rows.iter().flat_map(|it| it.critical.iter().copied()).collect();
+        let Some(entry) = main_entry(analysis) else {
+            return;
+        };
+        let mut pieces: Vec<Piece> = waterfall
+            .rows
+            .iter()
+            .flat_map(|it| it.critical.iter().copied())
+            .collect();
         pieces.sort_by_key(|it| it.start_ns);
         let sum: u64 = pieces.iter().map(|it| it.end_ns - it.start_ns).sum();
         if waterfall.rows.first().is_some_and(|it| it.span == 0) {
             assert_eq!(sum, entry.duration_ns);
-            assert!(pieces.windows(2).all(|it| it[0].end_ns <= it[1].start_ns), "{pieces:?}");
+            assert!(
+                pieces.windows(2).all(|it| it[0].end_ns <= it[1].start_ns),
+                "{pieces:?}"
+            );
         }
     }
 
@@ -880,18 +901,29 @@ shop    render                              |----|
 
     #[test]
     fn solid_pieces_tile_the_request_and_repeats_are_a_comb() {
-        check(POSTS, whole, expect![[r#"
+        check(
+            POSTS,
+            whole,
+            expect![[r#"
             shop: GET /posts [handler] 0-3 6-7 15-17 22-31 ! 0-3 6-7 15-17 22-31
               select posts [database] 3-6 ! 3-6
               select authors ×4 + [database] 7-9 9-11 11-13 13-15 ! 7-9 9-11 11-13 13-15
               render [handler] 17-22 ! 17-22
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn an_open_comb_shows_its_calls_below_it() {
-        let open = |analysis: &Analysis<'_>| View { open: vec![2], selected: Some(4), ..whole(analysis) };
-        check(POSTS, open, expect![[r#"
+        let open = |analysis: &Analysis<'_>| View {
+            open: vec![2],
+            selected: Some(4),
+            ..whole(analysis)
+        };
+        check(
+            POSTS,
+            open,
+            expect![[r#"
             shop: GET /posts [handler] 0-3 6-7 15-17 22-31 ! 0-3 6-7 15-17 22-31
               select posts [database] 3-6 ! 3-6
               select authors ×4 [database]  ! 
@@ -900,15 +932,24 @@ shop    render                              |----|
                 select authors selected [database] 11-13 ! 11-13
                 select authors [database] 13-15 ! 13-15
               render [handler] 17-22 ! 17-22
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn a_folded_row_keeps_what_is_critical_below_it() {
-        let fold = |analysis: &Analysis<'_>| View { fold: vec![0], selected: Some(4), ..whole(analysis) };
-        check(POSTS, fold, expect![[r#"
+        let fold = |analysis: &Analysis<'_>| View {
+            fold: vec![0],
+            selected: Some(4),
+            ..whole(analysis)
+        };
+        check(
+            POSTS,
+            fold,
+            expect![[r#"
             shop: GET /posts + selected [handler] 0-3 6-7 15-17 22-31 ! 0-3 6-7 15-17 22-31 3-6 7-9 9-11 11-13 13-15 17-22
-        "#]]);
+        "#]],
+        );
     }
 
     const ORDER: &str = "
@@ -924,7 +965,10 @@ shop     INSERT log                                       |--|
 
     #[test]
     fn services_are_named_where_they_begin_and_asynchronous_parts_are_pale() {
-        check(ORDER, whole, expect![[r#"
+        check(
+            ORDER,
+            whole,
+            expect![[r#"
             shop: POST /order [handler] 0-3 13-16 19-24 ! 0-3 13-16 19-24
               POST pay [external] 3-5 10-13 ! 3-5 10-13
                 pay: POST /charge [handler] 5-7 9-10 ! 5-7 9-10
@@ -933,16 +977,24 @@ shop     INSERT log                                       |--|
                 mail: process order async [handler]  ! 
                   smtp error [handler]  ! 
               insert log async [database]  ! 
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn one_part_alone_has_an_axis_of_its_own() {
-        let part = |analysis: &Analysis<'_>| View { root: Some(2), ..whole(analysis) };
-        check(ORDER, part, expect![[r#"
+        let part = |analysis: &Analysis<'_>| View {
+            root: Some(2),
+            ..whole(analysis)
+        };
+        check(
+            ORDER,
+            part,
+            expect![[r#"
             pay: POST /charge [handler] 0-2 4-5 ! 0-2 4-5
               insert charge [database] 2-4 ! 2-4
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
@@ -981,7 +1033,8 @@ shop     b                        |-------|
 
     #[test]
     fn too_many_rows_fold_the_shorter_subtrees() {
-        let mut drawing = String::from("shop  GET /big              |----------------------------|\n");
+        let mut drawing =
+            String::from("shop  GET /big              |----------------------------|\n");
         for child in 0..3 {
             drawing += &format!("shop    part{child}                |---------|\n");
             for at in 0..900 {
@@ -992,18 +1045,36 @@ shop     b                        |-------|
         let analysis = analyzer::analyze(drawing.spans(), &Settings::default());
         let waterfall = waterfall(&analysis, &View::default());
         assert!(waterfall.rows.len() <= ROWS_MAX);
-        let more = waterfall.rows.iter().filter(|it| matches!(it.kind, RowKind::More { .. }));
-        assert_eq!(more.map(|it| it.members.len()).collect::<Vec<_>>(), [400, 400, 400]);
+        let more = waterfall
+            .rows
+            .iter()
+            .filter(|it| matches!(it.kind, RowKind::More { .. }));
+        assert_eq!(
+            more.map(|it| it.members.len()).collect::<Vec<_>>(),
+            [400, 400, 400]
+        );
         assert_tiled(&analysis, &waterfall);
         // The way on: the rest of the first part.
-        let rest = super::waterfall(&analysis, &View { root: Some(1), skip: 500, ..View::default() });
+        let rest = super::waterfall(
+            &analysis,
+            &View {
+                root: Some(1),
+                skip: 500,
+                ..View::default()
+            },
+        );
         assert_eq!(rest.rows.len(), 401);
     }
 
     #[test]
     fn the_axis_is_round_and_reaches_the_end() {
         let ms = 1_000_000;
-        for (length, tick, ticks) in [(0, 1, 1), (763 * ms, 100 * ms, 8), (900 * ms, 100 * ms, 9), (10, 1, 10)] {
+        for (length, tick, ticks) in [
+            (0, 1, 1),
+            (763 * ms, 100 * ms, 8),
+            (900 * ms, 100 * ms, 9),
+            (10, 1, 10),
+        ] {
             let axis = Axis::fit(5, 5 + length);
             assert_eq!((axis.tick_ns, axis.ticks()), (tick, ticks), "{length}");
         }
@@ -1014,11 +1085,19 @@ shop     b                        |-------|
     #[test]
     fn thousands_of_calls_are_a_bounded_number_of_bars() {
         let axis = Axis::fit(0, 1_000_000);
-        let calls: Vec<Piece> =
-            (0..100_000).map(|it| Piece { start_ns: it * 10, end_ns: it * 10 + 9 }).collect();
+        let calls: Vec<Piece> = (0..100_000)
+            .map(|it| Piece {
+                start_ns: it * 10,
+                end_ns: it * 10 + 9,
+            })
+            .collect();
         assert_eq!(axis.bars(&calls).len(), 1);
-        let apart: Vec<Piece> =
-            (0..1_000).map(|it| Piece { start_ns: it * 1_000, end_ns: it * 1_000 + 1 }).collect();
+        let apart: Vec<Piece> = (0..1_000)
+            .map(|it| Piece {
+                start_ns: it * 1_000,
+                end_ns: it * 1_000 + 1,
+            })
+            .collect();
         assert!(axis.bars(&apart).len() <= 1_000);
     }
 }

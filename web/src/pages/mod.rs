@@ -57,7 +57,11 @@ pub fn render(template: &impl Template) -> Response {
 /// A template's text. Names may hold NUL, which no HTML may: it is shown as the replacement character.
 fn html(template: &impl Template) -> askama::Result<String> {
     let html = template.render()?;
-    Ok(if html.contains('\0') { html.replace('\0', "\u{fffd}") } else { html })
+    Ok(if html.contains('\0') {
+        html.replace('\0', "\u{fffd}")
+    } else {
+        html
+    })
 }
 
 /// Why a page cannot be shown.
