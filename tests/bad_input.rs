@@ -1,6 +1,6 @@
 //! Malformed requests get the right answer and harm nothing else.
 
-use http::Request;
+use ::http::Request;
 use prost::Message;
 
 use crate::support::culprit::{Culprit, data_directory};

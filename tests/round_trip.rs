@@ -166,10 +166,16 @@ async fn every_field_of_a_span_comes_out_as_it_went_in() {
         ]
     );
 
-    // What came out goes in again: JSON is a transport like the others.
-    let (status, _, body) =
-        http::post(&url, "application/json; charset=utf-8", first.to_string()).await;
+    // What came out goes in again, as another trace: JSON is a transport like the others.
+    let third = first
+        .to_string()
+        .replace(&hex(&trace_id(1)), &hex(&trace_id(3)).to_uppercase());
+    let (status, _, body) = http::post(&url, "application/json; charset=utf-8", third).await;
     assert_eq!((status, &body[..]), (200, &b"{}"[..]));
-    assert_eq!(culprit.trace(&hex(&trace_id(1))).await, first);
+    let third = culprit.trace(&hex(&trace_id(3))).await.to_string();
+    assert_eq!(
+        third.replace(&hex(&trace_id(3)), &hex(&trace_id(1))),
+        first.to_string()
+    );
     assert!(culprit.terminate().await);
 }

@@ -5,14 +5,16 @@
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::postgres::{ManagedPostgres, Options};
 use crate::store::Store;
 
-/// Where clusters are; those of processes that are gone are removed by the next one.
+/// Where clusters are, below the directory for temporary files.
 const PREFIX: &str = "culprit-cluster-";
 
 const TEMPLATE: &str = "culprit_template";
@@ -59,8 +61,10 @@ fn keep_cluster(ready: std::sync::mpsc::Sender<PgConnectOptions>) {
         .enable_all()
         .build();
     runtime.expect("a runtime").block_on(async {
-        remove_clusters_of_the_dead();
         let directory = std::env::temp_dir().join(format!("{PREFIX}{}", std::process::id()));
+        // Of somebody who had our pid, and whose shell was killed as well.
+        let _ = std::fs::remove_dir_all(&directory);
+        let _our_end = remove_after_our_end(&directory).expect("a shell");
         let postgres = ManagedPostgres::start(Options::ephemeral(directory)).await;
         let postgres = postgres.unwrap_or_else(|error| panic!("{error}"));
         let template = postgres.connect_options(TEMPLATE);
@@ -82,20 +86,28 @@ fn keep_cluster(ready: std::sync::mpsc::Sender<PgConnectOptions>) {
     });
 }
 
-fn remove_clusters_of_the_dead() {
-    let entries = std::fs::read_dir(std::env::temp_dir())
-        .into_iter()
-        .flatten()
-        .flatten();
-    for path in entries.map(|it| it.path()).filter(|it| is_of_the_dead(it)) {
-        let _ = std::fs::remove_dir_all(path);
-    }
-}
-
-fn is_of_the_dead(path: &PathBuf) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let pid = name.strip_prefix(PREFIX).and_then(|pid| pid.parse().ok());
-    pid.is_some_and(|pid| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None).is_err())
+/// A shell that waits for our end, however it comes (that closes the pipe), then for the server's,
+/// and removes the cluster.
+fn remove_after_our_end(directory: &Path) -> std::io::Result<ChildStdin> {
+    const WAIT_AND_REMOVE: &str = r#"
+        cat >/dev/null
+        tries=100
+        while [ $tries -gt 0 ] && ls "$0"/pg-*/postmaster.pid >/dev/null 2>&1; do
+            sleep 0.1
+            tries=$((tries - 1))
+        done
+        rm -rf "$0"
+    "#;
+    let shell = Command::new("/bin/sh")
+        .args(["-c", WAIT_AND_REMOVE])
+        .arg(directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        // Ctrl-C ends us, and not the one who cleans up after us.
+        .process_group(0)
+        .spawn()?;
+    Ok(shell.stdin.expect("standard input is piped"))
 }
 
 #[cfg(test)]

@@ -100,5 +100,8 @@ pub fn parts(categories: &[i64; Category::COUNT]) -> Parts {
 
 /// ns by the categories' ids.
 pub fn categories_json(ns: &[i64; Category::COUNT]) -> Value {
-    Category::ALL.iter().map(|it| (it.id().to_owned(), json!(ns[*it as usize]))).collect()
+    Category::ALL
+        .iter()
+        .map(|it| (it.id().to_owned(), json!(ns[*it as usize])))
+        .collect()
 }

@@ -45,7 +45,9 @@ pub struct Frame {
 impl Frame {
     /// What fills it: `fill="…"` or `class="…"`.
     pub fn paint(&self) -> &'static str {
-        self.category.as_ref().map_or(r#"class="none""#, category_bar::paint)
+        self.category
+            .as_ref()
+            .map_or(r#"class="none""#, category_bar::paint)
     }
 
     /// The class of the edge that shows the colour in full.
@@ -83,7 +85,11 @@ struct Tree<'a> {
 impl<'a> Tree<'a> {
     fn of(profile: &'a Profile) -> Tree<'a> {
         let count = profile.nodes.len();
-        let mut inclusive: Vec<i64> = profile.nodes.iter().map(|it| it.critical_ns.max(0)).collect();
+        let mut inclusive: Vec<i64> = profile
+            .nodes
+            .iter()
+            .map(|it| it.critical_ns.max(0))
+            .collect();
         let mut children = vec![Vec::new(); count];
         let mut roots = Vec::new();
         let mut ids = Vec::with_capacity(count);
@@ -103,17 +109,26 @@ impl<'a> Tree<'a> {
         // Parents stand before their children.
         for at in (0..count).rev() {
             if let Some(parent) = profile.nodes[at].parent {
-                inclusive[parent as usize] = inclusive[parent as usize].saturating_add(inclusive[at]);
+                inclusive[parent as usize] =
+                    inclusive[parent as usize].saturating_add(inclusive[at]);
             }
         }
         for siblings in children.iter_mut().chain([&mut roots]) {
             siblings.sort_by_key(|it| (std::cmp::Reverse(inclusive[*it]), *it));
         }
-        Tree { profile, inclusive, children, roots, ids }
+        Tree {
+            profile,
+            inclusive,
+            children,
+            roots,
+            ids,
+        }
     }
 
     fn total(&self, nodes: &[usize]) -> i64 {
-        nodes.iter().fold(0, |sum, it| sum.saturating_add(self.inclusive[*it]))
+        nodes
+            .iter()
+            .fold(0, |sum, it| sum.saturating_add(self.inclusive[*it]))
     }
 
     /// The frames from the root down to `at`, without it.
@@ -145,7 +160,11 @@ pub fn draw(profile: &Profile, requests: i64, zoom: Option<&str>) -> Flame {
     if shown == 0 {
         return flame;
     }
-    let of = Whole { total_ns, shown_ns: shown, requests: requests.max(1) };
+    let of = Whole {
+        total_ns,
+        shown_ns: shown,
+        requests: requests.max(1),
+    };
     for (row, at) in above.iter().enumerate() {
         flame.frames.push(of.frame(&tree, *at, row, 0.0, 1.0));
     }
@@ -173,7 +192,12 @@ pub fn draw(profile: &Profile, requests: i64, zoom: Option<&str>) -> Flame {
         row = below;
         depth += 1;
     }
-    flame.height = flame.frames.iter().map(|it| it.y + ROW_PX).max().unwrap_or(0);
+    flame.height = flame
+        .frames
+        .iter()
+        .map(|it| it.y + ROW_PX)
+        .max()
+        .unwrap_or(0);
     flame
 }
 
@@ -256,14 +280,19 @@ fn cut(name: &str, letters_max: usize) -> String {
     if name.chars().count() <= letters_max {
         return name.to_owned();
     }
-    name.chars().take(letters_max.saturating_sub(1)).chain(['…']).collect()
+    name.chars()
+        .take(letters_max.saturating_sub(1))
+        .chain(['…'])
+        .collect()
 }
 
 /// FNV-1a of the names from the root down: the same path has the same id in every range and
 /// release, and whatever stands in a name, the address stays short.
 fn path_id(above: u64, category: Category, name: &str) -> u64 {
     let bytes = [category as u8].into_iter().chain(name.bytes()).chain([0]);
-    bytes.fold(above, |id, byte| (id ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.fold(above, |id, byte| {
+        (id ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// `a;b;c ns` lines of critical-path time, for flame-graph tools.
@@ -368,19 +397,28 @@ mod tests {
 
     #[test]
     fn narrow_frames_are_drawn_as_one() {
-        let mut profile = Profile { nodes: vec![node(None, "a", Category::Handler, 900_000)] };
+        let mut profile = Profile {
+            nodes: vec![node(None, "a", Category::Handler, 900_000)],
+        };
         for at in 0..100 {
-            profile.nodes.push(node(Some(0), &format!("b{at}"), Category::Cache, 1_000));
+            profile
+                .nodes
+                .push(node(Some(0), &format!("b{at}"), Category::Cache, 1_000));
         }
         let flame = draw(&profile, 1, None);
-        assert_eq!(text(&flame), "0 0.00% 100.00% a\n24 0.00% 10.00% 100 narrow …");
+        assert_eq!(
+            text(&flame),
+            "0 0.00% 100.00% a\n24 0.00% 10.00% 100 narrow …"
+        );
         assert_eq!(flame.hidden, 100);
     }
 
     #[test]
     fn nothing_is_drawn_of_nothing() {
         assert_eq!(draw(&Profile::default(), 0, None), Flame::default());
-        let negative = Profile { nodes: vec![node(None, "a", Category::Handler, -5)] };
+        let negative = Profile {
+            nodes: vec![node(None, "a", Category::Handler, -5)],
+        };
         assert_eq!(draw(&negative, 0, None).frames, []);
         assert_eq!(folded(&Profile::default()), "");
         assert!(svg(&Profile::default(), "x").is_err());
@@ -388,9 +426,13 @@ mod tests {
 
     #[test]
     fn very_deep_profiles_are_drawn() {
-        let mut profile = Profile { nodes: vec![node(None, "f", Category::Handler, 1)] };
+        let mut profile = Profile {
+            nodes: vec![node(None, "f", Category::Handler, 1)],
+        };
         for at in 0..5_000 {
-            profile.nodes.push(node(Some(at), "f", Category::Handler, 1));
+            profile
+                .nodes
+                .push(node(Some(at), "f", Category::Handler, 1));
         }
         assert!(draw(&profile, 1, None).frames.len() > 1_000);
     }
@@ -398,11 +440,16 @@ mod tests {
     #[test]
     fn hostile_names_stay_text_in_the_drawing() {
         let hostile = "</title><script>alert(1)</script>;\"'&\n";
-        let profile = Profile { nodes: vec![node(None, hostile, Category::Handler, 100)] };
+        let profile = Profile {
+            nodes: vec![node(None, hostile, Category::Handler, 100)],
+        };
         let svg = String::from_utf8(svg(&profile, "<b>GET /</b>").unwrap()).unwrap();
         assert!(!svg.contains("<script>"), "{svg}");
         assert!(!svg.contains("<b>"), "{svg}");
-        assert_eq!(folded(&profile), "</title><script>alert(1)</script>,\"'&  100\n");
+        assert_eq!(
+            folded(&profile),
+            "</title><script>alert(1)</script>,\"'&  100\n"
+        );
     }
 
     #[test]
@@ -410,8 +457,9 @@ mod tests {
         let flame = draw(&posts(), 3, None);
         for y in [0, 24, 48] {
             let row = flame.frames.iter().filter(|it| it.y == y);
-            let sum: f64 =
-                row.map(|it| it.width.trim_end_matches('%').parse::<f64>().unwrap()).sum();
+            let sum: f64 = row
+                .map(|it| it.width.trim_end_matches('%').parse::<f64>().unwrap())
+                .sum();
             assert!(sum <= 100.01, "{sum}");
         }
     }

@@ -62,8 +62,12 @@ impl Point {
 }
 
 /// Name, class, share.
-pub const PERCENTILES: [(&str, &str, f64); 4] =
-    [("P50", "p50", 0.5), ("P90", "p90", 0.9), ("P95", "p95", 0.95), ("P99", "p99", 0.99)];
+pub const PERCENTILES: [(&str, &str, f64); 4] = [
+    ("P50", "p50", 0.5),
+    ("P90", "p90", 0.9),
+    ("P95", "p95", 0.95),
+    ("P99", "p99", 0.99),
+];
 
 /// The percentiles of a sketch, ns; 0 if it is empty.
 pub fn percentiles(latency: &Sketch) -> [u64; PERCENTILES.len()] {
@@ -84,14 +88,14 @@ const CLOCK_MINUTES_MAX: i32 = 24 * 60;
 
 /// Draws what `minutes` of the `window` say, up to `now_minute` (what seems to come from later
 /// stands in the last point).
-pub fn draw(
-    minutes: &BTreeMap<i32, MinuteDelta>,
-    window: Minutes,
-    now_minute: i32,
-) -> LineChart {
-    let to = now_minute.saturating_add(1).clamp(window.from + 1, window.to.max(window.from + 1));
+pub fn draw(minutes: &BTreeMap<i32, MinuteDelta>, window: Minutes, now_minute: i32) -> LineChart {
+    let to = now_minute
+        .saturating_add(1)
+        .clamp(window.from + 1, window.to.max(window.from + 1));
     let length = to - window.from;
-    let step = STEPS.into_iter().find(|it| length.div_euclid(*it) < POINTS_MAX);
+    let step = STEPS
+        .into_iter()
+        .find(|it| length.div_euclid(*it) < POINTS_MAX);
     let step = step.unwrap_or(length / POINTS_MAX + 1);
     let slots = ((length + step - 1) / step) as usize;
     let mut sums: Vec<MinuteDelta> = vec![MinuteDelta::default(); slots];
@@ -105,7 +109,12 @@ pub fn draw(
         .enumerate()
         .map(|(slot, sum)| (sum.requests > 0).then(|| point(start(slot), sum)))
         .collect();
-    let highest = points.iter().flatten().flat_map(|it| it.percentiles).max().unwrap_or(0);
+    let highest = points
+        .iter()
+        .flatten()
+        .flat_map(|it| it.percentiles)
+        .max()
+        .unwrap_or(0);
     let axis = charts::duration_axis(highest);
     let line = |at: usize| Line {
         name: PERCENTILES[at].0,
@@ -157,7 +166,11 @@ fn x_labels(from: i32, length: i32) -> Vec<String> {
         let text = format::day_and_minute(minute_ns(minute));
         let clock = text.rsplit(' ').next().unwrap_or_default();
         let day = text.len() - clock.len() - 1;
-        if length > CLOCK_MINUTES_MAX { text[..day].to_owned() } else { clock.to_owned() }
+        if length > CLOCK_MINUTES_MAX {
+            text[..day].to_owned()
+        } else {
+            clock.to_owned()
+        }
     };
     (0..X_LABELS).map(label).collect()
 }
@@ -166,7 +179,10 @@ fn x_labels(from: i32, length: i32) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const WINDOW: Minutes = Minutes { from: 1_000, to: 1_070 };
+    const WINDOW: Minutes = Minutes {
+        from: 1_000,
+        to: 1_070,
+    };
 
     fn minutes(durations: &[(i32, u64)]) -> BTreeMap<i32, MinuteDelta> {
         let mut minutes: BTreeMap<i32, MinuteDelta> = BTreeMap::new();
@@ -180,19 +196,29 @@ mod tests {
 
     #[test]
     fn lines_are_interrupted_where_nothing_was_asked() {
-        let chart = draw(&minutes(&[(1_000, 100), (1_001, 100), (1_030, 100)]), WINDOW, 1_059);
+        let chart = draw(
+            &minutes(&[(1_000, 100), (1_001, 100), (1_030, 100)]),
+            WINDOW,
+            1_059,
+        );
         assert_eq!(chart.step, 1);
         let p50 = &chart.lines[0].path;
         assert_eq!(p50.matches('M').count(), 2, "{p50}");
         assert!(p50.contains("h1.7"), "{p50}");
         assert_eq!(chart.points.len(), 3);
         assert_eq!(chart.y.first().map(String::as_str), Some("150 ms"));
-        assert_eq!((chart.x.len(), &*chart.x[0], &*chart.x[6]), (7, "16:40", "17:40"));
+        assert_eq!(
+            (chart.x.len(), &*chart.x[0], &*chart.x[6]),
+            (7, "16:40", "17:40")
+        );
     }
 
     #[test]
     fn percentiles_come_from_merged_sketches() {
-        let window = Minutes { from: 0, to: 24 * 60 };
+        let window = Minutes {
+            from: 0,
+            to: 24 * 60,
+        };
         // 99 fast ones in a minute and a slow one in the next: together P50 is fast, P99 too, and
         // no mean of the minutes' percentiles says so.
         let mut durations = vec![(0, 10); 99];
@@ -201,16 +227,28 @@ mod tests {
         assert_eq!(chart.step, 30);
         let point = &chart.points[0];
         assert_eq!(point.requests, 100);
-        assert!(point.percentiles.iter().all(|it| it.abs_diff(10_000_000) < 200_000), "{point:?}");
+        assert!(
+            point
+                .percentiles
+                .iter()
+                .all(|it| it.abs_diff(10_000_000) < 200_000),
+            "{point:?}"
+        );
     }
 
     #[test]
     fn a_clock_ahead_of_ours_and_a_week_fit() {
         let chart = draw(&minutes(&[(1_069, 5)]), WINDOW, 1_059);
         assert_eq!(chart.points[0].start_ns, minute_ns(1_059));
-        let week = Minutes { from: 20_000, to: 20_000 + 7 * 24 * 60 + 10 };
+        let week = Minutes {
+            from: 20_000,
+            to: 20_000 + 7 * 24 * 60 + 10,
+        };
         let chart = draw(&BTreeMap::new(), week, week.to - 11);
-        assert_eq!((chart.step, chart.points.len(), &*chart.x[0]), (360, 0, "14 Jan"));
+        assert_eq!(
+            (chart.step, chart.points.len(), &*chart.x[0]),
+            (360, 0, "14 Jan")
+        );
         assert!(chart.lines.iter().all(|it| it.path.is_empty()));
         draw(&BTreeMap::new(), Minutes { from: 5, to: 5 }, 0);
     }

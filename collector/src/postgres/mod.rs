@@ -7,26 +7,40 @@
 mod account;
 mod binaries;
 mod cluster;
+mod control;
+mod crashes;
 mod error;
 mod log;
 mod place;
+mod server;
 mod settings;
 mod spawn;
 mod stale;
 mod watch;
 
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sqlx::{ConnectOptions, Connection};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+pub use control::State;
 pub use error::StartError;
 pub use place::default_state_dir;
-pub use watch::State;
 
-use watch::{Server, Watch};
+use account::Account;
+use binaries::Binaries;
+use control::Control;
+use watch::Cluster;
 
 /// What the private Postgres keeps in memory for data, MB, unless told otherwise.
 const SHARED_BUFFERS_MB: u32 = 256;
+
+/// How long a fast shutdown (it writes a checkpoint) may take before Postgres is told to skip that.
+const SHUTDOWN_AFTER: Duration = Duration::from_secs(60);
+
+/// How long to wait after that. It is never killed: that leaves shared memory and orphans.
+const QUIT_AFTER: Duration = Duration::from_secs(30);
 
 /// How the private Postgres is started.
 #[derive(Clone, Debug)]
@@ -68,30 +82,29 @@ impl Options {
 }
 
 /// A running private Postgres. It is restarted when it dies, and dies when this process does.
+/// Dropping it asks the server to stop; [`ManagedPostgres::stop`] also waits for that.
 #[derive(Debug)]
 pub struct ManagedPostgres {
-    watch: Watch,
+    control: Arc<Control>,
     socket_dir: PathBuf,
-    /// Held as long as the server may live.
-    _place: Arc<place::Place>,
 }
 
 impl ManagedPostgres {
     /// Starts the private Postgres, creating its cluster if there is none. Returns when it answers;
     /// after a crash that can take as long as the recovery, which is reported on standard error.
+    /// Dropping the future stops what has been started.
     ///
     /// # Errors
     /// What is missing or in the way, and what to do about it.
     pub async fn start(options: Options) -> Result<ManagedPostgres, StartError> {
-        let preparing = tokio::task::spawn_blocking(move || prepare(&options));
-        let (server, place) = preparing.await.map_err(|_| StartError::Interrupted)??;
-        let socket_dir = place.socket_dir.clone();
-        let watch = Watch::start(server, connect_options(&socket_dir, "postgres")).await?;
-        Ok(ManagedPostgres {
-            watch,
-            socket_dir,
-            _place: place,
-        })
+        let mut postgres = ManagedPostgres {
+            control: Arc::new(Control::new()),
+            socket_dir: PathBuf::new(),
+        };
+        let starting = watch::start(move || prepare(&options), postgres.control.clone());
+        postgres.socket_dir = starting.await?;
+        postgres.check_that_it_answers().await?;
+        Ok(postgres)
     }
 
     /// How to connect to one of its databases.
@@ -99,40 +112,76 @@ impl ManagedPostgres {
         connect_options(&self.socket_dir, database)
     }
 
-    /// Whether it runs right now.
+    /// How it is right now.
     pub fn state(&self) -> State {
-        self.watch.state()
+        self.control.subscribe().borrow().clone()
     }
 
-    /// The postmaster's process id, if it runs.
+    /// How it is, and every change of that.
+    pub fn states(&self) -> tokio::sync::watch::Receiver<State> {
+        self.control.subscribe()
+    }
+
+    /// The postmaster's process id while it takes connections.
     pub fn pid(&self) -> Option<u32> {
-        self.watch.pid()
+        match self.state() {
+            State::Up { pid } => Some(pid),
+            _ => None,
+        }
     }
 
-    /// Stops it: connections are cut, a checkpoint is written.
+    /// Stops it: connections are cut, a checkpoint is written, and after a minute the checkpoint is
+    /// skipped. What is committed stays committed either way.
     pub async fn stop(self) {
-        self.watch.stop().await;
+        let mut states = self.states();
+        self.control.stop();
+        if ended_within(SHUTDOWN_AFTER, &mut states).await {
+            return;
+        }
+        tracing::warn!("PostgreSQL does not stop; it is told to skip the checkpoint");
+        self.control.quit();
+        if !ended_within(QUIT_AFTER, &mut states).await {
+            tracing::error!("PostgreSQL does not stop and is left to the kernel's death signal");
+        }
+    }
+
+    async fn check_that_it_answers(&self) -> Result<(), StartError> {
+        let ask = async {
+            let mut connection = self.connect_options("postgres").connect().await?;
+            connection.ping().await?;
+            connection.close().await
+        };
+        ask.await.map_err(|source| StartError::NoAnswer {
+            socket_dir: self.socket_dir.clone(),
+            source,
+        })
     }
 }
 
-/// Everything up to the start itself.
-fn prepare(options: &Options) -> Result<(Server, Arc<place::Place>), StartError> {
+impl Drop for ManagedPostgres {
+    fn drop(&mut self) {
+        self.control.stop();
+    }
+}
+
+async fn ended_within(time: Duration, states: &mut tokio::sync::watch::Receiver<State>) -> bool {
+    let ended = |state: &State| matches!(state, State::Stopped | State::GaveUp { .. });
+    tokio::time::timeout(time, states.wait_for(ended))
+        .await
+        .is_ok()
+}
+
+/// Everything up to the start itself: find, create, set up.
+fn prepare(options: &Options) -> Result<Cluster, StartError> {
     let account = account::choose(options.user.as_deref())?;
-    let place = Arc::new(place::open(&options.state_dir, &account)?);
+    let place = place::open(&options.state_dir, &account)?;
     let existing = cluster::existing(&place)?;
-    let wanted = existing
-        .as_ref()
-        .map(|(major, dir)| (*major, dir.as_path()));
-    let binaries = match &options.bin_dir {
-        Some(dir) => binaries::in_dir(dir, wanted)?,
-        None => binaries::Search::of_this_system().find(wanted)?,
-    };
-    let data_dir = match &existing {
-        Some((_, dir)) => dir.clone(),
+    let binaries = find(options, existing.as_ref(), &account)?;
+    let data_dir = match existing {
+        Some((_, data_dir)) => data_dir,
         None => cluster::create(&place, &binaries, &account, options.ephemeral)?,
     };
     cluster::check_owner(&data_dir, &account)?;
-    stale::clear(&data_dir, &place.socket_dir, &report)?;
     let settings = settings::Settings {
         major: binaries.major,
         shared_buffers_mb: options.shared_buffers_mb,
@@ -141,13 +190,28 @@ fn prepare(options: &Options) -> Result<(Server, Arc<place::Place>), StartError>
         ephemeral: options.ephemeral,
     };
     settings::write(&settings, &data_dir, &place, &account)?;
-    let server = Server {
-        program: binaries.postgres(),
+    Ok(Cluster {
+        place,
         account,
+        binaries,
         data_dir,
-        socket_dir: place.socket_dir.clone(),
+    })
+}
+
+/// The programs: of the data's own version if there are data.
+fn find(
+    options: &Options,
+    existing: Option<&(u32, PathBuf)>,
+    account: &Account,
+) -> Result<Binaries, StartError> {
+    let wanted = existing.map(|(major, data_dir)| (*major, data_dir.as_path()));
+    let binaries = match &options.bin_dir {
+        Some(dir) => binaries::in_dir(dir, wanted)?,
+        None => binaries::Search::of_this_system().find(wanted)?,
     };
-    Ok((server, place))
+    let remedy = "Install PostgreSQL where everybody gets to it";
+    place::check_reachable(&binaries.dir, account, remedy)?;
+    Ok(binaries)
 }
 
 /// Progress of something that takes long, for whoever waits.
@@ -155,12 +219,15 @@ fn report(text: &str) {
     eprintln!("culprit: {text}");
 }
 
+/// What `PGSSLMODE`, `PGAPPNAME` and their like say is about other databases.
 fn connect_options(socket_dir: &Path, database: &str) -> PgConnectOptions {
     PgConnectOptions::new_without_pgpass()
         .socket(socket_dir)
         .port(place::PORT)
         .username(cluster::ROLE)
         .database(database)
+        .ssl_mode(PgSslMode::Disable)
+        .application_name("culprit")
 }
 
 /// How to connect to the private Postgres that another process of ours runs in `state_dir`.

@@ -142,3 +142,106 @@ async fn a_data_directory_that_cannot_start_says_why() {
         .to_string();
     assert!(error.contains("no_such_setting"), "{error}");
 }
+
+/// Not a test: what [`orphans_of_a_killed_owner_make_way`] runs as a process of its own.
+#[tokio::test]
+async fn owner_that_waits_to_be_killed() {
+    let Some(state) = std::env::var_os(OWN) else {
+        return;
+    };
+    let postgres = ManagedPostgres::start(Options::ephemeral(state.into())).await;
+    println!("pid {}", postgres.unwrap().pid().unwrap());
+    std::future::pending::<()>().await;
+}
+
+/// Names the state directory to own.
+const OWN: &str = "CULPRIT_TEST_OWN_STATE_DIR";
+
+#[tokio::test]
+async fn orphans_of_a_killed_owner_make_way() {
+    use std::io::{BufRead, BufReader};
+    let (_outer, state) = state_dir();
+    let mut owner = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "postgres::tests::owner_that_waits_to_be_killed"])
+        .args(["--nocapture"])
+        .env(OWN, &state)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(owner.stdout.take().unwrap()).lines();
+    let orphan: i32 = lines
+        .map(|line| line.unwrap())
+        .find_map(|line| line.rsplit_once("pid ")?.1.parse().ok())
+        .expect("the owner's server is up");
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+
+    let postgres = ManagedPostgres::start(Options::ephemeral(state.clone()))
+        .await
+        .unwrap();
+    assert_eq!(one(&postgres).await.unwrap(), 1);
+    assert_ne!(postgres.pid(), Some(orphan as u32));
+    // Whoever adopted it may be late in reaping it: a zombie counts as gone.
+    let data = std::fs::canonicalize(&state).unwrap();
+    let data = data.join(format!("pg-{}", major(&postgres).await));
+    assert!(
+        !stale::processes(&data).contains(&orphan),
+        "the orphan still lives"
+    );
+    postgres.stop().await;
+}
+
+#[tokio::test]
+async fn files_of_a_server_that_is_gone_are_in_nobodys_way() {
+    let (_outer, state) = state_dir();
+    let postgres = ManagedPostgres::start(Options::ephemeral(state.clone()))
+        .await
+        .unwrap();
+    let data = std::fs::canonicalize(&state).unwrap();
+    let data = data.join(format!("pg-{}", major(&postgres).await));
+    postgres.stop().await;
+    // The pid is of somebody who lives and is no Postgres: ourselves.
+    let us = format!("{}\n", std::process::id());
+    std::fs::write(data.join("postmaster.pid"), &us).unwrap();
+    std::fs::write(state.join("run/.s.PGSQL.5432.lock"), &us).unwrap();
+
+    let postgres = ManagedPostgres::start(Options::ephemeral(state))
+        .await
+        .unwrap();
+    assert_eq!(one(&postgres).await.unwrap(), 1);
+    postgres.stop().await;
+}
+
+async fn major(postgres: &ManagedPostgres) -> i32 {
+    let mut connection = PgConnection::connect_with(&postgres.connect_options("postgres"))
+        .await
+        .unwrap();
+    let number: String = sqlx::query_scalar("show server_version_num")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    number.parse::<i32>().unwrap() / 10_000
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_started_again_is_given_up() {
+    let (_outer, state) = state_dir();
+    let postgres = ManagedPostgres::start(Options::ephemeral(state.clone()))
+        .await
+        .unwrap();
+    let data = state.join(format!("pg-{}", major(&postgres).await));
+    std::fs::write(data.join("culprit.conf"), "no_such_setting = 1\n").unwrap();
+    kill(
+        Pid::from_raw(postgres.pid().unwrap() as i32),
+        Signal::SIGKILL,
+    )
+    .unwrap();
+    let mut states = postgres.states();
+    let given_up = states.wait_for(|state| matches!(state, State::GaveUp { .. }));
+    let given_up = tokio::time::timeout(Duration::from_secs(60), given_up).await;
+    let State::GaveUp { reason } = given_up.expect("it gives up").unwrap().clone() else {
+        unreachable!("waited for it")
+    };
+    assert!(reason.contains("no_such_setting"), "{reason}");
+    postgres.stop().await;
+}

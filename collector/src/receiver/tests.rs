@@ -3,9 +3,6 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
@@ -19,7 +16,6 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
-use sqlx::postgres::PgConnectOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -30,85 +26,8 @@ use tonic_types::StatusExt;
 
 use super::*;
 use crate::otlp;
+use crate::postgres::{ManagedPostgres, Options};
 use crate::store::Store;
-
-/// A Postgres of this test's own, gone with it.
-struct Postgres {
-    server: Child,
-    directory: tempfile::TempDir,
-}
-
-impl Postgres {
-    fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let user = nix::unistd::User::from_name("postgres").unwrap();
-        let user = user.filter(|_| nix::unistd::geteuid().is_root());
-        if let Some(user) = &user {
-            let owner = (Some(user.uid.as_raw()), Some(user.gid.as_raw()));
-            std::os::unix::fs::chown(directory.path(), owner.0, owner.1).unwrap();
-        }
-        let command = |name: &str| {
-            let mut command = Command::new(binaries().join(name));
-            command
-                .current_dir("/")
-                .stdout(Stdio::null())
-                .stderr(Stdio::null());
-            if let Some(user) = &user {
-                command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
-            }
-            command
-        };
-        let data = directory.path().join("data");
-        let made = command("initdb")
-            .arg("-D")
-            .arg(&data)
-            .args(["-N", "-A", "trust", "-U", "postgres", "-E", "UTF8"])
-            .status();
-        assert!(made.unwrap().success(), "initdb");
-        let mut server = command("postgres");
-        server.arg("-D").arg(&data).arg("-k").arg(directory.path());
-        server.args(["-c", "listen_addresses=", "-c", "fsync=off"]);
-        let server = server.spawn().unwrap();
-        Self { server, directory }
-    }
-
-    async fn store(&self, shards: u16) -> Store {
-        let options = PgConnectOptions::new()
-            .socket(self.directory.path())
-            .username("postgres")
-            .database("postgres");
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            match Store::connect(options.clone(), shards).await {
-                Ok(store) => return store,
-                Err(error) => assert!(Instant::now() < deadline, "{error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    fn stop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-fn binaries() -> PathBuf {
-    let installed = std::fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten();
-    let found = installed.flatten().map(|it| it.path().join("bin"));
-    let found = found.filter(|it| it.join("initdb").exists());
-    found
-        .max()
-        .unwrap_or_else(|| Path::new("/usr/local/bin").into())
-}
 
 /// Both transports of one receiver on ports of their own.
 struct Served {
@@ -274,11 +193,16 @@ async fn stored_spans(store: &Store) -> i64 {
         .unwrap()
 }
 
-/// One server for all of it: starting Postgres takes longer than everything else here.
+/// One server for all of it: starting Postgres takes longer than everything else here. A server of
+/// its own, because it is stopped at the end.
 #[tokio::test(flavor = "multi_thread")]
 async fn both_transports_keep_otlps_rules() {
-    let mut postgres = Postgres::start();
-    let store = postgres.store(16).await;
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options::ephemeral(directory.path().to_owned());
+    let postgres = ManagedPostgres::start(options).await.unwrap();
+    let store = Store::connect(postgres.connect_options("postgres"), 16)
+        .await
+        .unwrap();
     let served = Served::start(&store, Limits::default()).await;
 
     http_takes_every_format_and_encoding(&served, &store).await;
@@ -298,7 +222,7 @@ async fn both_transports_keep_otlps_rules() {
     slow_bodies_are_told_to_come_again(&store).await;
 
     let served = Served::start(&store, Limits::default()).await;
-    postgres.stop();
+    postgres.stop().await;
     a_lost_database_is_told_to_come_again(&served).await;
     served.stop().await;
 }

@@ -13,7 +13,7 @@ use super::journal::{NewRow, consume_rows, insert_rows};
 use super::leases::{Lease, renew};
 use super::{Store, StoreError, encoding};
 use crate::contribution::signed;
-use crate::deltas::{Day, Deltas};
+use crate::deltas::{Day, Deltas, Key};
 use crate::store::dictionaries::Ids;
 
 /// The request failed.
@@ -357,6 +357,17 @@ pub(super) async fn insert_deltas(
     insert_hits(connection, shard, part, deltas).await
 }
 
+/// The columns of the keys: day, endpoint or finding, version, minute or hour.
+fn key_columns<T>(rows: &[(&Key, &T)]) -> [Vec<i32>; 4] {
+    let column = |of: fn(&Key) -> i32| rows.iter().map(|(key, _)| of(key)).collect();
+    [
+        column(|key| key.0),
+        column(|key| key.1),
+        column(|key| key.2),
+        column(|key| key.3),
+    ]
+}
+
 async fn insert_minutes(
     connection: &mut PgConnection,
     shard: i16,
@@ -371,6 +382,7 @@ async fn insert_minutes(
     if rows.is_empty() {
         return Ok(());
     }
+    let [days, subjects, versions, slots] = key_columns(&rows);
     // Arrays of arrays must be rectangular in Postgres and sqlx has none: they go as text.
     let array = |numbers: &[i64]| {
         let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
@@ -389,10 +401,10 @@ async fn insert_minutes(
     )
     .bind(shard)
     .bind(part)
-    .bind(rows.iter().map(|(key, _)| key.0).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(key, _)| key.1).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(key, _)| key.2).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(key, _)| key.3).collect::<Vec<_>>())
+    .bind(days)
+    .bind(subjects)
+    .bind(versions)
+    .bind(slots)
     .bind(rows.iter().map(|(_, it)| it.requests).collect::<Vec<_>>())
     .bind(rows.iter().map(|(_, it)| it.errors).collect::<Vec<_>>())
     .bind(rows.iter().map(|(_, it)| it.duration_ns).collect::<Vec<_>>())
@@ -418,6 +430,7 @@ async fn insert_hours(
     if rows.is_empty() {
         return Ok(());
     }
+    let [days, subjects, versions, slots] = key_columns(&rows);
     sqlx::query(
         "insert into culprit.rollup_hours
             (day, shard, part, endpoint_id, version_id, hour,
@@ -431,10 +444,10 @@ async fn insert_hours(
     )
     .bind(shard)
     .bind(part)
-    .bind(rows.iter().map(|(key, _)| key.0).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(key, _)| key.1).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(key, _)| key.2).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(key, _)| key.3).collect::<Vec<_>>())
+    .bind(days)
+    .bind(subjects)
+    .bind(versions)
+    .bind(slots)
     .bind(
         rows.iter()
             .map(|(_, it)| encoding::statements_bytes(&it.statements))
@@ -474,6 +487,7 @@ async fn insert_hits(
     if rows.is_empty() {
         return Ok(());
     }
+    let [days, subjects, versions, slots] = key_columns(&rows);
     sqlx::query(
         "insert into culprit.finding_hits
             (day, shard, part, finding_id, version_id, minute,
@@ -486,10 +500,10 @@ async fn insert_hits(
     )
     .bind(shard)
     .bind(part)
-    .bind(rows.iter().map(|(key, _)| key.0).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(key, _)| key.1).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(key, _)| key.2).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(key, _)| key.3).collect::<Vec<_>>())
+    .bind(days)
+    .bind(subjects)
+    .bind(versions)
+    .bind(slots)
     .bind(rows.iter().map(|(_, it)| it.traces).collect::<Vec<_>>())
     .bind(rows.iter().map(|(_, it)| it.requests).collect::<Vec<_>>())
     .bind(rows.iter().map(|(_, it)| it.saved_ns).collect::<Vec<_>>())

@@ -17,17 +17,21 @@ use crate::pages::endpoint::{Read, View, read};
 
 /// All endpoints with requests in the window.
 pub async fn list(State(state): State<AppState>, RawQuery(query): RawQuery) -> Response {
-    answer(read_services(&state, query.as_deref()).await.map(|(services, covered)| {
-        let mut endpoints = Vec::new();
-        for service in &services.services {
-            for endpoint in &service.endpoints {
-                let mut json = endpoint_json(endpoint, &covered);
-                json["service"] = service_json(&service.service);
-                endpoints.push(json);
-            }
-        }
-        json!({ "covered": covered_json(&covered), "endpoints": endpoints })
-    }))
+    answer(
+        read_services(&state, query.as_deref())
+            .await
+            .map(|(services, covered)| {
+                let mut endpoints = Vec::new();
+                for service in &services.services {
+                    for endpoint in &service.endpoints {
+                        let mut json = endpoint_json(endpoint, &covered);
+                        json["service"] = service_json(&service.service);
+                        endpoints.push(json);
+                    }
+                }
+                json!({ "covered": covered_json(&covered), "endpoints": endpoints })
+            }),
+    )
 }
 
 /// One endpoint.
@@ -41,7 +45,9 @@ pub async fn one(
 
 async fn read_one(state: &AppState, id: &str, query: Option<&str>) -> Result<Value, PageError> {
     let view = View::parse(query)?;
-    Ok(json_of(&read(&state.store, id, &view, format::now_ns()).await?))
+    Ok(json_of(
+        &read(&state.store, id, &view, format::now_ns()).await?,
+    ))
 }
 
 fn json_of(read: &Read) -> Value {

@@ -82,9 +82,19 @@ mod tests {
 
     #[test]
     fn numbers_are_whole_and_say_their_units() {
-        let mut sums = MinuteDelta { requests: 30, errors: 3, duration_ns: 60, ..Default::default() };
+        let mut sums = MinuteDelta {
+            requests: 30,
+            errors: 3,
+            duration_ns: 60,
+            ..Default::default()
+        };
         sums.latency.record(1_000_000, 30);
-        let endpoint = EndpointSums { id: 7, name: "GET /".into(), sums, findings: 2 };
+        let endpoint = EndpointSums {
+            id: 7,
+            name: "GET /".into(),
+            sums,
+            findings: 2,
+        };
         let service = ServiceName {
             id: 1,
             namespace: String::new(),
@@ -93,9 +103,16 @@ mod tests {
         };
         let services = Services {
             first_minute: Some(0),
-            services: vec![ServiceSums { service, versions: vec![], endpoints: vec![endpoint] }],
+            services: vec![ServiceSums {
+                service,
+                versions: vec![],
+                endpoints: vec![endpoint],
+            }],
         };
-        let covered = Covered { from_ns: 0, now_ns: 60_000_000_000 };
+        let covered = Covered {
+            from_ns: 0,
+            now_ns: 60_000_000_000,
+        };
         let json = services_json(&services, &covered);
         let endpoint = &json["services"][0]["endpoints"][0];
         assert_eq!(endpoint["requests_per_second"], 0.5);

@@ -1,7 +1,5 @@
 //! The demo as a collector sees it: real Postgres, real OTLP, and the shape of each story.
 
-mod scratch_postgres;
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +14,6 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode as SpanStatus;
 
-use self::scratch_postgres::ScratchPostgres;
 use super::*;
 
 /// Four decks: enough to see every endpoint several times.
@@ -25,9 +22,9 @@ const REQUESTS: usize = 4 * traffic::DECK.len();
 #[tokio::test(flavor = "multi_thread")]
 async fn every_endpoint_tells_its_story() {
     let (collector, endpoint) = Collector::start().await;
-    let postgres = ScratchPostgres::start().await;
+    let postgres = collector::testing::database().await;
     let options = DemoOptions {
-        database: postgres.database("shop"),
+        database: postgres.clone().database("shop_1"),
         otlp_endpoint: endpoint,
         requests_per_second: REQUESTS_PER_SECOND,
         seed: 7,
@@ -182,8 +179,8 @@ fn only_requests_are_roots(received: &Received) {
 
 #[tokio::test]
 async fn the_database_is_filled_once_for_each_version() {
-    let postgres = ScratchPostgres::start().await;
-    let options = postgres.database("shop");
+    let postgres = collector::testing::database().await;
+    let options = postgres.clone().database("shop_2");
     let db = data::open(&options).await.unwrap();
     let made = products_table(&db).await;
     let db = data::open(&options).await.unwrap();
@@ -203,9 +200,9 @@ async fn the_database_is_filled_once_for_each_version() {
 #[tokio::test(flavor = "multi_thread")]
 async fn traffic_goes_on_until_it_is_told_to_stop() {
     let (collector, endpoint) = Collector::start().await;
-    let postgres = ScratchPostgres::start().await;
+    let postgres = collector::testing::database().await;
     let options = DemoOptions {
-        database: postgres.database("shop"),
+        database: postgres.clone().database("shop_3"),
         otlp_endpoint: endpoint,
         requests_per_second: 100.0,
         seed: 7,

@@ -92,7 +92,11 @@ impl View {
     /// The range or `flame` is none of those that there are.
     pub fn parse(query: Option<&str>) -> Result<View, PageError> {
         let range = Filters::parse(query)?.range;
-        let mut view = View { range, share: Share::All, path: None };
+        let mut view = View {
+            range,
+            share: Share::All,
+            path: None,
+        };
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             match (&*name, &*value) {
                 ("flame", "all") => view.share = Share::All,
@@ -119,14 +123,22 @@ impl View {
             query.append_pair("flame", "tail");
         }
         let query = query.finish();
-        if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+        if query.is_empty() {
+            path.to_owned()
+        } else {
+            format!("{path}?{query}")
+        }
     }
 
     /// The page's address, zoomed to a path, at the flame graph.
     fn zoom(&self, page: &str, path: &str) -> String {
         let link = self.link(page);
         let sign = if link.contains('?') { '&' } else { '?' };
-        if path.is_empty() { format!("{link}#paths") } else { format!("{link}{sign}path={path}#paths") }
+        if path.is_empty() {
+            format!("{link}#paths")
+        } else {
+            format!("{link}{sign}path={path}#paths")
+        }
     }
 }
 
@@ -158,10 +170,16 @@ pub async fn flame_svg(
     let view = View::parse(query.as_deref())?;
     let endpoint = endpoint(&state.store, &id).await?;
     let window = view.range.window(format::now_ns());
-    let (profile, _) = state.store.endpoint_profile(endpoint.id, window, view.share).await?;
+    let (profile, _) = state
+        .store
+        .endpoint_profile(endpoint.id, window, view.share)
+        .await?;
     let title = format!("{} {}", endpoint.service.name, endpoint.name);
     let svg = flame::svg(&profile, &title).map_err(|_| {
-        PageError::NotFound(format!("No requests in the {}: nothing to draw.", view.range.sentence()))
+        PageError::NotFound(format!(
+            "No requests in the {}: nothing to draw.",
+            view.range.sentence()
+        ))
     })?;
     let headers = [
         (header::CONTENT_TYPE, "image/svg+xml; charset=utf-8"),
@@ -182,7 +200,10 @@ pub async fn flame_text(
     let view = View::parse(query.as_deref())?;
     let endpoint = endpoint(&state.store, &id).await?;
     let window = view.range.window(format::now_ns());
-    let (profile, _) = state.store.endpoint_profile(endpoint.id, window, view.share).await?;
+    let (profile, _) = state
+        .store
+        .endpoint_profile(endpoint.id, window, view.share)
+        .await?;
     let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
     Ok((headers, flame::folded(&profile)).into_response())
 }
@@ -193,7 +214,9 @@ async fn endpoint(store: &Store, id: &str) -> Result<EndpointName, PageError> {
         Err(_) => None,
     };
     found.ok_or_else(|| {
-        PageError::NotFound("There is no such endpoint. The services page lists all of them.".into())
+        PageError::NotFound(
+            "There is no such endpoint. The services page lists all of them.".into(),
+        )
     })
 }
 
@@ -215,7 +238,10 @@ pub async fn read(store: &Store, id: &str, view: &View, now_ns: u64) -> Result<R
         async {
             match view.share {
                 Share::All => Ok(None),
-                Share::Tail => store.endpoint_profile(id, window, Share::Tail).await.map(Some),
+                Share::Tail => store
+                    .endpoint_profile(id, window, Share::Tail)
+                    .await
+                    .map(Some),
             }
         },
         store.endpoint_requests(id, started.clone(), RequestOrder::Slowest, REQUESTS_MAX),
@@ -320,7 +346,11 @@ impl Page<'_> {
 
     /// The address of the flame graph of all requests or of the slow tail.
     fn of(&self, share: Share) -> String {
-        View { share, ..self.view.clone() }.zoom(&self.path, "")
+        View {
+            share,
+            ..self.view.clone()
+        }
+        .zoom(&self.path, "")
     }
 
     fn is_tail(&self) -> bool {
@@ -338,16 +368,26 @@ fn page<'a>(read: &'a Read, view: &'a View) -> Page<'a> {
     let path = format!("/endpoints/{}", read.endpoint.id);
     let chart = read.chart();
     let now_ns = read.covered.now_ns;
-    let mut statements: Vec<StatementView> =
-        read.statements.iter().map(|it| statement(it, read.hours_requests)).collect();
+    let mut statements: Vec<StatementView> = read
+        .statements
+        .iter()
+        .map(|it| statement(it, read.hours_requests))
+        .collect();
     let has_more_statements = statements.len() > STATEMENTS_MAX;
     statements.truncate(STATEMENTS_MAX);
-    let range_only = Filters { range: view.range, ..Filters::default() };
+    let range_only = Filters {
+        range: view.range,
+        ..Filters::default()
+    };
     let mut context = Context::new(&path, &range_only, &Choices::default(), read.covered);
     for choice in &mut context.ranges {
         // Another range, the same requests: the flame graph stays what it is of.
         if view.share == Share::Tail {
-            choice.link.push_str(if choice.link.contains('?') { "&flame=tail" } else { "?flame=tail" });
+            choice.link.push_str(if choice.link.contains('?') {
+                "&flame=tail"
+            } else {
+                "?flame=tail"
+            });
         }
     }
     let list = |id, title, rows: &[RequestRow]| RequestList {
@@ -356,7 +396,9 @@ fn page<'a>(read: &'a Read, view: &'a View) -> Page<'a> {
         rows: rows.iter().map(|it| request(it, now_ns)).collect(),
     };
     Page {
-        frame: Frame { current: "/services" },
+        frame: Frame {
+            current: "/services",
+        },
         endpoint: &read.endpoint,
         context,
         range: view.range.sentence(),
@@ -364,7 +406,11 @@ fn page<'a>(read: &'a Read, view: &'a View) -> Page<'a> {
         chart_text: chart_text(&chart),
         chart,
         parts: numbers.parts(),
-        findings: read.findings.iter().map(|it| finding(it, &read.covered)).collect(),
+        findings: read
+            .findings
+            .iter()
+            .map(|it| finding(it, &read.covered))
+            .collect(),
         flame: flame::draw(&read.profile, read.profile_requests, view.path.as_deref()),
         legend: legend(&read.profile),
         view,
@@ -375,8 +421,12 @@ fn page<'a>(read: &'a Read, view: &'a View) -> Page<'a> {
             list("slowest", "Slowest requests", &read.slowest),
             list("latest", "Latest requests", &read.latest),
         ],
-        json: View { share: Share::All, path: None, ..view.clone() }
-            .link(&format!("/api/v1{path}")),
+        json: View {
+            share: Share::All,
+            path: None,
+            ..view.clone()
+        }
+        .link(&format!("/api/v1{path}")),
         path,
         numbers,
     }
@@ -399,7 +449,12 @@ fn chart_text(chart: &LineChart) -> String {
     let (Some(first), Some(last)) = (chart.points.first(), chart.points.last()) else {
         return "No requests".to_owned();
     };
-    let highest = chart.points.iter().map(|it| it.percentiles[3]).max().unwrap_or(0);
+    let highest = chart
+        .points
+        .iter()
+        .map(|it| it.percentiles[3])
+        .max()
+        .unwrap_or(0);
     format!(
         "P50, P90, P95 and P99 from {} to {}; the highest P99 is {}. The table below has the numbers.",
         first.at(),
@@ -413,9 +468,16 @@ fn finding<'a>(finding: &'a EndpointFinding, covered: &Covered) -> FindingView<'
     let cost = match finding.requests {
         0 => "not in this time".to_owned(),
         1 => format!("{per_hour} per hour avoidable, 1 request"),
-        many => format!("{per_hour} per hour avoidable, {} requests", format::count(many)),
+        many => format!(
+            "{per_hour} per hour avoidable, {} requests",
+            format::count(many)
+        ),
     };
-    FindingView { finding, severity: finding.severity_name(), cost }
+    FindingView {
+        finding,
+        severity: finding.severity_name(),
+        cost,
+    }
 }
 
 fn statement(statement: &SentStatement, requests: i64) -> StatementView<'_> {
@@ -449,7 +511,10 @@ fn request(row: &RequestRow, now_ns: u64) -> RequestView {
 fn legend(profile: &Profile) -> Vec<(&'static str, &'static str)> {
     let categories = analyzer::category::Category::ALL.into_iter();
     let has = |it: &_| profile.nodes.iter().any(|node| node.category == *it);
-    categories.filter(has).map(|it| (category_bar::class(&it), it.name())).collect()
+    categories
+        .filter(has)
+        .map(|it| (category_bar::class(&it), it.name()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -464,14 +529,21 @@ mod tests {
     const HOSTILE: &str = "</title><script>alert('x')</script>\"";
 
     fn calls() -> StatementCalls {
-        let mut calls =
-            StatementCalls { calls: 310, sum_ns: 620_000_000, ..StatementCalls::default() };
+        let mut calls = StatementCalls {
+            calls: 310,
+            sum_ns: 620_000_000,
+            ..StatementCalls::default()
+        };
         calls.latency.record(2_000_000, 310);
         calls
     }
 
     fn sample() -> Read {
-        let mut sums = MinuteDelta { requests: 10, errors: 1, ..MinuteDelta::default() };
+        let mut sums = MinuteDelta {
+            requests: 10,
+            errors: 1,
+            ..MinuteDelta::default()
+        };
         sums.duration_ns = 1_000_000_000;
         sums.categories[Category::Database as usize] = 750_000_000;
         sums.categories[Category::Handler as usize] = 250_000_000;
@@ -509,7 +581,10 @@ mod tests {
             },
             minutes: BTreeMap::from([(1, sums)]),
             window: Minutes { from: 0, to: 70 },
-            covered: Covered { from_ns: 60_000_000_000, now_ns: 120_000_000_000 },
+            covered: Covered {
+                from_ns: 60_000_000_000,
+                now_ns: 120_000_000_000,
+            },
             findings: vec![EndpointFinding {
                 id: 4,
                 state: "new".into(),
@@ -546,12 +621,16 @@ mod tests {
 
     fn texts(html: &Html, selector: &str) -> Vec<String> {
         let selector = Selector::parse(selector).unwrap();
-        html.select(&selector).map(|it| it.text().collect::<String>().trim().to_owned()).collect()
+        html.select(&selector)
+            .map(|it| it.text().collect::<String>().trim().to_owned())
+            .collect()
     }
 
     fn links(html: &Html, selector: &str) -> Vec<String> {
         let selector = Selector::parse(selector).unwrap();
-        html.select(&selector).filter_map(|it| it.attr("href").map(str::to_owned)).collect()
+        html.select(&selector)
+            .filter_map(|it| it.attr("href").map(str::to_owned))
+            .collect()
     }
 
     #[test]
@@ -559,11 +638,16 @@ mod tests {
         let (html, _) = html(&sample(), "");
         assert_eq!(
             texts(&html, ".verdict"),
-            ["1 of 100 requests takes longer than 101 ms. Where the time goes: 75.0 % database, \
-              then 25.0 % handler."]
+            [
+                "1 of 100 requests takes longer than 100 ms. Where the time goes: 75.0 % database, \
+              then 25.0 % handler."
+            ]
         );
         assert_eq!(texts(&html, ".kpis dd")[5], "10 %");
-        assert_eq!(texts(&html, ".fnd .sub"), ["1 h per hour avoidable, 10 requests"]);
+        assert_eq!(
+            texts(&html, ".fnd .sub"),
+            ["1 h per hour avoidable, 10 requests"]
+        );
         assert_eq!(links(&html, ".fnd a"), ["/bottlenecks/4"]);
         let link = "/traces/0123456789abcdef0123456789abcdef?span=00000000000000ff";
         assert_eq!(links(&html, "tbody a.mono"), [link, link]);
@@ -578,7 +662,10 @@ mod tests {
         assert_eq!(row[..3], ["1970-01-01T00:01:00Z", "10", "1"]);
         assert_eq!(texts(&html, "details tbody tr").len(), 1);
         let paths = Selector::parse(".plot path.p99").unwrap();
-        assert!(html.select(&paths).any(|it| it.attr("d").is_some_and(|it| it.contains('h'))));
+        assert!(
+            html.select(&paths)
+                .any(|it| it.attr("d").is_some_and(|it| it.contains('h')))
+        );
     }
 
     #[test]
@@ -586,24 +673,44 @@ mod tests {
         let (all, _) = html(&sample(), "range=24h&flame=tail");
         let frames = links(&all, ".flame a");
         assert_eq!(frames.len(), 2);
-        assert!(frames[1].starts_with("/endpoints/7?range=24h&flame=tail&path="), "{frames:?}");
+        assert!(
+            frames[1].starts_with("/endpoints/7?range=24h&flame=tail&path="),
+            "{frames:?}"
+        );
         let query = frames[1].split(['?', '#']).nth(1).unwrap();
         let (zoomed, _) = html(&sample(), query);
-        assert_eq!(links(&zoomed, "#paths .gap-s a"), ["/endpoints/7?range=24h&flame=tail#paths"]);
+        assert_eq!(
+            links(&zoomed, "#paths .gap-s a"),
+            ["/endpoints/7?range=24h&flame=tail#paths"]
+        );
         assert_eq!(texts(&zoomed, "#paths [aria-current]"), ["Slow tail"]);
         assert_eq!(
             links(&zoomed, "#paths header a"),
-            ["/endpoints/7/flame.svg?range=24h&flame=tail", "/endpoints/7/flame.txt?range=24h&flame=tail"]
+            [
+                "/endpoints/7/flame.svg?range=24h&flame=tail",
+                "/endpoints/7/flame.txt?range=24h&flame=tail"
+            ]
         );
-        assert!(links(&zoomed, ".ctx a").iter().all(|it| it.contains("flame=tail")));
+        assert!(
+            links(&zoomed, ".ctx a")
+                .iter()
+                .all(|it| it.contains("flame=tail"))
+        );
     }
 
     #[test]
     fn names_from_outside_stay_text_and_nothing_is_inline() {
         let (html, text) = html(&sample(), "");
         assert!(!text.contains("<script>"), "{text}");
-        assert!(!text.contains(" style="), "the policy forbids inline styles");
-        assert!(texts(&html, ".flame title").iter().any(|it| it.starts_with(HOSTILE)));
+        assert!(
+            !text.contains(" style="),
+            "the policy forbids inline styles"
+        );
+        assert!(
+            texts(&html, ".flame title")
+                .iter()
+                .any(|it| it.starts_with(HOSTILE))
+        );
     }
 
     #[test]
