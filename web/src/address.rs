@@ -48,6 +48,12 @@ impl Address {
         query.finish()
     }
 
+    /// This address behind `path`, for links from elsewhere: without a `?` if there is nothing to say.
+    pub fn behind(&self, path: &str) -> String {
+        let query = self.with(&[]);
+        format!("{path}{}", if query == "?" { "" } else { &query })
+    }
+
     /// `list` with `value` added, or taken out if it is there: the way a row is opened and closed.
     pub fn toggled(&self, list: &str, value: &str) -> String {
         let mut values: Vec<&str> = self.list(list).collect();

@@ -31,6 +31,7 @@ pub mod headline;
 #[cfg(test)]
 mod testing;
 
+use analyzer::Settings;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::HeaderValue;
@@ -53,6 +54,8 @@ pub struct AppState {
     pub http: Option<SocketAddr>,
     /// What the receiver has seen, if it is in this process.
     pub receiver: Option<Arc<Stats>>,
+    /// What the user set for the analysis: pages analyse as the assembly did.
+    pub settings: Arc<Settings>,
 }
 
 /// Forms are a few fields: more is refused with 413.

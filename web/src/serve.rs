@@ -129,6 +129,9 @@ impl Serving {
                 grpc: self.grpc,
                 http: self.http,
                 receiver: receiver.as_ref().map(Receiver::stats),
+                settings: Arc::new(Settings {
+                    log_destinations: options.log_destinations.clone(),
+                }),
             };
             let shutdown = self.intake.clone();
             self.tasks.spawn(async move {

@@ -1,13 +1,26 @@
 //! For tests: drawn traces as the bytes that would have been stored.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use analyzer::drawing;
 use analyzer::span::{Attribute, SpanKind, Spans, Status, Value};
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode, header};
+use collector::assembly::{self, Idle};
+use collector::journal::Journal;
+use collector::store::Store;
 use collector::store::traces::{StoredTrace, TraceState};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, span, status};
 use prost::Message;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::AppState;
 
 /// A drawn trace as it would have been stored.
 pub fn drawn(drawing: &str) -> StoredTrace {
@@ -107,6 +120,99 @@ fn value(value: &Value<'_>) -> Option<any_value::Value> {
         Value::Double(number) => Some(any_value::Value::DoubleValue(*number)),
         Value::Bytes(bytes) => Some(any_value::Value::BytesValue(bytes.to_vec())),
         Value::Nested(encoded) => AnyValue::decode(*encoded).ok()?.value,
+    }
+}
+
+/// The site, with traces that went the whole way: journal, assembly, blocks.
+pub struct Site {
+    /// Its tables.
+    pub store: Store,
+    router: Router,
+}
+
+impl Site {
+    /// A site on a database of this test's own.
+    pub async fn with(traces: &[&StoredTrace]) -> Site {
+        let site = Site::on(collector::testing::store().await);
+        let journal = Journal::start(site.store.clone());
+        for trace in traces {
+            let accepted = collector::otlp::accept(trace.otlp.clone().into(), site.store.shards());
+            journal.append(accepted.unwrap().batch).await.unwrap();
+        }
+        site.assemble(journal).await;
+        site
+    }
+
+    /// A site on a database that is there.
+    pub fn on(store: Store) -> Site {
+        let state = AppState {
+            store: store.clone(),
+            grpc: None,
+            http: None,
+            receiver: None,
+            settings: Arc::default(),
+        };
+        Site {
+            store,
+            router: crate::router(state),
+        }
+    }
+
+    async fn assemble(&self, journal: Journal) {
+        let idle = Idle {
+            idle_after: Duration::from_millis(60),
+            early_after: Duration::from_millis(30),
+            carry_after: Duration::from_millis(90),
+        };
+        let options = assembly::Options {
+            idle,
+            sole_owner: true,
+            ..Default::default()
+        };
+        let shutdown = CancellationToken::new();
+        let run = assembly::run(
+            self.store.clone(),
+            Some(journal),
+            options,
+            Arc::default(),
+            shutdown.clone(),
+        );
+        let task = tokio::spawn(run);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.store.journal_backlog().await.unwrap().rows > 0 {
+            assert!(Instant::now() < deadline, "the journal is not consumed");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        shutdown.cancel();
+        task.await.unwrap();
+    }
+
+    /// The answer to a GET: status, headers, body.
+    pub async fn get(&self, address: &str) -> (StatusCode, HeaderMap, String) {
+        let request = Request::get(address).body(Body::empty()).unwrap();
+        let answer = self.router.clone().oneshot(request).await.unwrap();
+        let (head, body) = answer.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        (
+            head.status,
+            head.headers,
+            String::from_utf8(body.to_vec()).unwrap(),
+        )
+    }
+
+    /// The body of an answer that must be a success, and harmless if it is a page.
+    pub async fn page(&self, address: &str) -> String {
+        let (status, headers, body) = self.get(address).await;
+        assert_eq!(status, StatusCode::OK, "{address}: {body}");
+        if headers[header::CONTENT_TYPE]
+            .to_str()
+            .unwrap()
+            .starts_with("text/html")
+        {
+            assert!(headers.contains_key(header::CONTENT_SECURITY_POLICY));
+            assert_harmless(&body);
+        }
+        body
     }
 }
 

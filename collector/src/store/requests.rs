@@ -253,7 +253,7 @@ impl Store {
                  where position(lower($1) in lower(e.name)) > 0) found
              order by endpoint <> '', service, endpoint limit $2",
         )
-        .bind(text.replace('\0', ""))
+        .bind(text.replace('\0', "\u{fffd}"))
         .bind(NAMES_MAX)
         .fetch_all(self.pool())
         .await?;
@@ -272,13 +272,13 @@ impl Store {
     }
 
     async fn endpoint_ids(&self, service: &str, endpoint: &str) -> Result<Vec<i32>, StoreError> {
-        // A NUL cannot be stored, nor compared.
+        // A NUL cannot be stored, nor compared: the dictionary has it replaced too.
         let ids = sqlx::query_scalar(
             "select e.id from culprit.endpoints e join culprit.services s on s.id = e.service_id
              where ($1 = '' or s.name = $1) and ($2 = '' or e.name = $2)",
         )
-        .bind(service.replace('\0', ""))
-        .bind(endpoint.replace('\0', ""))
+        .bind(service.replace('\0', "\u{fffd}"))
+        .bind(endpoint.replace('\0', "\u{fffd}"))
         .fetch_all(self.pool())
         .await?;
         Ok(ids)
@@ -321,5 +321,180 @@ fn listed(row: Row) -> ListedRequest {
         database_calls: u32::try_from(row.database_calls).unwrap_or_default(),
         weight: i64::from(row.weight),
         categories,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Requests n = 1, 2, …: n ms after the epoch, 10 · (n mod 7) ms long; every third failed, every
+    /// fourth with a finding; the even ones outermost at GET /posts of shop, the others at POST /pay of pay.
+    async fn filled(requests: i32) -> Store {
+        let store = crate::testing::store().await;
+        for statement in [
+            "insert into culprit.services (namespace, name, environment) values ('', 'shop', 'prod'), ('', 'pay', '')",
+            "insert into culprit.endpoints (service_id, name) values (1, 'GET /posts'), (2, 'POST /pay')",
+            "insert into culprit.versions (service_id, version) values (1, '1.0'), (2, '')",
+        ] {
+            sqlx::query(statement).execute(store.pool()).await.unwrap();
+        }
+        sqlx::query(
+            "insert into culprit.request_rows (day, trace_id, span_id, start_ns, duration_ns, block_id,
+                 service_id, endpoint_id, version_id, minute, weight, spans, shard, flags, analysis,
+                 database_ns, database_calls, cache_calls, external_calls)
+             select (now() at time zone 'utc')::date, md5(n::text)::uuid, -n, n * 1000000, n % 7 * 10000000, 1,
+                 1 + n % 2, 1 + n % 2, 1 + n % 2, 0, 1, 5, 0,
+                 case when n % 3 = 0 then 1 else 0 end + case when n % 4 = 0 then 16 else 0 end
+                     + case when n % 2 = 0 then 8 else 0 end,
+                 1, n % 7 * 10000000, 3, 0, 0
+             from generate_series(1, $1) n",
+        )
+        .bind(requests)
+        .execute(store.pool())
+        .await
+        .unwrap();
+        store
+    }
+
+    fn all() -> RequestFilter {
+        RequestFilter {
+            from_ns: 0,
+            until_ns: u64::MAX,
+            service: String::new(),
+            endpoint: String::new(),
+            min_ns: 0,
+            max_ns: 0,
+            errors: false,
+            with_finding: false,
+            outermost: false,
+            order: RequestOrder::Newest,
+            after: None,
+            limit: 1_000,
+        }
+    }
+
+    async fn starts_ms(store: &Store, filter: RequestFilter) -> Vec<u64> {
+        let rows = store.requests(&filter).await.unwrap();
+        rows.iter().map(|it| it.start_ns / 1_000_000).collect()
+    }
+
+    #[tokio::test]
+    async fn filters_are_filters() {
+        let store = filled(12).await;
+        assert_eq!(
+            starts_ms(&store, RequestFilter { limit: 3, ..all() }).await,
+            [12, 11, 10]
+        );
+        let shop = RequestFilter {
+            service: "shop".into(),
+            ..all()
+        };
+        assert_eq!(starts_ms(&store, shop).await, [12, 10, 8, 6, 4, 2]);
+        let endpoint = RequestFilter {
+            endpoint: "POST /pay".into(),
+            min_ns: 30_000_000,
+            ..all()
+        };
+        assert_eq!(starts_ms(&store, endpoint).await, [11, 5, 3]);
+        let failed = RequestFilter {
+            errors: true,
+            with_finding: true,
+            ..all()
+        };
+        assert_eq!(starts_ms(&store, failed).await, [12]);
+        let outermost = RequestFilter {
+            outermost: true,
+            max_ns: 20_000_000,
+            ..all()
+        };
+        assert_eq!(starts_ms(&store, outermost).await, [8, 2]);
+        let range = RequestFilter {
+            from_ns: 3_000_000,
+            until_ns: 5_000_000,
+            ..all()
+        };
+        assert_eq!(starts_ms(&store, range).await, [4, 3]);
+        let slowest = RequestFilter {
+            order: RequestOrder::Slowest,
+            limit: 2,
+            service: "pay".into(),
+            ..all()
+        };
+        assert_eq!(starts_ms(&store, slowest).await.len(), 2);
+        for nothing in ["nothing", "sh%", "\0", "'; drop schema culprit; --"] {
+            let filter = RequestFilter {
+                service: nothing.into(),
+                ..all()
+            };
+            assert!(starts_ms(&store, filter).await.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn pages_hold_every_row_once() {
+        let store = filled(50).await;
+        for order in [RequestOrder::Newest, RequestOrder::Slowest] {
+            let mut filter = RequestFilter {
+                order,
+                limit: 7,
+                ..all()
+            };
+            let mut seen = Vec::new();
+            loop {
+                let page = store.requests(&filter).await.unwrap();
+                let Some(last) = page.last() else { break };
+                filter.after = Some(last.key(order));
+                seen.extend(page.iter().map(|it| it.key(order)));
+            }
+            assert_eq!(seen.len(), 50);
+            assert!(
+                seen.windows(2).all(|it| it[0].by_ns >= it[1].by_ns),
+                "{seen:?}"
+            );
+            let distinct: std::collections::HashSet<_> =
+                seen.iter().map(|it| it.trace_id).collect();
+            assert_eq!(distinct.len(), 50);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_row_says_where_its_time_went() {
+        let store = filled(6).await;
+        let rows = store
+            .requests(&RequestFilter { limit: 1, ..all() })
+            .await
+            .unwrap();
+        let row = &rows[0];
+        assert_eq!(
+            (
+                row.service.as_str(),
+                row.endpoint.as_str(),
+                row.version.as_str()
+            ),
+            ("shop", "GET /posts", "1.0")
+        );
+        assert_eq!(row.categories.iter().sum::<u64>(), row.duration_ns);
+        assert!(row.error && !row.has_finding);
+    }
+
+    #[tokio::test]
+    async fn names_are_found_by_a_part_in_any_case() {
+        let store = filled(1).await;
+        let found = store.find_names("P").await.unwrap();
+        let found: Vec<_> = found
+            .iter()
+            .map(|it| format!("{} {}", it.service, it.endpoint))
+            .collect();
+        assert_eq!(found, ["pay ", "shop ", "pay POST /pay", "shop GET /posts"]);
+        assert!(store.find_names("%").await.unwrap().is_empty());
+        assert!(store.knows_services().await.unwrap());
+        assert!(
+            !crate::testing::store()
+                .await
+                .knows_services()
+                .await
+                .unwrap()
+        );
     }
 }

@@ -4,7 +4,6 @@
 //! What is not finalised yet is looked for in the journal, what could not be analysed in quarantine.
 
 use std::collections::HashMap;
-use std::io::Read;
 
 use analyzer::span::TraceId;
 use futures_util::TryStreamExt;
@@ -12,15 +11,13 @@ use futures_util::TryStreamExt;
 use super::dictionaries::digest;
 use super::finalise::uuid;
 use super::{Store, StoreError};
+use crate::assembly::{damaged, decompress};
 use crate::otlp;
 
 /// Rows of the journal looked into for a trace that is not finalised yet, newest first. A row holds
 /// at most about half a megabyte of spans, so this is at most 100 MB to unpack, one row at a time;
 /// a trace behind more of a backlog is reported as not found, and found once it is finalised.
 const JOURNAL_ROWS_MAX: i64 = 200;
-
-/// Bytes that one stored payload may unpack to. Ours are far smaller; beyond it the data is damaged.
-const UNPACKED_BYTES_MAX: u64 = 1 << 30;
 
 /// A trace as it is kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -185,10 +182,9 @@ impl Store {
 /// takes milliseconds. `None` if there are none.
 async fn spans_of(trace_id: TraceId, payload: Vec<u8>) -> Result<Option<Vec<u8>>, StoreError> {
     let pick = move || {
-        let request = unpack(&payload)?;
+        let request = decompress(&payload)?;
         let mut otlp = Vec::new();
-        otlp::select(&request, |_, id| id == trace_id, &mut otlp)
-            .map_err(|error| StoreError::Damaged(error.to_string()))?;
+        otlp::select(&request, |_, id| id == trace_id, &mut otlp).map_err(damaged)?;
         Ok((!otlp.is_empty()).then_some(otlp))
     };
     tokio::task::spawn_blocking(pick).await.map_err(|error| {
@@ -196,17 +192,153 @@ async fn spans_of(trace_id: TraceId, payload: Vec<u8>) -> Result<Option<Vec<u8>>
     })?
 }
 
-fn unpack(payload: &[u8]) -> Result<Vec<u8>, StoreError> {
-    let damaged = |error: std::io::Error| StoreError::Damaged(format!("zstd: {error}"));
-    let mut raw = Vec::new();
-    let mut reader = zstd::stream::read::Decoder::new(payload).map_err(damaged)?;
-    let read = Read::take(&mut reader, UNPACKED_BYTES_MAX)
-        .read_to_end(&mut raw)
-        .map_err(damaged)?;
-    if read as u64 == UNPACKED_BYTES_MAX {
-        return Err(StoreError::Damaged(
-            "a payload unpacks to more than 1 GB".to_owned(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::compress;
+    use crate::store::finalise::Quarantined;
+    use crate::store::journal::NewRow;
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+    use prost::Message;
+
+    fn otlp(trace: u8, spans: std::ops::Range<u8>) -> Vec<u8> {
+        let spans = spans.map(|id| Span {
+            trace_id: vec![trace; 16],
+            span_id: vec![id; 8],
+            name: format!("span {id}"),
+            dropped_events_count: 7,
+            ..Span::default()
+        });
+        let scope_spans = vec![ScopeSpans {
+            spans: spans.collect(),
+            ..ScopeSpans::default()
+        }];
+        let resource_spans = vec![ResourceSpans {
+            scope_spans,
+            ..ResourceSpans::default()
+        }];
+        ExportTraceServiceRequest { resource_spans }.encode_to_vec()
+    }
+
+    fn names(stored: &StoredTrace) -> Vec<String> {
+        let request = ExportTraceServiceRequest::decode(stored.otlp.as_slice()).unwrap();
+        let scopes = request
+            .resource_spans
+            .into_iter()
+            .flat_map(|it| it.scope_spans);
+        scopes.flat_map(|it| it.spans).map(|it| it.name).collect()
+    }
+
+    fn id(trace: u8) -> TraceId {
+        TraceId([trace; 16])
+    }
+
+    async fn block(store: &Store, id: i64, request: &[u8]) {
+        sqlx::query(
+            "insert into culprit.trace_blocks (day, shard, id, spans, traces, raw_bytes, payload)
+             values ((now() at time zone 'utc')::date, 0, $1, 1, 1, $2, $3)",
+        )
+        .bind(id)
+        .bind(request.len() as i32)
+        .bind(compress(request, 1))
+        .execute(store.pool())
+        .await
+        .unwrap();
+    }
+
+    async fn row(store: &Store, trace: u8, block_id: i64) {
+        sqlx::query(
+            "insert into culprit.request_rows (day, trace_id, span_id, start_ns, duration_ns, block_id,
+                 minute, weight, spans, shard, flags, analysis, database_calls, cache_calls, external_calls)
+             values ((now() at time zone 'utc')::date, $1, 1, 1, 1, $2, 0, 1, 1, 0, 4, 1, 0, 0, 0)",
+        )
+        .bind(uuid(id(trace)))
+        .bind(block_id)
+        .execute(store.pool())
+        .await
+        .unwrap();
+    }
+
+    async fn journal(store: &Store, request: &[u8]) {
+        let row = NewRow {
+            shard: 0,
+            id: uuid::Uuid::now_v7(),
+            spans: 1,
+            raw_bytes: request.len() as i32,
+            payload: compress(request, 1),
+        };
+        store.append_journal(vec![row]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_the_block_that_the_rows_point_to_counts() {
+        let store = crate::testing::store().await;
+        block(&store, 1, &otlp(1, 1..3)).await;
+        block(
+            &store,
+            2,
+            &[otlp(9, 1..4), otlp(1, 1..5), otlp(8, 1..2)].concat(),
+        )
+        .await;
+        row(&store, 1, 2).await;
+        let stored = store.trace(id(1)).await.unwrap().unwrap();
+        assert_eq!(stored.state, TraceState::Final);
+        assert_eq!(names(&stored), ["span 1", "span 2", "span 3", "span 4"]);
+        let decoded = ExportTraceServiceRequest::decode(stored.otlp.as_slice()).unwrap();
+        let sent = ExportTraceServiceRequest::decode(otlp(1, 1..5).as_slice()).unwrap();
+        assert_eq!(decoded, sent);
+        // Nobody points to the others.
+        assert_eq!(store.trace(id(9)).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_trace_is_found_while_it_is_still_arriving() {
+        let store = crate::testing::store().await;
+        journal(&store, &[otlp(1, 1..2), otlp(2, 1..2)].concat()).await;
+        journal(&store, &otlp(1, 2..4)).await;
+        let stored = store.trace(id(1)).await.unwrap().unwrap();
+        assert_eq!(stored.state, TraceState::Arriving);
+        assert_eq!(names(&stored), ["span 1", "span 2", "span 3"]);
+        assert_eq!(store.trace(id(3)).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_block_that_retention_took_is_no_error() {
+        let store = crate::testing::store().await;
+        row(&store, 1, 77).await;
+        assert_eq!(store.trace(id(1)).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_trace_in_quarantine_can_be_looked_at() {
+        let store = crate::testing::store().await;
+        let trace = Quarantined {
+            trace_id: id(1),
+            reason: "it panicked".to_owned(),
+            spans: 1,
+            payload: compress(&otlp(1, 1..2), 1),
+        };
+        store.suspect(0, trace).await.unwrap();
+        let stored = store.trace(id(1)).await.unwrap().unwrap();
+        let reason = "it panicked".to_owned();
+        assert_eq!(stored.state, TraceState::Quarantined { reason });
+        let (count, listed) = store.list_quarantine().await.unwrap();
+        assert_eq!((count, listed[0].trace_id), (1, id(1)));
+    }
+
+    #[tokio::test]
+    async fn damage_is_told_apart_from_absence() {
+        let store = crate::testing::store().await;
+        row(&store, 1, 1).await;
+        block(&store, 1, &otlp(1, 1..2)).await;
+        sqlx::query("update culprit.trace_blocks set payload = '\\x00'")
+            .execute(store.pool())
+            .await
+            .unwrap();
+        assert!(matches!(
+            store.trace(id(1)).await,
+            Err(StoreError::Damaged(_))
         ));
     }
-    Ok(raw)
 }

@@ -3,7 +3,7 @@
 use analyzer::category::Category;
 use analyzer::span::Spans;
 use analyzer::trace::SpanIdx;
-use analyzer::{ANALYSIS_VERSION, Analysis, Entry, Settings};
+use analyzer::{ANALYSIS_VERSION, Analysis, Entry};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -63,7 +63,7 @@ pub async fn analysis(State(state): State<AppState>, Path(id): Path<String>) -> 
     let json = away(move || {
         let mut spans = Spans::default();
         collector::otlp::decode_into(&mut spans, &stored.otlp, |_| true)?;
-        let analysis = analyzer::analyze(spans, &Settings::default());
+        let analysis = analyzer::analyze(spans, &state.settings);
         Ok(analysis_json(&analysis, &stored.state).to_string())
     });
     Ok(json_answer(json.await?))

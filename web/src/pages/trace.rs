@@ -53,22 +53,38 @@ pub async fn page(
     let address = Address::parse(query.as_deref());
     if id != trace_id.to_string() {
         // One trace, one address.
-        return Ok(
-            Redirect::permanent(&format!("/traces/{trace_id}{}", address.with(&[])))
-                .into_response(),
-        );
+        let here = address.behind(&format!("/traces/{trace_id}"));
+        return Ok(Redirect::permanent(&here).into_response());
     }
     let Some(stored) = state.store.trace(trace_id).await? else {
         return not_found::no_trace(trace_id);
     };
     if address.get("part") == Some("details") {
-        let details = away(move || details(&stored, &address)).await?;
+        let details = away(move || details(&stored, &state.settings, &address)).await?;
         return Ok(match details {
             Some(details) => render(&details),
             None => StatusCode::NOT_FOUND.into_response(),
         });
     }
-    let mut page = away(move || build(&stored, &address)).await?;
+    let quarantined = match &stored.state {
+        TraceState::Quarantined { reason } => Some(reason.clone()),
+        TraceState::Final | TraceState::Arriving => None,
+    };
+    let settings = state.settings.clone();
+    let built = away(move || build(&stored, &settings, &address)).await;
+    let mut page = match (built, quarantined) {
+        (Ok(page), _) => page,
+        // Its analysis has failed before: that it fails here too is no news.
+        (Err(_), Some(reason)) => {
+            let frame = Frame { current: "/traces" };
+            return Ok(render(&QuarantinedPage {
+                frame,
+                id: trace_id.to_string(),
+                reason,
+            }));
+        }
+        (Err(error), None) => return Err(error.into()),
+    };
     let fingerprints: Vec<&str> = page
         .findings
         .iter()
@@ -99,7 +115,7 @@ pub async fn flame_svg(
         return not_found::no_trace(trace_id);
     };
     let svg = away(move || {
-        analysed(&stored, |analysis| {
+        analysed(&stored, &state.settings, |analysis| {
             let frames = trace_flame::frames(analysis);
             let address = Address::default();
             let title = Page::new(analysis, &address).title();
@@ -126,11 +142,12 @@ async fn away<T: Send + 'static>(
 /// Decodes and analyses a stored trace.
 fn analysed<T>(
     stored: &StoredTrace,
+    settings: &Settings,
     work: impl FnOnce(&Analysis<'_>) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let mut spans = Spans::default();
     collector::otlp::decode_into(&mut spans, &stored.otlp, |_| true)?;
-    work(&analyzer::analyze(spans, &Settings::default()))
+    work(&analyzer::analyze(spans, settings))
 }
 
 /// A trace's page, ready to be written: text as sent, times as text.
@@ -424,20 +441,37 @@ pub struct DetailsView {
 ///
 /// # Errors
 /// What is stored is damaged.
-pub fn build(stored: &StoredTrace, address: &Address) -> anyhow::Result<TracePage> {
-    analysed(stored, |analysis| {
+pub fn build(
+    stored: &StoredTrace,
+    settings: &Settings,
+    address: &Address,
+) -> anyhow::Result<TracePage> {
+    analysed(stored, settings, |analysis| {
         Ok(Page::new(analysis, address).build(stored))
     })
 }
 
 /// The selected span's panel alone, as [`build`]; `None` if the address names no span.
-fn details(stored: &StoredTrace, address: &Address) -> anyhow::Result<Option<DetailsPart>> {
-    analysed(stored, |analysis| {
+fn details(
+    stored: &StoredTrace,
+    settings: &Settings,
+    address: &Address,
+) -> anyhow::Result<Option<DetailsPart>> {
+    analysed(stored, settings, |analysis| {
         let page = Page::new(analysis, address);
         Ok(page.selected.map(|it| DetailsPart {
             details: page.details(it),
         }))
     })
+}
+
+/// A trace whose analysis fails: what there is to say, and the way to its spans.
+#[derive(askama::Template)]
+#[template(path = "trace/quarantined.html")]
+struct QuarantinedPage {
+    frame: Frame,
+    id: String,
+    reason: String,
 }
 
 /// What the script puts in place of the panel.
@@ -1237,7 +1271,7 @@ fn count(number: usize, of: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{HOSTILE, assert_harmless, drawn, otlp};
+    use crate::testing::{HOSTILE, Site, assert_harmless, drawn, otlp};
     use scraper::{Html, Selector};
 
     const CHECKOUT: &str = "
@@ -1258,7 +1292,7 @@ shop     POST loki {http.request.method=POST, url.full=http://loki:3100/loki/api
 
     fn page(stored: &StoredTrace, query: &str) -> String {
         let address = Address::parse(Some(query));
-        crate::pages::html(&build(stored, &address).unwrap()).unwrap()
+        crate::pages::html(&build(stored, &Settings::default(), &address).unwrap()).unwrap()
     }
 
     fn texts(html: &str, selector: &str) -> Vec<String> {
@@ -1392,7 +1426,7 @@ shop     POST loki {http.request.method=POST, url.full=http://loki:3100/loki/api
             );
             assert_harmless(&html);
         }
-        let svg = analysed(&hostile, |analysis| {
+        let svg = analysed(&hostile, &Settings::default(), |analysis| {
             Ok(trace_flame::svg(
                 &trace_flame::frames(analysis),
                 HOSTILE[0],
@@ -1423,9 +1457,13 @@ shop     POST loki {http.request.method=POST, url.full=http://loki:3100/loki/api
     #[test]
     fn the_selected_span_can_be_had_alone() {
         let stored = drawn(CHECKOUT);
-        let part = details(&stored, &Address::parse(Some("part=details")))
-            .unwrap()
-            .unwrap();
+        let part = details(
+            &stored,
+            &Settings::default(),
+            &Address::parse(Some("part=details")),
+        )
+        .unwrap()
+        .unwrap();
         let html = crate::pages::html(&part).unwrap();
         assert!(!html.contains("<html") && html.contains("<aside"), "{html}");
     }
@@ -1441,5 +1479,146 @@ shop     POST loki {http.request.method=POST, url.full=http://loki:3100/loki/api
         let html = page(&drawn(&drawing), "");
         assert!(texts(&html, ".wf tbody tr").len() <= waterfall::ROWS_MAX);
         assert!(html.len() < 2_000_000, "{}", html.len());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_trace_goes_the_whole_way_to_its_page() {
+        let stored = drawn(CHECKOUT);
+        let site = Site::with(&[&stored]).await;
+        let id = collector::otlp::trace_ids(&stored.otlp).unwrap()[0];
+        let page = site.page(&format!("/traces/{id}")).await;
+        assert!(
+            texts(&page, "h1")[0].starts_with("POST /checkout took 49 ms"),
+            "{page}"
+        );
+        // Every link of the page leads somewhere.
+        for href in attributes(&page, "main a[href^='?'], main a[href^='/traces']", "href") {
+            let href = match href.strip_prefix('?') {
+                Some(query) => format!("/traces/{id}?{query}"),
+                None => href,
+            };
+            site.page(&href.replace(' ', "%20")).await;
+        }
+        let (status, headers, svg) = site.get(&format!("/traces/{id}/flame.svg")).await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(svg.contains("POST /checkout"));
+        let policy = headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        assert!(
+            policy.contains("sandbox") && !policy.contains("script"),
+            "{policy}"
+        );
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_came_in_comes_out_as_json() {
+        let stored = drawn(CHECKOUT);
+        let site = Site::with(&[&stored]).await;
+        let id = collector::otlp::trace_ids(&stored.otlp).unwrap()[0];
+        let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        let out = json(&site.page(&format!("/api/v1/traces/{id}")).await);
+        assert_eq!(out, json(&collector::otlp::to_json(&stored.otlp).unwrap()));
+        let analysis = json(&site.page(&format!("/api/v1/traces/{id}/analysis")).await);
+        let entry = &analysis["entries"][0];
+        let sum = |of: &serde_json::Value| {
+            of.as_object()
+                .unwrap()
+                .values()
+                .map(|it| it.as_u64().unwrap())
+                .sum::<u64>()
+        };
+        assert_eq!(
+            sum(&entry["categories"]),
+            entry["duration_ns"].as_u64().unwrap()
+        );
+        let path = entry["critical_path"].as_array().unwrap();
+        let length = |it: &serde_json::Value| {
+            it["end_ns"].as_u64().unwrap() - it["start_ns"].as_u64().unwrap()
+        };
+        assert_eq!(
+            path.iter().map(length).sum::<u64>(),
+            entry["duration_ns"].as_u64().unwrap()
+        );
+        let list = json(
+            &site
+                .page("/api/v1/traces?range=30d&from=1&service=pay")
+                .await,
+        );
+        assert_eq!(list["next"], serde_json::Value::Null);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn ids_are_taken_in_every_form() {
+        let stored = drawn(CHECKOUT);
+        let site = Site::with(&[&stored]).await;
+        let id = collector::otlp::trace_ids(&stored.otlp).unwrap()[0].to_string();
+        let here = format!("/traces/{id}");
+        let leads = async |address: String| {
+            let (status, headers, _) = site.get(&address).await;
+            assert!(status.is_redirection(), "{address}: {status}");
+            headers[header::LOCATION].to_str().unwrap().to_owned()
+        };
+        assert_eq!(leads(format!("/traces/{}", id.to_uppercase())).await, here);
+        assert_eq!(leads(format!("/search?q=%20{id}")).await, here);
+        let parent = format!("/search?q=00-{id}-b7ad6b7169203331-01");
+        assert_eq!(leads(parent).await, format!("{here}?span=b7ad6b7169203331"));
+        let short = "/traces/b7ad6b7169203331".to_owned();
+        assert_eq!(
+            leads(short).await,
+            "/traces/0000000000000000b7ad6b7169203331"
+        );
+        let (status, _, body) = site.get("/traces/0000000000000000b7ad6b7169203331").await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        assert!(
+            body.contains("sampled") && body.contains("Try again"),
+            "{body}"
+        );
+        for hostile in HOSTILE {
+            let escaped =
+                url::form_urlencoded::byte_serialize(hostile.as_bytes()).collect::<String>();
+            let (status, _, body) = site
+                .get(&format!("/traces/{}", escaped.replace('+', "%20")))
+                .await;
+            assert_eq!(status, StatusCode::NOT_FOUND);
+            assert_harmless(&body);
+            site.page(&format!("/search?q={escaped}")).await;
+            site.page(&format!(
+                "/traces?service={escaped}&endpoint={escaped}&min={escaped}&sort={escaped}"
+            ))
+            .await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn lists_and_status_are_pages_too() {
+        let site = Site::with(&[&drawn(CHECKOUT)]).await;
+        let listed = site.page("/traces?from=1&until=4102444800").await;
+        assert_eq!(texts(&listed, ".traces tbody tr").len(), 1, "{listed}");
+        let all = site
+            .page("/traces?from=1&until=4102444800&entries=all")
+            .await;
+        assert_eq!(texts(&all, ".traces tbody tr").len(), 3);
+        assert!(site.page("/traces").await.contains("Nothing here matches"));
+        assert!(
+            site.page("/search?q=check")
+                .await
+                .contains("POST /checkout")
+        );
+        assert!(site.page("/status").await.contains("All is well"));
+        assert!(site.page("/start").await.contains("Send your traces"));
+        site.store.close().await;
+        assert!(site.page("/status").await.contains("does not answer"));
+        let (status, _, body) = site.get("/traces").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+    }
+
+    #[tokio::test]
+    async fn the_first_start_says_where_to_send() {
+        let site = Site::on(collector::testing::store().await);
+        let page = site.page("/start").await;
+        assert!(page.contains("Waiting for the first span"));
+        let curl = &texts(&page, "#c6")[0];
+        let json = &curl[curl.find('{').unwrap()..=curl.rfind('}').unwrap()];
+        let spans = collector::receiver::json::decode(json.as_bytes());
+        assert!(spans.is_ok(), "{json}");
     }
 }

@@ -148,7 +148,7 @@ fn index_columns(statement: &Fingerprint, wildcard: bool) -> Vec<String> {
             .column
             .rsplit('.')
             .next()
-            .unwrap_or(condition.column);
+            .unwrap_or(&condition.column);
         if !columns.iter().any(|it| it == column) && columns.len() < INDEX_COLUMNS_MAX {
             columns.push(column.to_string());
         }
@@ -158,7 +158,7 @@ fn index_columns(statement: &Fingerprint, wildcard: bool) -> Vec<String> {
 
 /// `column operator ?` somewhere behind `where`.
 struct Condition<'a> {
-    column: &'a str,
+    column: String,
     operator: &'a str,
 }
 
@@ -178,12 +178,7 @@ fn conditions(statement: &Fingerprint) -> Vec<Condition<'_>> {
         if !operators.contains(&words[at]) || !is_value {
             continue;
         }
-        let word = if words[at - 1] == "not" {
-            ""
-        } else {
-            words[at - 1]
-        };
-        let column = strip_open_parens(word);
+        let column = expression_before(&words, at);
         let is_column =
             column.starts_with(|it: char| it.is_alphabetic() || matches!(it, '_' | '"' | '`'));
         if is_column {
@@ -196,14 +191,29 @@ fn conditions(statement: &Fingerprint) -> Vec<Condition<'_>> {
     conditions
 }
 
-/// `(name` is `name`, but `lower(name)` stays.
-fn strip_open_parens(word: &str) -> &str {
-    let word = word.trim_start_matches('(');
-    if word.matches('(').count() < word.matches(')').count() {
-        ""
-    } else {
-        word
+/// What stands before the operator at `words[at]`: a column, or a call with all of its arguments
+/// (`translate(lower(name), ?, ?)`). A parenthesis that opens around the condition is left out.
+fn expression_before(words: &[&str], at: usize) -> String {
+    if words[at - 1] == "not" {
+        return String::new();
     }
+    let mut open = 0_usize;
+    let mut first = at;
+    loop {
+        first -= 1;
+        let word = words[first];
+        open = (open + word.matches(')').count()).saturating_sub(word.matches('(').count());
+        if open == 0 {
+            break;
+        }
+        if first == 0 {
+            return String::new();
+        }
+    }
+    words[first..at]
+        .join(" ")
+        .trim_start_matches('(')
+        .to_string()
 }
 
 #[cfg(test)]
@@ -219,6 +229,18 @@ mod tests {
             "{}\n{code}\n",
             fix(&statement, "postgresql", wildcard)
         ));
+    }
+
+    #[test]
+    fn calls_within_calls_are_one_expression() {
+        check(
+            "select id from products where (translate(lower(name), 'à', 'a') like '%' || $1 || '%' and sku = 1)",
+            true,
+            expect![[r#"
+                The pattern for translate(lower(name), ?, ?) begins with `%`, which no ordinary index can serve; a trigram index (`pg_trgm`, `using gin`) or full-text search does. An index on the bare column does not serve translate(lower(name), ?, ?): index that expression. Add an index on products (sku) if there is none. These are candidates read off its text: check the plan with EXPLAIN (ANALYZE, BUFFERS).
+                create index concurrently on products (sku);
+            "#]],
+        );
     }
 
     #[test]
