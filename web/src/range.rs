@@ -4,6 +4,7 @@
 //! the others.
 
 use collector::store::bottlenecks::Minutes;
+use collector::store::{Store, StoreError};
 use url::form_urlencoded::{Serializer, parse};
 
 use crate::format;
@@ -87,7 +88,10 @@ pub struct Covered {
 }
 
 /// Rates of less time than this would be nonsense: a second of data is not 3,600 times itself.
-const COVERED_MIN_NS: u64 = NS_PER_MINUTE;
+const COVERED_MIN_NS: u64 = 10_000_000_000;
+
+/// With more than this the first minute's beginning is near enough to the first request.
+const EXACT_BELOW_NS: u64 = 20 * NS_PER_MINUTE;
 
 impl Covered {
     /// From the window's beginning, or from the first data in it if that is later.
@@ -99,7 +103,27 @@ impl Covered {
         }
     }
 
-    /// How long, ns: at least a minute.
+    /// As [`Covered::new`], from the first request on instead of its minute's beginning, where that
+    /// makes a difference: a fresh culprit would show half the rates.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn exact(
+        store: &Store,
+        window: Minutes,
+        first_minute: Option<i32>,
+        now_ns: u64,
+    ) -> Result<Covered, StoreError> {
+        let mut covered = Covered::new(window, first_minute, now_ns);
+        let begins_within = first_minute.is_some_and(|it| it > window.from);
+        if begins_within && now_ns - covered.from_ns < EXACT_BELOW_NS {
+            let first_ns = store.first_request_ns(covered.from_ns).await?;
+            covered.from_ns = first_ns.unwrap_or(covered.from_ns).min(now_ns);
+        }
+        Ok(covered)
+    }
+
+    /// How long, ns: at least ten seconds.
     pub fn ns(&self) -> u64 {
         self.now_ns.saturating_sub(self.from_ns).max(COVERED_MIN_NS)
     }

@@ -236,7 +236,15 @@ pub async fn load(store: &Store, filters: &Filters, now_ns: u64) -> Result<Ranki
         .map(|it| *it.0)
         .collect();
     let facts = store.finding_facts(&ids).await?;
-    Ok(rank(filters, sort, window, now_ns, endpoints, facts, hits))
+    let covered = Covered::exact(store, window, first_minute(&endpoints), now_ns).await?;
+    Ok(rank(
+        filters,
+        sort,
+        (window, covered),
+        endpoints,
+        facts,
+        hits,
+    ))
 }
 
 /// One finding with its numbers; `None` if there is no such finding.
@@ -255,7 +263,7 @@ pub async fn load_one(
     let window = filters.range.window(now_ns);
     let endpoints = store.endpoint_windows(window).await?;
     let mut hits = store.hits_windows(window, Some(id)).await?;
-    let covered = Covered::new(window, first_minute(&endpoints), now_ns);
+    let covered = Covered::exact(store, window, first_minute(&endpoints), now_ns).await?;
     let totals = totals(endpoints.values().collect());
     let hits = hits.remove(&id).unwrap_or_default();
     Ok(Some((
@@ -267,13 +275,11 @@ pub async fn load_one(
 fn rank(
     filters: &Filters,
     sort: Sort,
-    window: Minutes,
-    now_ns: u64,
+    (window, covered): (Minutes, Covered),
     endpoints: BTreeMap<i32, EndpointWindow>,
     facts: Vec<FindingFacts>,
     mut hits: HashMap<i32, HitsWindow>,
 ) -> Ranking {
-    let covered = Covered::new(window, first_minute(&endpoints), now_ns);
     let chosen = |it: &&EndpointWindow| is_chosen(filters, &it.service, &it.environment, &it.name);
     let totals = totals(endpoints.values().filter(chosen).collect());
     let mut ranking = Ranking {
@@ -437,12 +443,12 @@ pub(crate) mod tests {
             to: 1_010,
         };
         let endpoints = BTreeMap::from([(1, endpoint), (2, inner)]);
+        let covered = Covered::new(window, first_minute(&endpoints), minute_ns(1_000));
         let all = HashMap::from([(1, hits(300)), (2, hits(30))]);
         rank(
             filters,
             sort,
-            window,
-            minute_ns(1_000),
+            (window, covered),
             endpoints,
             facts,
             all,

@@ -303,6 +303,11 @@ async fn bind(
 fn holder_of(port: u16) -> Option<String> {
     let inodes = listening_inodes(port);
     for process in std::fs::read_dir("/proc").ok()?.flatten() {
+        // `self` and `thread-self` are there too.
+        let pid = process.file_name().to_string_lossy().into_owned();
+        if !pid.bytes().all(|it| it.is_ascii_digit()) {
+            continue;
+        }
         let Ok(descriptors) = std::fs::read_dir(process.path().join("fd")) else {
             continue;
         };
@@ -314,11 +319,7 @@ fn holder_of(port: u16) -> Option<String> {
         });
         if holds {
             let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            return Some(format!(
-                "{} (pid {})",
-                name.trim(),
-                process.file_name().to_string_lossy()
-            ));
+            return Some(format!("{} (pid {})", name.trim(), pid));
         }
     }
     None

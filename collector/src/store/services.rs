@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::bottlenecks::Minutes;
 use super::rollups::minute_sums;
 use super::{Store, StoreError};
+use crate::contribution::signed;
 use crate::deltas::MinuteDelta;
 
 /// A service as the dictionary knows it.
@@ -65,6 +66,23 @@ struct Gathered {
 }
 
 impl Store {
+    /// When the first request from `since_ns` on started, ns since the epoch. A look into the index
+    /// for each endpoint.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn first_request_ns(&self, since_ns: u64) -> Result<Option<u64>, StoreError> {
+        let first: Option<i64> = sqlx::query_scalar(
+            "select min((select min(r.start_ns) from culprit.request_rows r
+                         where r.endpoint_id = e.id and r.start_ns >= $1))
+             from culprit.endpoints e",
+        )
+        .bind(signed(since_ns))
+        .fetch_one(self.pool())
+        .await?;
+        Ok(first.and_then(|it| u64::try_from(it).ok()))
+    }
+
     /// Every service and endpoint with requests in `minutes`, added up.
     ///
     /// # Errors

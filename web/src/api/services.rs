@@ -31,7 +31,7 @@ pub(super) async fn read(
     let now_ns = format::now_ns();
     let window = filters.range.window(now_ns);
     let mut services = state.store.services(window).await?;
-    let covered = Covered::new(window, services.first_minute, now_ns);
+    let covered = Covered::exact(&state.store, window, services.first_minute, now_ns).await?;
     narrow(&mut services, &filters);
     Ok((services, covered))
 }

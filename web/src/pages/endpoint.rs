@@ -247,7 +247,7 @@ pub async fn read(store: &Store, id: &str, view: &View, now_ns: u64) -> Result<R
         store.endpoint_requests(id, started.clone(), RequestOrder::Slowest, REQUESTS_MAX),
         store.endpoint_requests(id, started.clone(), RequestOrder::Latest, REQUESTS_MAX),
     )?;
-    let covered = Covered::new(window, minutes.keys().next().copied(), now_ns);
+    let covered = Covered::exact(store, window, minutes.keys().next().copied(), now_ns).await?;
     let hours_requests = profile.1;
     let (profile, profile_requests) = tail.unwrap_or(profile);
     Ok(Read {

@@ -27,7 +27,7 @@ pub async fn show(
     let now_ns = format::now_ns();
     let window = filters.range.window(now_ns);
     let mut services = state.store.services(window).await?;
-    let covered = Covered::new(window, services.first_minute, now_ns);
+    let covered = Covered::exact(&state.store, window, services.first_minute, now_ns).await?;
     let choices = choices(&services);
     narrow(&mut services, &filters);
     Ok(render(&page(&services, &choices, &filters, &covered)))
