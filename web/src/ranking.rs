@@ -445,14 +445,7 @@ pub(crate) mod tests {
         let endpoints = BTreeMap::from([(1, endpoint), (2, inner)]);
         let covered = Covered::new(window, first_minute(&endpoints), minute_ns(1_000));
         let all = HashMap::from([(1, hits(300)), (2, hits(30))]);
-        rank(
-            filters,
-            sort,
-            (window, covered),
-            endpoints,
-            facts,
-            all,
-        )
+        rank(filters, sort, (window, covered), endpoints, facts, all)
     }
 
     #[test]

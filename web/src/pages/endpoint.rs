@@ -69,8 +69,25 @@ impl Read {
 
     /// Its chart.
     pub fn chart(&self) -> LineChart {
+        /// A line needs some room also when there are only minutes of data.
+        const MINUTES_MIN: i32 = 10;
         let now_minute = (self.covered.now_ns / minute_ns(1)) as i32;
-        line_chart::draw(&self.minutes, self.window, now_minute)
+        // An hour of nothing before the first data would squeeze them into a corner.
+        let first = self
+            .minutes
+            .keys()
+            .next()
+            .copied()
+            .unwrap_or(self.window.from);
+        let from = first.min(now_minute - MINUTES_MIN).max(self.window.from);
+        line_chart::draw(
+            &self.minutes,
+            Minutes {
+                from,
+                ..self.window
+            },
+            now_minute,
+        )
     }
 }
 
