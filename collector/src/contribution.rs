@@ -111,7 +111,7 @@ impl Contribution {
         for finding in &analysis.findings {
             findings.entry(finding.entry).or_default().push(finding);
         }
-        let mut seen_fingerprints = HashSet::new();
+        let mut seen_findings = HashSet::new();
         let mut seen_ids = HashSet::new();
         let mut requests = Vec::with_capacity(analysis.entries.len());
         for (at, entry) in analysis.entries.iter().enumerate() {
@@ -126,7 +126,11 @@ impl Contribution {
                 .into_iter()
                 .map(|finding| Hit {
                     offenders: offenders(analysis, finding),
-                    first_in_trace: seen_fingerprints.insert(finding.fingerprint.as_str()),
+                    first_in_trace: seen_findings.insert((
+                        entry.service,
+                        entry.endpoint.as_str(),
+                        finding.fingerprint.as_str(),
+                    )),
                     finding: finding.clone(),
                 });
             requests.push(Request {

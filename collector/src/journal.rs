@@ -106,6 +106,7 @@ struct Inner {
 #[derive(Debug)]
 struct Waiting {
     batch: Batch,
+    admitted: Admitted,
     answer: oneshot::Sender<Result<(), Refused>>,
 }
 
@@ -139,7 +140,7 @@ impl Journal {
         }
         let before = self.inner.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
         let admitted = Admitted {
-            inner: &self.inner,
+            inner: self.inner.clone(),
             bytes,
         };
         // A batch larger than the bound is taken when nothing else waits.
@@ -150,16 +151,18 @@ impl Journal {
         if self
             .inner
             .queue
-            .try_send(Waiting { batch, answer })
+            .try_send(Waiting {
+                batch,
+                admitted,
+                answer,
+            })
             .is_err()
         {
             return Err(overloaded());
         }
-        let answer = answered
+        answered
             .await
-            .unwrap_or_else(|_| Err(unavailable("culprit is stopping")));
-        drop(admitted);
-        answer
+            .unwrap_or_else(|_| Err(unavailable("culprit is stopping")))
     }
 
     /// How many shards the schema was created with.
@@ -184,13 +187,15 @@ impl Journal {
     }
 }
 
-/// Gives admitted bytes back, also when the client hangs up while it waits.
-struct Admitted<'a> {
-    inner: &'a Inner,
+/// Gives admitted bytes back when the batch is committed or refused. It goes with the batch and not
+/// with the client, who may hang up long before.
+#[derive(Debug)]
+struct Admitted {
+    inner: Arc<Inner>,
     bytes: usize,
 }
 
-impl Drop for Admitted<'_> {
+impl Drop for Admitted {
     fn drop(&mut self) {
         self.inner
             .waiting_bytes
@@ -218,15 +223,17 @@ async fn commit_all(
 ) {
     while let Some(first) = queue.recv().await {
         let gathered = gather(first, &mut queue);
-        let (batches, answers): (Vec<_>, Vec<_>) =
-            gathered.into_iter().map(|it| (it.batch, it.answer)).unzip();
+        let (batches, answers): (Vec<_>, Vec<_>) = gathered
+            .into_iter()
+            .map(|it| (it.batch, (it.answer, it.admitted)))
+            .unzip();
         let result = commit(&store, batches).await;
         if let Some(inner) = inner.upgrade() {
             inner.ready.store(result.is_ok(), Ordering::Relaxed);
             inner.arrived.notify_one();
         }
         let failed = result.is_err();
-        for answer in answers {
+        for (answer, _admitted) in answers {
             // The client may have gone; its spans are stored all the same.
             let _ = answer.send(result.clone());
         }

@@ -76,8 +76,14 @@ pub async fn look(
     alerting: Option<&Alerting>,
 ) -> Result<(), StoreError> {
     let recent = store.recent_hits().await?;
-    let judged: Vec<Judged> = recent.into_iter().filter(is_affecting).map(judge).collect();
-    store.write_findings(lease, &judged).await?;
+    let (affecting, gone): (Vec<_>, Vec<_>) = recent.into_iter().partition(is_affecting);
+    let gone: Vec<i32> = gone
+        .iter()
+        .filter(|it| it.traces <= 0)
+        .map(|it| it.finding_id)
+        .collect();
+    let judged: Vec<Judged> = affecting.into_iter().map(judge).collect();
+    store.write_findings(lease, &judged, &gone).await?;
     if let Some(alerting) = alerting {
         for untold in store.untold_findings(TOLD, TRACES_MIN).await? {
             let body = message(&untold, alerting);

@@ -16,8 +16,8 @@ pub const CHANNEL_WEBHOOK: &str = "webhook";
 /// How often the outbox is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Messages claimed at once; the others wait.
-const MESSAGES_MAX: i64 = 10;
+/// Messages claimed at once: a claim must outlast the delivery, so one after the other.
+const MESSAGES_MAX: i64 = 1;
 
 /// When a message that failed is tried again, by the number of attempts so far: the schedule of
 /// Standard Webhooks. After the last one it is dead and stays in the outbox for people to see.
@@ -49,11 +49,13 @@ pub enum Delivery {
 pub async fn run(store: Store, alerting: Alerting, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
         match store.claim_messages(MESSAGES_MAX).await {
-            Ok(messages) => {
+            Ok(messages) if !messages.is_empty() => {
                 for message in messages {
                     deliver(&store, &alerting, message).await;
                 }
+                continue;
             }
+            Ok(_) => {}
             Err(error) => tracing::debug!(%error, "the outbox cannot be read"),
         }
         tokio::select! {

@@ -14,6 +14,10 @@ use crate::otlp;
 use crate::store::StoreError;
 use crate::store::traces_again::OldRequest;
 
+/// OTLP bytes of one trace. What comes beyond is kept in quarantine: a trace of some 700,000 spans is
+/// a mistake, and must not take the memory of all others.
+const TRACE_BYTES_MAX: usize = 256 << 20;
+
 /// What a tick computes with; owned, so that it can run on a thread for computations.
 pub struct Work {
     /// The traces to look at.
@@ -45,9 +49,9 @@ pub enum Outcome {
     Known,
     /// It is final.
     Final(Box<Final>),
-    /// Its analysis panicked.
-    Panicked {
-        /// What the panic said.
+    /// It cannot be analysed.
+    Refused {
+        /// Why: it is too large, or its analysis panicked.
         reason: String,
         /// Its spans.
         spans: u32,
@@ -109,6 +113,19 @@ fn look_at(due: &Due, arrived: Vec<u8>, work: &Work) -> Result<Outcome, StoreErr
     let old = stored
         .map(|it| stored_bytes(due.trace_id, it))
         .transpose()?;
+    let old_bytes = old.as_ref().map_or(0, Vec::len);
+    if old_bytes + arrived.len() > TRACE_BYTES_MAX {
+        let spans = otlp::trace_ids(&arrived).map_err(damaged)?.len() as u32;
+        let reason = format!(
+            "the trace would grow beyond {} MB: an id that is used for everything?",
+            TRACE_BYTES_MAX >> 20
+        );
+        return Ok(Outcome::Refused {
+            reason,
+            spans,
+            otlp: arrived,
+        });
+    }
     let otlp = unite(old.as_deref().unwrap_or_default(), &arrived)?;
     if old.as_ref().is_some_and(|old| old.len() == otlp.len()) {
         return Ok(Outcome::Known);
@@ -132,7 +149,7 @@ fn look_at(due: &Due, arrived: Vec<u8>, work: &Work) -> Result<Outcome, StoreErr
         }
         Err(panic) => {
             let spans = otlp::trace_ids(&otlp).map_err(damaged)?.len() as u32;
-            Ok(Outcome::Panicked {
+            Ok(Outcome::Refused {
                 reason: panic_text(panic.as_ref()),
                 spans,
                 otlp,

@@ -16,6 +16,8 @@ pub struct Idle {
     pub idle_after: Duration,
     /// A trace that looks complete may be final this early.
     pub early_after: Duration,
+    /// A trace that never rests is looked at after this long all the same.
+    pub age_max: Duration,
     /// A journal row is held this long before what is still open of it is carried on.
     pub carry_after: Duration,
 }
@@ -25,6 +27,7 @@ impl Default for Idle {
         Idle {
             idle_after: Duration::from_secs(8),
             early_after: Duration::from_secs(1),
+            age_max: Duration::from_secs(120),
             carry_after: Duration::from_secs(10),
         }
     }
@@ -77,6 +80,7 @@ pub struct Due {
 
 #[derive(Debug)]
 struct Open {
+    first: Instant,
     last: Instant,
     /// It looked incomplete when it was early; not tried again before more comes or it is idle.
     tried: bool,
@@ -93,6 +97,7 @@ pub struct Flight {
     traces: HashMap<TraceId, Open>,
     growing: HashMap<TraceId, u8>,
     bytes: usize,
+    spans: usize,
 }
 
 impl Flight {
@@ -114,6 +119,7 @@ impl Flight {
             }
             let doublings = self.growing.get(trace_id).copied().unwrap_or_default();
             let trace = self.traces.entry(*trace_id).or_insert_with(|| Open {
+                first: now,
                 last: now,
                 tried: false,
                 doublings,
@@ -127,6 +133,7 @@ impl Flight {
             open += 1;
         }
         self.bytes += payload.len();
+        self.spans += open as usize;
         let spans = trace_ids.len() as u32;
         self.rows.insert(
             row,
@@ -152,6 +159,11 @@ impl Flight {
         self.bytes
     }
 
+    /// Spans of open traces.
+    pub fn spans(&self) -> usize {
+        self.spans
+    }
+
     /// Open traces.
     pub fn traces(&self) -> usize {
         self.traces.len()
@@ -163,14 +175,22 @@ impl Flight {
     }
 
     /// The traces to look at now, longest idle first, up to about `spans_max` spans. A suspect
-    /// comes alone.
-    pub fn due(&self, now: Instant, idle: &Idle, spans_max: usize) -> Vec<Due> {
+    /// comes alone, and never early. `pressed`: too much is held, so growing traces wait no longer
+    /// than others, and every trace that is not quite new is due.
+    pub fn due(&self, now: Instant, idle: &Idle, spans_max: usize, pressed: bool) -> Vec<Due> {
         let mut due: Vec<(&TraceId, &Open, bool)> = Vec::new();
         for (trace_id, open) in &self.traces {
             let waited = now.saturating_duration_since(open.last);
-            let idle_after = idle.idle_after * (1 << open.doublings);
-            let early = waited < idle_after;
-            let may_be_early = !open.tried && open.doublings == 0 && waited >= idle.early_after;
+            let patience = if pressed { 1 } else { 1 << open.doublings };
+            let age = now.saturating_duration_since(open.first);
+            let age_max = if pressed {
+                idle.idle_after
+            } else {
+                idle.age_max * patience
+            };
+            let early = waited < idle.idle_after * patience && age < age_max;
+            let may_be_early =
+                !open.tried && !open.suspect && open.doublings == 0 && waited >= idle.early_after;
             if !early || may_be_early {
                 due.push((trace_id, open, early));
             }
@@ -215,6 +235,7 @@ impl Flight {
         let Some(open) = self.traces.remove(&trace_id) else {
             return;
         };
+        self.spans -= open.places.len();
         for place in open.places {
             if let Some(row) = self.rows.get_mut(&place.row) {
                 row.open -= 1;
@@ -359,7 +380,7 @@ mod tests {
     }
 
     fn due(flight: &Flight, now: Instant) -> Vec<(TraceId, bool, usize)> {
-        let due = flight.due(now, &Idle::default(), 1_000);
+        let due = flight.due(now, &Idle::default(), 1_000, false);
         due.into_iter()
             .map(|it| (it.trace_id, it.early, it.places.len()))
             .collect()
@@ -426,7 +447,7 @@ mod tests {
         let mut consumed = flight.carry(&sources, row(3), after(start, 10));
         consumed.sort_unstable();
         assert_eq!(consumed, [Uuid::from_u128(1), Uuid::from_u128(2)]);
-        let due = flight.due(after(start, 20), &idle, 100);
+        let due = flight.due(after(start, 20), &idle, 100, false);
         assert_eq!(
             due[0].places,
             [Place { row: 2, at: 0 }, Place { row: 2, at: 1 }]
@@ -452,6 +473,25 @@ mod tests {
         flight.add(row(1), &[trace(1)], true, &skip, start);
         assert_eq!(flight.traces(), 0);
         assert_eq!(flight.take_finished_rows(), [Uuid::from_u128(1)]);
+    }
+
+    #[test]
+    fn a_trace_that_never_rests_is_due_at_last_and_sooner_under_pressure() {
+        let start = Instant::now();
+        let mut flight = Flight::default();
+        for second in 0..120 {
+            let now = after(start, second);
+            flight.add(row(second.into()), &[trace(1)], false, &HashSet::new(), now);
+            flight.wait(trace(1));
+            assert_eq!(due(&flight, now), []);
+        }
+        assert_eq!(due(&flight, after(start, 120)), [(trace(1), false, 120)]);
+        assert_eq!(
+            flight
+                .due(after(start, 9), &Idle::default(), 1_000, true)
+                .len(),
+            1
+        );
     }
 
     #[test]

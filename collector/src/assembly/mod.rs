@@ -54,6 +54,9 @@ const ROWS_PER_READ: i64 = 64;
 /// the journal keeps the rest.
 const HELD_BYTES_MAX: usize = 96 << 20;
 
+/// Spans of open traces held per shard, eight bytes each; beyond it as above.
+const HELD_SPANS_MAX: usize = 6_000_000;
+
 /// Spans analysed in one tick, about: bounds the tick's memory and the length of its transaction.
 const SPANS_PER_TICK: usize = 40_000;
 
@@ -73,8 +76,8 @@ const ATTEMPTS_MAX: i16 = 3;
 /// How often a shard's owner looks for work when nobody tells it that there is some.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// How often an idle owner renews its lease.
-const RENEW_EVERY: Duration = Duration::from_secs(3);
+/// How often a lease is renewed: three times until others may take it.
+const RENEW_EVERY: Duration = Duration::from_secs(4);
 
 /// How often roll-up rows are merged.
 const MERGE_EVERY: Duration = Duration::from_secs(30);
@@ -153,10 +156,7 @@ async fn own(
         {
             Ok(Some(lease)) => {
                 let owner = Owner::new(&store, journal.as_ref(), lease, options, stats);
-                // A bug must not end the analysis for good: the journal has everything, and what
-                // made it fail three times is looked at alone.
-                let ended = AssertUnwindSafe(owner.run(shutdown)).catch_unwind().await;
-                match ended.unwrap_or_else(|_| Err(StoreError::Damaged("a panic".into()))) {
+                match hold(owner, shutdown).await {
                     Ok(()) => {
                         let _ = store.release_lease(&lease).await;
                         Duration::ZERO
@@ -181,6 +181,36 @@ async fn own(
     }
 }
 
+/// Runs an owner while its lease is kept, and cleans up behind it.
+async fn hold(mut owner: Owner<'_>, shutdown: &CancellationToken) -> Result<(), StoreError> {
+    let (store, lease) = (owner.store, owner.lease);
+    // A bug must not end the analysis for good: the journal has everything, and what made it fail
+    // several times is looked at alone.
+    let ended = tokio::select! {
+        ended = AssertUnwindSafe(owner.run(shutdown)).catch_unwind() => ended,
+        lost = keep_lease(store, &lease) => Ok(Err(lost)),
+    };
+    let Ok(ended) = ended else {
+        return Err(StoreError::Damaged(
+            "the analysis panicked; see above".into(),
+        ));
+    };
+    owner.acquit().await;
+    ended
+}
+
+/// Renews a lease, whatever its owner is busy with; returns when it is lost.
+async fn keep_lease(store: &Store, lease: &Lease) -> StoreError {
+    loop {
+        tokio::time::sleep(RENEW_EVERY).await;
+        match store.renew_lease(lease).await {
+            Err(lost @ StoreError::LeaseLost(_)) => return lost,
+            Err(error) => tracing::debug!(%error, "a lease is not renewed"),
+            Ok(()) => {}
+        }
+    }
+}
+
 /// A shard's owner, from taking the lease to losing it.
 struct Owner<'a> {
     store: &'a Store,
@@ -195,7 +225,7 @@ struct Owner<'a> {
     tails: Tails,
     quarantined: HashSet<TraceId>,
     last_id: i64,
-    renewed: Instant,
+    suspected: Vec<TraceId>,
     merged: Instant,
     today: (Day, Instant),
 }
@@ -228,13 +258,13 @@ impl<'a> Owner<'a> {
             tails: Tails::default(),
             quarantined: HashSet::new(),
             last_id: 0,
-            renewed: now,
+            suspected: Vec::new(),
             merged: now,
             today: (0, now),
         }
     }
 
-    async fn run(mut self, shutdown: &CancellationToken) -> Result<(), StoreError> {
+    async fn run(&mut self, shutdown: &CancellationToken) -> Result<(), StoreError> {
         self.load().await?;
         while !shutdown.is_cancelled() {
             let read = self.read().await?;
@@ -251,9 +281,22 @@ impl<'a> Owner<'a> {
         Ok(())
     }
 
+    /// The process lives: neither the rows nor the traces held are to blame for an end.
+    async fn acquit(&self) {
+        let shard = self.lease.shard;
+        let held = self.flight.held();
+        let forgiven = self.store.forgive_journal(shard, &held).await;
+        let acquitted = self.store.acquit(shard, &self.suspected).await;
+        if let Err(error) = forgiven.and(acquitted) {
+            tracing::debug!(shard, %error, "the journal's rows keep their count of readings");
+        }
+    }
+
     /// What must be known before the first row is read.
     async fn load(&mut self) -> Result<(), StoreError> {
         let shard = self.lease.shard;
+        // After a long sleep of the machine today may have none.
+        self.store.create_partitions().await?;
         let known = &mut self.known;
         self.store
             .recent_trace_ids(shard, |trace_id| known.insert(trace_id))
@@ -266,7 +309,7 @@ impl<'a> Owner<'a> {
 
     /// Takes in what the journal has; whether there may be more.
     async fn read(&mut self) -> Result<bool, StoreError> {
-        if self.flight.bytes() >= HELD_BYTES_MAX {
+        if self.is_pressed() {
             return Ok(false);
         }
         let held = self.flight.held();
@@ -289,15 +332,36 @@ impl<'a> Owner<'a> {
                     Err(error) => return Err(error),
                 };
             // Only a row that is suspect itself may hold what a former process died of.
-            let skip = if suspect {
-                &self.quarantined
-            } else {
-                &HashSet::new()
+            let skip = match suspect {
+                true => self.keep_skipped(&payload, &trace_ids).await?,
+                false => HashSet::new(),
             };
             self.flight
-                .add((row.id, payload), &trace_ids, suspect, skip, now);
+                .add((row.id, payload), &trace_ids, suspect, &skip, now);
         }
         Ok(more)
+    }
+
+    /// Of a suspect row's traces those that are in quarantine; their spans here are kept there too.
+    async fn keep_skipped(
+        &self,
+        payload: &Bytes,
+        trace_ids: &[TraceId],
+    ) -> Result<HashSet<TraceId>, StoreError> {
+        let ids = trace_ids.iter().filter(|it| self.quarantined.contains(it));
+        let skip: HashSet<TraceId> = ids.copied().collect();
+        for trace_id in &skip {
+            let mut otlp = Vec::new();
+            let spans = otlp::select(&decompress(payload)?, |_, it| it == *trace_id, &mut otlp);
+            let trace = Quarantined {
+                trace_id: *trace_id,
+                reason: "more of a trace whose analysis ended the process".into(),
+                spans: spans.map_err(damaged)? as i32,
+                payload: journal::compress(&otlp, BLOCK_ZSTD_LEVEL),
+            };
+            self.store.suspect(self.lease.shard, trace).await?;
+        }
+        Ok(skip)
     }
 
     /// A row that cannot be read, however often it is tried, must not stop the shard: it is kept in
@@ -327,9 +391,10 @@ impl<'a> Owner<'a> {
 
     /// Makes due traces final; whether there were any.
     async fn tick(&mut self) -> Result<bool, StoreError> {
+        let pressed = self.is_pressed();
         let due = self
             .flight
-            .due(Instant::now(), &self.options.idle, SPANS_PER_TICK);
+            .due(Instant::now(), &self.options.idle, SPANS_PER_TICK, pressed);
         if due.is_empty() && !self.flight_has_finished_rows() {
             return Ok(false);
         }
@@ -350,8 +415,14 @@ impl<'a> Owner<'a> {
         if !tick.is_empty() {
             self.write(tick).await?;
         }
+        self.suspected.clear();
         self.remember(decided);
         Ok(true)
+    }
+
+    /// Nothing more is read until traces are final.
+    fn is_pressed(&self) -> bool {
+        self.flight.bytes() >= HELD_BYTES_MAX || self.flight.spans() >= HELD_SPANS_MAX
     }
 
     fn flight_has_finished_rows(&self) -> bool {
@@ -370,6 +441,7 @@ impl<'a> Owner<'a> {
                 payload: journal::compress(&self.raw_bytes(it)?, BLOCK_ZSTD_LEVEL),
             };
             self.store.suspect(self.lease.shard, trace).await?;
+            self.suspected.push(it.trace_id);
         }
         Ok(())
     }
@@ -456,7 +528,7 @@ impl<'a> Owner<'a> {
                     }
                     decided.push(Decided { due, last: *last });
                 }
-                Outcome::Panicked {
+                Outcome::Refused {
                     reason,
                     spans,
                     otlp,
@@ -580,7 +652,6 @@ impl<'a> Owner<'a> {
         self.store
             .write_tick(&self.lease, ANALYSIS_VERSION, tick)
             .await?;
-        self.renewed = Instant::now();
         Ok(())
     }
 
@@ -634,10 +705,6 @@ impl<'a> Owner<'a> {
     /// What is due now and then.
     async fn housekeep(&mut self) -> Result<(), StoreError> {
         let now = Instant::now();
-        if now - self.renewed >= RENEW_EVERY {
-            self.store.renew_lease(&self.lease).await?;
-            self.renewed = now;
-        }
         if now - self.today.1 >= RENEW_EVERY {
             self.today = (self.store.today().await?, now);
         }

@@ -21,6 +21,7 @@ const MS: u64 = 1_000_000;
 const AT_ONCE: Idle = Idle {
     idle_after: Duration::from_millis(60),
     early_after: Duration::from_millis(30),
+    age_max: Duration::from_secs(5),
     carry_after: Duration::from_millis(90),
 };
 

@@ -23,6 +23,10 @@ const SERVICES_MAX: usize = 5_000;
 /// The name of what is beyond a cap.
 pub const OTHER: &str = "(other)";
 
+/// Longest part of a service's name kept, bytes: three of them must fit into an index row, which
+/// takes 2,700.
+const SERVICE_BYTES_MAX: usize = 250;
+
 /// Longest name kept, bytes; names are cut there, at a character.
 const NAME_BYTES_MAX: usize = 1_000;
 
@@ -422,9 +426,9 @@ fn clean(text: &str, bytes_max: usize) -> String {
 
 fn clean_service(name: &ServiceName) -> ServiceName {
     ServiceName {
-        namespace: clean(&name.namespace, NAME_BYTES_MAX),
-        name: clean(&name.name, NAME_BYTES_MAX),
-        environment: clean(&name.environment, NAME_BYTES_MAX),
+        namespace: clean(&name.namespace, SERVICE_BYTES_MAX),
+        name: clean(&name.name, SERVICE_BYTES_MAX),
+        environment: clean(&name.environment, SERVICE_BYTES_MAX),
     }
 }
 

@@ -181,6 +181,15 @@ impl Store {
         insert_quarantined(&mut connection, shard, vec![trace]).await
     }
 
+    /// Takes traces out of quarantine that were there on suspicion only.
+    ///
+    /// # Errors
+    /// Postgres cannot be written to.
+    pub async fn acquit(&self, shard: i16, traces: &[TraceId]) -> Result<(), StoreError> {
+        let mut connection = self.pool().acquire().await?;
+        release(&mut connection, shard, traces).await
+    }
+
     /// The traces of a shard that are in quarantine.
     ///
     /// # Errors

@@ -137,8 +137,10 @@ impl Store {
                  from culprit.finding_hits h
                  left join culprit.findings f on f.id = h.finding_id
                  where h.day >= (now() at time zone 'utc')::date - 1
+                   -- A sender's clock that is days ahead must not decide what is latest.
+                   and h.minute < extract(epoch from now()) / 60 + 10
                  group by h.finding_id, f.traces
-                 having sum(h.traces) is distinct from f.traces)
+                 having sum(h.traces) <> coalesce(f.traces, 0))
              select h.finding_id, grown.traces, grown.version_id, h.hits, coalesce(h.examples -> 0, 'null')
              from culprit.finding_hits h join grown using (finding_id)
              where h.day >= (now() at time zone 'utc')::date - 1 and h.minute > grown.latest - 60
@@ -170,11 +172,17 @@ impl Store {
     }
 
     /// Writes what the review found: findings come into being or are brought up to date. Under the
-    /// review's lease, so that two reviews cannot do it at once.
+    /// review's lease, so that two reviews cannot do it at once. Of those in `gone` late spans have
+    /// taken every recent hit away.
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`] if there is another review; or Postgres failed.
-    pub async fn write_findings(&self, lease: &Lease, judged: &[Judged]) -> Result<(), StoreError> {
+    pub async fn write_findings(
+        &self,
+        lease: &Lease,
+        judged: &[Judged],
+        gone: &[i32],
+    ) -> Result<(), StoreError> {
         let mut transaction = self.pool().begin().await?;
         transaction
             .execute("set local idle_in_transaction_session_timeout = '5s'")
@@ -183,9 +191,13 @@ impl Store {
         for it in judged {
             upsert(&mut transaction, it).await?;
         }
+        sqlx::query("update culprit.findings set traces = 0 where id = any($1)")
+            .bind(gone)
+            .execute(&mut *transaction)
+            .await?;
         sqlx::query(
             "update culprit.findings set state = 'open'
-             where state = 'new' and first_seen < now() - interval '1 day'",
+             where state = 'new' and first_seen < now() - interval '1 day' and traces >= 3",
         )
         .execute(&mut *transaction)
         .await?;
@@ -275,7 +287,9 @@ async fn upsert(connection: &mut PgConnection, judged: &Judged) -> Result<(), St
          from culprit.finding_keys k where k.id = $1
          on conflict (id) do update set
              severity = excluded.severity, confidence = excluded.confidence, title = excluded.title,
-             last_seen = now(), traces = excluded.traces, evidence = excluded.evidence",
+             last_seen = case when excluded.traces > findings.traces then now()
+                              else findings.last_seen end,
+             traces = excluded.traces, evidence = excluded.evidence",
     )
     .bind(recent.finding_id)
     .bind(recent.first_version_id)

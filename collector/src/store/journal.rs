@@ -96,6 +96,22 @@ impl Store {
         Ok(rows)
     }
 
+    /// The rows' reader is alive and only starts anew: their readings do not count against them.
+    ///
+    /// # Errors
+    /// Postgres cannot be written to.
+    pub async fn forgive_journal(&self, shard: i16, ids: &[Uuid]) -> Result<(), StoreError> {
+        sqlx::query(
+            "update culprit.journal set attempts = 0
+             where shard = $1 and id = any($2) and attempts > 0",
+        )
+        .bind(shard)
+        .bind(ids)
+        .execute(self.pool())
+        .await?;
+        Ok(())
+    }
+
     /// What waits, over all shards.
     ///
     /// # Errors

@@ -39,6 +39,11 @@ pub enum StoreError {
          use another database, or rename that schema"
     )]
     ForeignSchema,
+    /// The database cannot hold every text.
+    #[error(
+        "the database's encoding is {0}, and only UTF8 holds what services send; create one with `encoding utf8`"
+    )]
+    Encoding(String),
     /// Another owner has taken the shard over: what was computed must be forgotten.
     #[error("the lease of shard {0} is lost")]
     LeaseLost(i16),
@@ -144,10 +149,17 @@ impl Store {
 /// As [`Store::connect`].
 pub async fn migrate(options: &PgConnectOptions, shards: u16) -> Result<(), StoreError> {
     let mut connection = PgConnection::connect_with(options).await?;
+    refuse_other_encodings(&mut connection).await?;
     refuse_foreign_schema(&mut connection).await?;
     let mut migrator = sqlx::migrate!("../migrations");
     migrator.dangerous_set_table_name("culprit.migrations");
-    migrator.create_schema("culprit");
+    // Asked for only where it is missing: it needs a right that a prepared schema's owner may lack.
+    let exists: bool = sqlx::query_scalar("select to_regnamespace('culprit') is not null")
+        .fetch_one(&mut connection)
+        .await?;
+    if !exists {
+        migrator.create_schema("culprit");
+    }
     migrator.run(&mut connection).await?;
     sqlx::query(
         "insert into culprit.meta (key, value) values ('shards', $1) on conflict do nothing",
@@ -157,6 +169,18 @@ pub async fn migrate(options: &PgConnectOptions, shards: u16) -> Result<(), Stor
     .await?;
     connection.close().await?;
     Ok(())
+}
+
+/// Any other encoding would fail on the first character it lacks, in the middle of a tick.
+async fn refuse_other_encodings(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let encoding: String = sqlx::query_scalar("select current_setting('server_encoding')")
+        .fetch_one(connection)
+        .await?;
+    if encoding == "UTF8" {
+        Ok(())
+    } else {
+        Err(StoreError::Encoding(encoding))
+    }
 }
 
 async fn refuse_foreign_schema(connection: &mut PgConnection) -> Result<(), StoreError> {

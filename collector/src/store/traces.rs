@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use analyzer::span::TraceId;
 use futures_util::TryStreamExt;
 
-use super::dictionaries::digest;
 use super::finalise::uuid;
 use super::{Store, StoreError};
 use crate::assembly::{damaged, decompress};
@@ -77,19 +76,14 @@ impl Store {
         &self,
         fingerprints: &[&str],
     ) -> Result<HashMap<String, i32>, StoreError> {
-        let digests: HashMap<Vec<u8>, &str> = fingerprints
-            .iter()
-            .map(|it| (digest(&[it]).to_vec(), *it))
-            .collect();
-        let rows: Vec<(Vec<u8>, i32)> = sqlx::query_as(
-            "select k.digest, k.id from culprit.finding_keys k
-             join culprit.findings f on f.id = k.id where k.digest = any($1)",
+        let rows: Vec<(String, i32)> = sqlx::query_as(
+            "select k.fingerprint, k.id from culprit.finding_keys k
+             join culprit.findings f on f.id = k.id where k.fingerprint = any($1) order by k.id",
         )
-        .bind(digests.keys().cloned().collect::<Vec<_>>())
+        .bind(fingerprints)
         .fetch_all(self.pool())
         .await?;
-        let known = |(key, id): (Vec<u8>, i32)| Some((digests.get(&key)?.to_string(), id));
-        Ok(rows.into_iter().filter_map(known).collect())
+        Ok(rows.into_iter().collect())
     }
 
     async fn final_trace(&self, trace_id: TraceId) -> Result<Option<StoredTrace>, StoreError> {
