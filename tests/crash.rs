@@ -74,11 +74,11 @@ async fn nothing_acknowledged_is_lost_or_counted_twice() {
         "a load of {} traces proves nothing",
         acknowledged.len()
     );
+    wait_until_analysed(&culprit).await;
     for number in &acknowledged {
         let trace = culprit.trace(&hex(&trace_id(*number))).await;
         assert_eq!(span_ids(&trace).len() as u64, SPANS, "trace {number}");
     }
-    wait_until_analysed(&culprit).await;
     assert!(culprit.terminate().await);
     println!("{}", verify(data.path()));
 }

@@ -59,11 +59,16 @@ pub enum IfTaken {
 /// Something could not be started.
 pub async fn run(options: ServeOptions) -> anyhow::Result<ExitCode> {
     let since = Instant::now();
-    let serving = start(&options, IfTaken::Fail).await?;
+    let mut serving = start(&options, IfTaken::Fail).await?;
     serving.print_addresses(since);
-    wait_for_signal().await?;
+    let signalled = tokio::select! {
+        signal = wait_for_signal() => signal,
+        // Only a bug ends a task before the signal. Better to be restarted than to acknowledge
+        // spans that nobody analyses; they are in the journal.
+        Some(_) = serving.tasks.join_next() => Err(anyhow::anyhow!("a task has ended; see the log above")),
+    };
     serving.stop().await;
-    Ok(ExitCode::SUCCESS)
+    signalled.map(|()| ExitCode::SUCCESS)
 }
 
 /// Starts everything this process's roles need.

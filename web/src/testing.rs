@@ -163,6 +163,7 @@ impl Site {
             idle_after: Duration::from_millis(60),
             early_after: Duration::from_millis(30),
             carry_after: Duration::from_millis(90),
+            ..Idle::default()
         };
         let options = assembly::Options {
             idle,

@@ -196,7 +196,10 @@ fn stored_bytes(trace_id: TraceId, stored: &Stored) -> Result<Vec<u8>, StoreErro
 
 /// What is stored and then what is new of what arrived; a span that was delivered twice (same id,
 /// same content) is one.
-fn unite(stored: &[u8], arrived: &[u8]) -> Result<Vec<u8>, StoreError> {
+///
+/// # Errors
+/// One of them is damaged.
+pub fn unite(stored: &[u8], arrived: &[u8]) -> Result<Vec<u8>, StoreError> {
     let mut seen: HashSet<(SpanId, u64)> = identities(stored)?.into_iter().collect();
     let mut united = stored.to_vec();
     let fresh: Vec<bool> = identities(arrived)?

@@ -38,7 +38,7 @@ use crate::store::leases::Lease;
 use crate::store::traces_again::OldRequest;
 use crate::store::{Store, StoreError};
 
-pub use analyse::{analyse, damaged, decompress};
+pub use analyse::{analyse, damaged, decompress, unite};
 pub use flight::Idle;
 
 use analyse::{Final, Outcome, Stored, Work};

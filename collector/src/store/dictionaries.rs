@@ -10,14 +10,21 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::{Store, StoreError};
 use crate::contribution::{Contribution, Request, ServiceName};
 
-/// Distinct endpoints a service may have. Further ones are counted as [`OTHER`]: somebody puts ids
+/// Distinct endpoints, and distinct versions, that a service may have. Further ones are counted as [`OTHER`]: somebody puts ids
 /// into span names, and neither memory nor disk shall grow with that.
-const ENDPOINTS_PER_SERVICE_MAX: usize = 1_000;
+const NAMES_PER_SERVICE_MAX: usize = 1_000;
+
+/// Names remembered per owner, those beyond a cap included; at the bound they are looked up again.
+const NAMES_CACHED_MAX: usize = 100_000;
+
+/// Distinct findings of an endpoint. Further ones are not counted: somebody puts random names into
+/// statements.
+const FINDINGS_PER_ENDPOINT_MAX: usize = 200;
 
 /// Distinct statements. Further ones are counted as [`OTHER`].
 const STATEMENTS_MAX: usize = 50_000;
 
-/// Distinct services and versions. Further ones are counted as [`OTHER`].
+/// Distinct services. Further ones are counted as [`OTHER`].
 const SERVICES_MAX: usize = 5_000;
 
 /// The name of what is beyond a cap.
@@ -32,6 +39,38 @@ const NAME_BYTES_MAX: usize = 1_000;
 
 /// Longest statement kept, bytes.
 const STATEMENT_BYTES_MAX: usize = 8_000;
+
+/// A dictionary whose names belong to a service.
+struct Family {
+    insert: &'static str,
+    select: &'static str,
+    count: &'static str,
+}
+
+const ENDPOINTS: Family = Family {
+    insert: "insert into culprit.endpoints (service_id, name)
+             select * from unnest($1::integer[], $2::text[]) on conflict do nothing",
+    select: "select e.id, e.service_id, e.name from culprit.endpoints e
+             join unnest($1::integer[], $2::text[]) as n(service_id, name)
+               on (e.service_id, e.name) = (n.service_id, n.name)",
+    count: "select service_id, count(*) from culprit.endpoints group by service_id",
+};
+
+const VERSIONS: Family = Family {
+    insert: "insert into culprit.versions (service_id, version)
+             select * from unnest($1::integer[], $2::text[]) on conflict do nothing",
+    select: "select v.id, v.service_id, v.version from culprit.versions v
+             join unnest($1::integer[], $2::text[]) as n(service_id, version)
+               on (v.service_id, v.version) = (n.service_id, n.version)",
+    count: "select service_id, count(*) from culprit.versions group by service_id",
+};
+
+/// Names with their service, in the order in which they are inserted.
+type Named = BTreeSet<(i32, String)>;
+
+fn columns(keys: &Named) -> (Vec<i32>, Vec<String>) {
+    keys.iter().cloned().unzip()
+}
 
 /// The ids of the names of one request.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
@@ -50,6 +89,9 @@ pub struct Dictionaries {
     services: HashMap<ServiceName, i32>,
     endpoints: HashMap<(i32, String), i32>,
     endpoints_of: HashMap<i32, usize>,
+    versions_of: HashMap<i32, usize>,
+    findings_of: HashMap<i32, usize>,
+    statements_stored: usize,
     versions: HashMap<(i32, String), i32>,
     statements: HashMap<[u8; 32], i32>,
     findings: HashMap<(i32, String), i32>,
@@ -113,16 +155,25 @@ impl Store {
         self.learn_findings(known, &requests).await
     }
 
-    /// The caps hold over restarts: how much there is already.
+    /// The caps hold over restarts: how much there is already. The findings of an endpoint are counted
+    /// as they are met again, so its cap starts anew.
     async fn load_counts(&self, known: &mut Dictionaries) -> Result<(), StoreError> {
-        let counts: Vec<(i32, i64)> = sqlx::query_as(
-            "select service_id, count(*) from culprit.endpoints group by service_id",
-        )
-        .fetch_all(self.pool())
-        .await?;
-        known.endpoints_of = counts.into_iter().map(|(id, n)| (id, n as usize)).collect();
+        known.endpoints_of = self.count_by_service(ENDPOINTS.count).await?;
+        known.versions_of = self.count_by_service(VERSIONS.count).await?;
+        let statements: i64 = sqlx::query_scalar("select count(*) from culprit.statements")
+            .fetch_one(self.pool())
+            .await?;
+        known.statements_stored = statements as usize;
         known.loaded = true;
         Ok(())
+    }
+
+    async fn count_by_service(
+        &self,
+        count: &'static str,
+    ) -> Result<HashMap<i32, usize>, StoreError> {
+        let counts: Vec<(i32, i64)> = sqlx::query_as(count).fetch_all(self.pool()).await?;
+        Ok(counts.into_iter().map(|(id, n)| (id, n as usize)).collect())
     }
 
     async fn learn_services(
@@ -189,52 +240,16 @@ impl Store {
         known: &mut Dictionaries,
         requests: &[&Request],
     ) -> Result<(), StoreError> {
-        let mut missing: BTreeSet<(i32, String)> = BTreeSet::new();
-        for request in requests {
-            let Some(service) = known.service(&request.service) else {
-                continue;
-            };
-            let key = (service, clean(&request.endpoint, NAME_BYTES_MAX));
-            if known.endpoints.contains_key(&key) || missing.contains(&key) {
-                continue;
-            }
-            let count = known.endpoints_of.entry(service).or_default();
-            if *count < ENDPOINTS_PER_SERVICE_MAX {
-                *count += 1;
-                missing.insert(key);
-            } else {
-                missing.insert(self.known_or_other(service, key).await?);
-            }
-        }
-        missing.retain(|it| !known.endpoints.contains_key(it));
-        let learned = self
-            .insert_named(
-                "insert into culprit.endpoints (service_id, name)
-                 select * from unnest($1::integer[], $2::text[]) on conflict do nothing",
-                "select e.id, e.service_id, e.name from culprit.endpoints e
-                 join unnest($1::integer[], $2::text[]) as n(service_id, name)
-                   on (e.service_id, e.name) = (n.service_id, n.name)",
-                missing,
-            )
-            .await?;
-        known.endpoints.extend(learned);
-        Ok(())
-    }
-
-    /// A service is full: an endpoint from before a restart keeps its id, a new one is `(other)`.
-    async fn known_or_other(
-        &self,
-        service: i32,
-        key: (i32, String),
-    ) -> Result<(i32, String), StoreError> {
-        let exists: bool = sqlx::query_scalar(
-            "select exists (select from culprit.endpoints where service_id = $1 and name = $2)",
-        )
-        .bind(service)
-        .bind(&key.1)
-        .fetch_one(self.pool())
-        .await?;
-        Ok(if exists { key } else { (service, OTHER.into()) })
+        let keys = requests.iter().filter_map(|it| {
+            let service = known.service(&it.service)?;
+            Some((service, clean(&it.endpoint, NAME_BYTES_MAX)))
+        });
+        let missing: Named = keys
+            .filter(|it| !known.endpoints.contains_key(it))
+            .collect();
+        let names = &mut known.endpoints;
+        self.learn_named(&ENDPOINTS, names, &mut known.endpoints_of, missing)
+            .await
     }
 
     async fn learn_versions(
@@ -242,55 +257,71 @@ impl Store {
         known: &mut Dictionaries,
         requests: &[&Request],
     ) -> Result<(), StoreError> {
-        let mut missing: BTreeSet<(i32, String)> = BTreeSet::new();
-        for request in requests {
-            let Some(service) = known.service(&request.service) else {
-                continue;
-            };
-            let key = (service, clean(&request.version, NAME_BYTES_MAX));
-            if !known.versions.contains_key(&key) {
-                let full = known.versions.len() + missing.len() >= SERVICES_MAX;
-                missing.insert(if full { (service, OTHER.into()) } else { key });
+        let keys = requests.iter().filter_map(|it| {
+            let service = known.service(&it.service)?;
+            Some((service, clean(&it.version, NAME_BYTES_MAX)))
+        });
+        let missing: Named = keys.filter(|it| !known.versions.contains_key(it)).collect();
+        let names = &mut known.versions;
+        self.learn_named(&VERSIONS, names, &mut known.versions_of, missing)
+            .await
+    }
+
+    /// Finds or makes ids for names that belong to a service. What is beyond the service's cap gets
+    /// the id of `(other)`, and keeps it in `names`.
+    async fn learn_named(
+        &self,
+        family: &Family,
+        names: &mut HashMap<(i32, String), i32>,
+        counts: &mut HashMap<i32, usize>,
+        mut missing: Named,
+    ) -> Result<(), StoreError> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        names.extend(self.find_named(family, &missing).await?);
+        missing.retain(|it| !names.contains_key(it));
+        let (mut new, mut beyond) = (Named::new(), Vec::new());
+        for key in missing {
+            let count = counts.entry(key.0).or_default();
+            if *count < NAMES_PER_SERVICE_MAX {
+                *count += 1;
+                new.insert(key);
+            } else {
+                new.insert((key.0, OTHER.into()));
+                beyond.push(key);
             }
         }
-        missing.retain(|it| !known.versions.contains_key(it));
-        let learned = self
-            .insert_named(
-                "insert into culprit.versions (service_id, version)
-                 select * from unnest($1::integer[], $2::text[]) on conflict do nothing",
-                "select v.id, v.service_id, v.version from culprit.versions v
-                 join unnest($1::integer[], $2::text[]) as n(service_id, version)
-                   on (v.service_id, v.version) = (n.service_id, n.version)",
-                missing,
-            )
-            .await?;
-        known.versions.extend(learned);
+        if !new.is_empty() {
+            let columns = columns(&new);
+            sqlx::query(family.insert)
+                .bind(&columns.0)
+                .bind(&columns.1)
+                .execute(self.pool())
+                .await?;
+            names.extend(self.find_named(family, &new).await?);
+        }
+        for key in beyond {
+            let other = names.get(&(key.0, OTHER.into())).copied();
+            // Remembered, so that it is not looked for again; forgotten names are.
+            if let Some(other) = other.filter(|_| names.len() < NAMES_CACHED_MAX) {
+                names.insert(key, other);
+            }
+        }
         Ok(())
     }
 
-    /// Inserts and reads back names that belong to a service.
-    async fn insert_named(
+    async fn find_named(
         &self,
-        insert: &'static str,
-        select: &'static str,
-        missing: BTreeSet<(i32, String)>,
+        family: &Family,
+        keys: &Named,
     ) -> Result<Vec<((i32, String), i32)>, StoreError> {
-        if missing.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (services, names): (Vec<i32>, Vec<String>) = missing.into_iter().unzip();
-        let mut transaction = self.pool().begin().await?;
-        sqlx::query(insert)
-            .bind(&services)
-            .bind(&names)
-            .execute(&mut *transaction)
+        let columns = columns(keys);
+        let rows: Vec<(i32, i32, String)> = sqlx::query_as(family.select)
+            .bind(&columns.0)
+            .bind(&columns.1)
+            .fetch_all(self.pool())
             .await?;
-        let rows: Vec<(i32, i32, String)> = sqlx::query_as(select)
-            .bind(&services)
-            .bind(&names)
-            .fetch_all(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
         Ok(rows
             .into_iter()
             .map(|(id, service, name)| ((service, name), id))
@@ -308,17 +339,28 @@ impl Store {
             if known.statements.contains_key(&digest) {
                 continue;
             }
-            if known.statements.len() + missing.len() < STATEMENTS_MAX {
+            if known.statements_stored + missing.len() < STATEMENTS_MAX {
                 let text = clean(&statement.text, STATEMENT_BYTES_MAX);
                 missing.insert(digest, (clean(&statement.system, NAME_BYTES_MAX), text));
             } else {
                 missing.insert(statement_digest("", OTHER), (String::new(), OTHER.into()));
             }
         }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let select = "select digest, id from culprit.statements where digest = any($1)";
+        let mut connection = self.pool().acquire().await?;
+        let digests: Vec<Vec<u8>> = missing.keys().map(|it| it.to_vec()).collect();
+        known
+            .statements
+            .extend(ids_by_digest(&mut connection, select, &digests).await?);
+        drop(connection);
         missing.retain(|digest, _| !known.statements.contains_key(digest));
         if missing.is_empty() {
             return Ok(());
         }
+        known.statements_stored += missing.len();
         let digests: Vec<Vec<u8>> = missing.keys().map(|it| it.to_vec()).collect();
         let (systems, texts): (Vec<String>, Vec<String>) = missing.into_values().unzip();
         let mut transaction = self.pool().begin().await?;
@@ -331,7 +373,6 @@ impl Store {
         .bind(&texts)
         .execute(&mut *transaction)
         .await?;
-        let select = "select digest, id from culprit.statements where digest = any($1)";
         let rows = ids_by_digest(&mut transaction, select, &digests).await?;
         transaction.commit().await?;
         known.statements.extend(rows);
@@ -350,7 +391,14 @@ impl Store {
             };
             for hit in &request.hits {
                 let fingerprint = hit.finding.fingerprint.as_str();
-                if known.finding(ids.endpoint, fingerprint).is_none() {
+                let count = known
+                    .findings_of
+                    .get(&ids.endpoint)
+                    .copied()
+                    .unwrap_or_default();
+                if known.finding(ids.endpoint, fingerprint).is_none()
+                    && count < FINDINGS_PER_ENDPOINT_MAX
+                {
                     let digest = digest(&[&ids.endpoint.to_string(), "\0", fingerprint]);
                     missing.insert(digest, (fingerprint, hit.finding.detector, ids));
                 }
@@ -379,9 +427,10 @@ impl Store {
         transaction.commit().await?;
         for (digest, id) in rows {
             if let Some((fingerprint, _, ids)) = missing.get(&digest) {
-                known
-                    .findings
-                    .insert((ids.endpoint, (*fingerprint).to_owned()), id);
+                let key = (ids.endpoint, (*fingerprint).to_owned());
+                if known.findings.insert(key, id).is_none() {
+                    *known.findings_of.entry(ids.endpoint).or_default() += 1;
+                }
             }
         }
         Ok(())
@@ -437,5 +486,74 @@ fn other_service() -> ServiceName {
         namespace: String::new(),
         name: OTHER.into(),
         environment: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use analyzer::profile::Profile;
+
+    fn asked(endpoints: impl Iterator<Item = String>) -> Contribution {
+        let request = |endpoint| Request {
+            span_id: Default::default(),
+            service: ServiceName {
+                namespace: String::new(),
+                name: "s\0".repeat(600),
+                environment: "e".repeat(5_000),
+            },
+            version: "1".into(),
+            endpoint,
+            start_ns: 0,
+            duration_ns: 0,
+            weight: 1,
+            error: false,
+            root: true,
+            categories: Default::default(),
+            calls: Default::default(),
+            statements: Vec::new(),
+            profile: Profile::default(),
+            hits: Vec::new(),
+        };
+        Contribution {
+            trace_id: Default::default(),
+            spans: 1,
+            requests: endpoints.map(request).collect(),
+            fragment: Default::default(),
+        }
+    }
+
+    async fn ids(store: &Store, known: &mut Dictionaries, asked: &Contribution) -> Vec<i32> {
+        store.learn(known, &[asked]).await.unwrap();
+        asked
+            .requests
+            .iter()
+            .map(|it| known.ids(it).unwrap().endpoint)
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn names_beyond_the_cap_are_other_also_after_a_restart() {
+        let store = crate::testing::store().await;
+        let most = asked((0..NAMES_PER_SERVICE_MAX + 5).map(|n| format!("GET /{n}")));
+        let before = ids(&store, &mut Dictionaries::default(), &most).await;
+        let distinct: BTreeSet<&i32> = before.iter().collect();
+        assert_eq!(distinct.len(), NAMES_PER_SERVICE_MAX + 1);
+        let again = ids(&store, &mut Dictionaries::default(), &most).await;
+        assert_eq!(before, again);
+        // A restart in between neither frees places nor takes any.
+        let mut known = Dictionaries::default();
+        let one_more = ids(
+            &store,
+            &mut known,
+            &asked(["POST /new".to_owned()].into_iter()),
+        )
+        .await;
+        let name: String = sqlx::query_scalar("select name from culprit.endpoints where id = $1")
+            .bind(one_more[0])
+            .fetch_one(store.pool())
+            .await
+            .unwrap();
+        assert_eq!(name, OTHER);
     }
 }

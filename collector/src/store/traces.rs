@@ -10,6 +10,7 @@ use futures_util::TryStreamExt;
 
 use super::finalise::uuid;
 use super::{Store, StoreError};
+use crate::assembly::unite;
 use crate::assembly::{damaged, decompress};
 use crate::otlp;
 
@@ -76,14 +77,20 @@ impl Store {
         &self,
         fingerprints: &[&str],
     ) -> Result<HashMap<String, i32>, StoreError> {
+        // As they are stored: Postgres' text holds no NUL.
+        let stored: HashMap<String, &str> = fingerprints
+            .iter()
+            .map(|it| (it.replace('\0', "\u{fffd}"), *it))
+            .collect();
         let rows: Vec<(String, i32)> = sqlx::query_as(
             "select k.fingerprint, k.id from culprit.finding_keys k
              join culprit.findings f on f.id = k.id where k.fingerprint = any($1) order by k.id",
         )
-        .bind(fingerprints)
+        .bind(stored.keys().cloned().collect::<Vec<_>>())
         .fetch_all(self.pool())
         .await?;
-        Ok(rows.into_iter().collect())
+        let known = |(key, id): (String, i32)| Some((stored.get(&key)?.to_string(), id));
+        Ok(rows.into_iter().filter_map(known).collect())
     }
 
     async fn final_trace(&self, trace_id: TraceId) -> Result<Option<StoredTrace>, StoreError> {
@@ -142,7 +149,9 @@ impl Store {
             parts.extend(spans_of(trace_id, payload).await?);
         }
         // Newest first as read; the spans stand in order of arrival.
-        let otlp = parts.into_iter().rev().flatten().collect();
+        let arrived: Vec<u8> = parts.into_iter().rev().flatten().collect();
+        // A client that missed its answer has sent it again.
+        let otlp = unite(&[], &arrived)?;
         let found = StoredTrace {
             otlp,
             state: TraceState::Arriving,
