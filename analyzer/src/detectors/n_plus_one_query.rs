@@ -215,15 +215,25 @@ fn saved_ns(analysis: &Analysis<'_>, found: &Loop) -> u64 {
         .min(entry.duration_ns)
 }
 
+/// Statements of one loop that a title names; further ones are `…`.
+const TITLE_STEPS_MAX: usize = 3;
+
 fn title(analysis: &Analysis<'_>, found: &Loop) -> String {
     let step = |at: usize| {
         let step = &found.steps[at];
         format!("{} × {}", step.count, summary(&analysis.calls[step.first]))
     };
     if found.steps.len() > 1 {
-        let steps: Vec<String> = (0..found.steps.len()).map(step).collect();
+        let steps: Vec<String> = (0..found.steps.len().min(TITLE_STEPS_MAX))
+            .map(step)
+            .collect();
+        let more = if found.steps.len() > TITLE_STEPS_MAX {
+            ", …"
+        } else {
+            ""
+        };
         return format!(
-            "{} queries in one loop: {}",
+            "{} queries in one loop: {}{more}",
             found.calls.len(),
             steps.join(", ")
         );
