@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::store::Store;
@@ -100,7 +100,6 @@ struct Inner {
     queue: mpsc::Sender<Waiting>,
     waiting_bytes: AtomicUsize,
     ready: AtomicBool,
-    arrived: Notify,
 }
 
 #[derive(Debug)]
@@ -120,7 +119,6 @@ impl Journal {
             queue,
             waiting_bytes: AtomicUsize::new(0),
             ready: AtomicBool::new(true),
-            arrived: Notify::new(),
         });
         // The committer must not keep the queue open: it would never end.
         tokio::spawn(commit_all(store, waiting, Arc::downgrade(&inner)));
@@ -179,12 +177,6 @@ impl Journal {
     pub fn waiting_bytes(&self) -> usize {
         self.inner.waiting_bytes.load(Ordering::Relaxed)
     }
-
-    /// Waits until a commit has landed since the last call, so that an owner in the same process
-    /// need not poll.
-    pub async fn arrived(&self) {
-        self.inner.arrived.notified().await;
-    }
 }
 
 /// Gives admitted bytes back when the batch is committed or refused. It goes with the batch and not
@@ -230,7 +222,6 @@ async fn commit_all(
         let result = commit(&store, batches).await;
         if let Some(inner) = inner.upgrade() {
             inner.ready.store(result.is_ok(), Ordering::Relaxed);
-            inner.arrived.notify_one();
         }
         let failed = result.is_err();
         for (answer, _admitted) in answers {

@@ -126,7 +126,7 @@ impl Serving {
             alerting.public_url = self.ui.map(|it| format!("http://{it}")).unwrap_or_default();
         }
         if options.plays(Role::Analyzer) {
-            self.spawn_analysis(options, journal, alerting);
+            self.spawn_analysis(options, alerting);
         }
         if let Some(listener) = listeners.ui {
             let state = AppState {
@@ -149,12 +149,7 @@ impl Serving {
         }
     }
 
-    fn spawn_analysis(
-        &mut self,
-        options: &ServeOptions,
-        journal: Option<Journal>,
-        alerting: Option<Alerting>,
-    ) {
+    fn spawn_analysis(&mut self, options: &ServeOptions, alerting: Option<Alerting>) {
         let store = &self.database.store;
         let sole_owner = self.database.is_private();
         let assembly_options = assembly::Options {
@@ -167,7 +162,6 @@ impl Serving {
         let (stats, shutdown) = (self.stats.clone(), self.analysis.clone());
         self.tasks.spawn(assembly::run(
             store.clone(),
-            journal,
             assembly_options,
             stats,
             shutdown.clone(),

@@ -139,7 +139,7 @@ impl Site {
             let accepted = collector::otlp::accept(trace.otlp.clone().into(), site.store.shards());
             journal.append(accepted.unwrap().batch).await.unwrap();
         }
-        site.assemble(journal).await;
+        site.assemble().await;
         site
     }
 
@@ -158,7 +158,7 @@ impl Site {
         }
     }
 
-    async fn assemble(&self, journal: Journal) {
+    async fn assemble(&self) {
         let idle = Idle {
             idle_after: Duration::from_millis(60),
             early_after: Duration::from_millis(30),
@@ -173,7 +173,6 @@ impl Site {
         let shutdown = CancellationToken::new();
         let run = assembly::run(
             self.store.clone(),
-            Some(journal),
             options,
             Arc::default(),
             shutdown.clone(),

@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use crate::contribution::{Contribution, Request};
 use crate::deltas::{Counted, Day, minute_of};
-use crate::journal::{self, Journal};
+use crate::journal;
 use crate::otlp;
 use crate::store::dictionaries::Dictionaries;
 use crate::store::finalise::{
@@ -73,11 +73,15 @@ const CARRIED_ROWS_MAX: usize = 64;
 /// are taken one by one.
 const ATTEMPTS_MAX: i16 = 3;
 
-/// How often a shard's owner looks for work when nobody tells it that there is some.
+/// How often a shard's owner looks for work. Nothing is due earlier than a second after it arrived, and
+/// every look walks over all open traces: being told of each commit would cost more than it saves.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// How often a lease is renewed: three times until others may take it.
 const RENEW_EVERY: Duration = Duration::from_secs(4);
+
+/// How often old journal rows are looked through: that walks over all open spans.
+const CARRY_EVERY: Duration = Duration::from_secs(2);
 
 /// How often roll-up rows are merged.
 const MERGE_EVERY: Duration = Duration::from_secs(30);
@@ -117,32 +121,16 @@ pub struct Stats {
 }
 
 /// Owns as many shards as it can get until `shutdown`; gives them back then.
-pub async fn run(
-    store: Store,
-    journal: Option<Journal>,
-    options: Options,
-    stats: Arc<Stats>,
-    shutdown: CancellationToken,
-) {
+pub async fn run(store: Store, options: Options, stats: Arc<Stats>, shutdown: CancellationToken) {
     let process = Uuid::now_v7();
-    let owners = (0..store.shards() as i16).map(|shard| {
-        own(
-            store.clone(),
-            journal.clone(),
-            shard,
-            process,
-            &options,
-            &stats,
-            &shutdown,
-        )
-    });
+    let owners = (0..store.shards() as i16)
+        .map(|shard| own(store.clone(), shard, process, &options, &stats, &shutdown));
     futures_util::future::join_all(owners).await;
 }
 
 /// Owns one shard, again and again.
 async fn own(
     store: Store,
-    journal: Option<Journal>,
     shard: i16,
     process: Uuid,
     options: &Options,
@@ -155,7 +143,7 @@ async fn own(
             .await
         {
             Ok(Some(lease)) => {
-                let owner = Owner::new(&store, journal.as_ref(), lease, options, stats);
+                let owner = Owner::new(&store, lease, options, stats);
                 match hold(owner, shutdown).await {
                     Ok(()) => {
                         let _ = store.release_lease(&lease).await;
@@ -214,7 +202,6 @@ async fn keep_lease(store: &Store, lease: &Lease) -> StoreError {
 /// A shard's owner, from taking the lease to losing it.
 struct Owner<'a> {
     store: &'a Store,
-    journal: Option<&'a Journal>,
     lease: Lease,
     options: &'a Options,
     stats: &'a Stats,
@@ -226,6 +213,7 @@ struct Owner<'a> {
     quarantined: HashSet<TraceId>,
     last_id: i64,
     suspected: Vec<TraceId>,
+    carried: Instant,
     merged: Instant,
     today: (Day, Instant),
 }
@@ -237,17 +225,10 @@ struct Decided {
 }
 
 impl<'a> Owner<'a> {
-    fn new(
-        store: &'a Store,
-        journal: Option<&'a Journal>,
-        lease: Lease,
-        options: &'a Options,
-        stats: &'a Stats,
-    ) -> Self {
+    fn new(store: &'a Store, lease: Lease, options: &'a Options, stats: &'a Stats) -> Self {
         let now = Instant::now();
         Owner {
             store,
-            journal,
             lease,
             options,
             stats,
@@ -259,6 +240,7 @@ impl<'a> Owner<'a> {
             quarantined: HashSet::new(),
             last_id: 0,
             suspected: Vec::new(),
+            carried: now,
             merged: now,
             today: (0, now),
         }
@@ -674,6 +656,10 @@ impl<'a> Owner<'a> {
     /// Rewrites what is still open of old journal rows.
     async fn carry(&mut self) -> Result<(), StoreError> {
         let now = Instant::now();
+        if now - self.carried < CARRY_EVERY {
+            return Ok(());
+        }
+        self.carried = now;
         let sources = self
             .flight
             .rows_to_carry(now, &self.options.idle, CARRIED_ROWS_MAX);
@@ -718,15 +704,8 @@ impl<'a> Owner<'a> {
     }
 
     async fn wait(&self, shutdown: &CancellationToken) {
-        let arrived = async {
-            match self.journal {
-                Some(journal) => journal.arrived().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = arrived => {}
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
     }

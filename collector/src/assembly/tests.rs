@@ -12,7 +12,7 @@ use prost::Message;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::journal::{Batch, Part};
+use crate::journal::{Batch, Journal, Part};
 use crate::verify;
 
 const MS: u64 = 1_000_000;
@@ -111,13 +111,7 @@ impl Running {
             sole_owner: true,
             ..Options::default()
         };
-        let task = tokio::spawn(run(
-            store.clone(),
-            Some(journal.clone()),
-            options,
-            stats.clone(),
-            shutdown.clone(),
-        ));
+        let task = tokio::spawn(run(store.clone(), options, stats.clone(), shutdown.clone()));
         Running {
             store,
             journal,
