@@ -151,10 +151,7 @@ fn message(finding: &Untold, alerting: &Alerting) -> serde_json::Value {
 }
 
 fn shorten(text: &str, bytes_max: usize) -> &str {
-    let end = (0..=bytes_max.min(text.len()))
-        .rev()
-        .find(|at| text.is_char_boundary(*at));
-    &text[..end.unwrap_or(0)]
+    &text[..text.floor_char_boundary(bytes_max)]
 }
 
 async fn pause(duration: Duration, shutdown: &CancellationToken) {

@@ -304,18 +304,19 @@ impl<'a> Owner<'a> {
         for row in rows {
             let payload = Bytes::from(row.payload);
             let suspect = row.attempts > ATTEMPTS_MAX;
-            let trace_ids =
-                match decompress(&payload).and_then(|raw| otlp::trace_ids(&raw).map_err(damaged)) {
-                    Ok(trace_ids) => trace_ids,
-                    Err(error) if suspect => {
-                        self.give_up_row(row.id, payload, error).await?;
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                };
+            let read = decompress(&payload)
+                .and_then(|raw| Ok((otlp::trace_ids(&raw).map_err(damaged)?, raw)));
+            let (trace_ids, raw) = match read {
+                Ok(read) => read,
+                Err(error) if suspect => {
+                    self.give_up_row(row.id, payload, error).await?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             // Only a row that is suspect itself may hold what a former process died of.
             let skip = match suspect {
-                true => self.keep_skipped(&payload, &trace_ids).await?,
+                true => self.keep_skipped(&raw, &trace_ids).await?,
                 false => HashSet::new(),
             };
             self.flight
@@ -327,14 +328,14 @@ impl<'a> Owner<'a> {
     /// Of a suspect row's traces those that are in quarantine; their spans here are kept there too.
     async fn keep_skipped(
         &self,
-        payload: &Bytes,
+        raw: &[u8],
         trace_ids: &[TraceId],
     ) -> Result<HashSet<TraceId>, StoreError> {
         let ids = trace_ids.iter().filter(|it| self.quarantined.contains(it));
         let skip: HashSet<TraceId> = ids.copied().collect();
         for trace_id in &skip {
             let mut otlp = Vec::new();
-            let spans = otlp::select(&decompress(payload)?, |_, it| it == *trace_id, &mut otlp);
+            let spans = otlp::select(raw, |_, it| it == *trace_id, &mut otlp);
             let trace = Quarantined {
                 trace_id: *trace_id,
                 reason: "more of a trace whose analysis ended the process".into(),

@@ -467,10 +467,7 @@ pub(super) fn digest(parts: &[&str]) -> [u8; 32] {
 
 /// Text as Postgres takes it (no NUL), cut at `bytes_max`.
 fn clean(text: &str, bytes_max: usize) -> String {
-    let end = (0..=bytes_max.min(text.len()))
-        .rev()
-        .find(|at| text.is_char_boundary(*at));
-    text[..end.unwrap_or(0)].replace('\0', "\u{fffd}")
+    text[..text.floor_char_boundary(bytes_max)].replace('\0', "\u{fffd}")
 }
 
 fn clean_service(name: &ServiceName) -> ServiceName {

@@ -71,11 +71,6 @@ pub struct StatusPage {
 }
 
 impl StatusPage {
-    /// Everything is as it should be.
-    pub fn is_well(&self) -> bool {
-        self.database.is_ok() && !self.is_behind() && self.quarantined == 0
-    }
-
     fn last_refused(&self) -> Option<&Problem> {
         self.receiver.as_ref()?.last_problem.as_ref()
     }
