@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::flight::Due;
+use crate::block_filter;
 use crate::contribution::Contribution;
 use crate::deltas::Day;
 use crate::otlp::{self, At, Pile, Source};
@@ -96,6 +97,8 @@ pub struct Pack {
     pub raw_bytes: usize,
     /// zstd of it.
     pub payload: Vec<u8>,
+    /// Which words its spans hold.
+    pub filter: Vec<u8>,
 }
 
 /// Looks at every due trace.
@@ -234,21 +237,29 @@ fn look_at(
         let old = stored.map(|_| contribution(sources, &spans[..stored_spans], work));
         Ok::<_, StoreError>((contribution(sources, &spans, work)?, old.transpose()?))
     }));
-    let (contribution, old) = match analysed {
+    let ((contribution, words), old) = match analysed {
         Ok(analysed) => analysed?,
         Err(panic) => return Ok(refused(panic_text(panic.as_ref()), &spans)),
     };
     let day = stored.map_or(work.today, |(stored, _)| stored.day);
     Ok(Outcome::Final(Box::new(Final {
-        pack: piles.add(day, &sources.sources, &spans),
+        pack: piles.add(day, &sources.sources, &spans, words),
         contribution,
-        old: old.zip(stored.map(|(stored, _)| stored.clone())),
+        old: old
+            .map(|(contribution, _)| contribution)
+            .zip(stored.map(|(stored, _)| stored.clone())),
     })))
 }
 
-fn contribution(sources: &Sources, spans: &[At], work: &Work) -> Result<Contribution, StoreError> {
+/// What a trace adds, and the words in it.
+fn contribution(
+    sources: &Sources,
+    spans: &[At],
+    work: &Work,
+) -> Result<(Contribution, Vec<u64>), StoreError> {
     let analysis = analyse(&sources.sources, spans, &work.settings)?;
-    Ok(Contribution::of(&analysis))
+    let words = block_filter::tokens_of(&analysis.trace.spans);
+    Ok((Contribution::of(&analysis), words))
 }
 
 /// The analysis of one trace's spans.
@@ -267,42 +278,54 @@ pub fn analyse<'a>(
 /// What becomes blocks: one pile of each day is open at a time.
 #[derive(Default)]
 struct Piles {
-    piles: Vec<(Day, Pile, Pack)>,
+    piles: Vec<Open>,
     open: HashMap<Day, usize>,
 }
 
+/// Traces on their way into a block.
+#[derive(Default)]
+struct Open {
+    day: Day,
+    pile: Pile,
+    spans: usize,
+    traces: usize,
+    words: Vec<u64>,
+}
+
 impl Piles {
-    /// Adds a trace; the position of its pile.
-    fn add(&mut self, day: Day, sources: &[Source], spans: &[At]) -> usize {
+    /// Adds a trace and the words in it; the position of its pile.
+    fn add(&mut self, day: Day, sources: &[Source], spans: &[At], mut words: Vec<u64>) -> usize {
         let bytes = otlp::bytes_of(sources, spans);
         let open = self.open.get(&day).copied();
-        let fits = open.filter(|at| self.piles[*at].1.bytes() + bytes <= BLOCK_BYTES_MAX);
+        let fits = open.filter(|at| self.piles[*at].pile.bytes() + bytes <= BLOCK_BYTES_MAX);
         let at = fits.unwrap_or_else(|| {
-            let pack = Pack {
+            self.piles.push(Open {
                 day,
-                spans: 0,
-                traces: 0,
-                raw_bytes: 0,
-                payload: Vec::new(),
-            };
-            self.piles.push((day, Pile::default(), pack));
+                ..Open::default()
+            });
             self.piles.len() - 1
         });
         self.open.insert(day, at);
-        let (_, pile, pack) = &mut self.piles[at];
-        pile.add(sources, spans);
-        pack.spans += spans.len();
-        pack.traces += 1;
+        let open = &mut self.piles[at];
+        open.pile.add(sources, spans);
+        open.spans += spans.len();
+        open.traces += 1;
+        open.words.append(&mut words);
         at
     }
 
     fn packed(self) -> Result<Vec<Pack>, StoreError> {
         let mut compressor = zstd::bulk::Compressor::new(BLOCK_ZSTD_LEVEL).map_err(unpackable)?;
-        let packs = self.piles.into_iter().map(|(_, pile, mut pack)| {
-            let request = pile.into_request();
-            pack.raw_bytes = request.len();
-            pack.payload = compressor.compress(&request).map_err(unpackable)?;
-            Ok(pack)
+        let packs = self.piles.into_iter().map(|open| {
+            let request = open.pile.into_request();
+            Ok(Pack {
+                day: open.day,
+                spans: open.spans,
+                traces: open.traces,
+                raw_bytes: request.len(),
+                payload: compressor.compress(&request).map_err(unpackable)?,
+                filter: block_filter::build(open.words),
+            })
         });
         packs.collect()
     }

@@ -608,7 +608,7 @@ impl<'a> Owner<'a> {
             raw_bytes: pack.raw_bytes as i32,
             payload: pack.payload,
             requests: Vec::new(),
-            filter: None,
+            filter: Some(pack.filter),
         });
         let mut blocks: Vec<NewBlock> = blocks.collect();
         for it in decided {

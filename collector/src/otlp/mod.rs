@@ -21,7 +21,7 @@ mod to_json;
 pub(crate) mod wire;
 
 pub use accept::accept;
-pub use decode::decode_into;
+pub use decode::{array_values, decode_into};
 pub use heads::{Head, Side, heads};
 pub use pile::Pile;
 pub use source::{At, Source, bytes_of, decode_all, distinct, write};
