@@ -32,7 +32,7 @@ use crate::otlp;
 use crate::store::dictionaries::Dictionaries;
 use crate::store::finalise::{
     FLAG_ERROR, FLAG_FINDING, FLAG_FRAGMENT, FLAG_ROOT, FLAG_TAIL, NewBlock, NewRequest,
-    Quarantined, Replaced, Tick,
+    Quarantined, Replaced, SUSPECTED, Tick,
 };
 use crate::store::leases::Lease;
 use crate::store::traces_again::OldRequest;
@@ -69,9 +69,13 @@ const BLOCK_ZSTD_LEVEL: i32 = 3;
 /// Journal rows carried on in one tick.
 const CARRIED_ROWS_MAX: usize = 64;
 
-/// A row that was read this often and is still there has probably ended its readers: its traces
+/// As [`SPANS_PER_TICK`], after an owner died: the fewer traces were analysed when the next one
+/// does, the fewer fall under suspicion.
+const SPANS_PER_CAREFUL_TICK: usize = 4_000;
+
+/// A row whose traces were being analysed at so many deaths has probably caused them: its traces
 /// are taken one by one.
-const ATTEMPTS_MAX: i16 = 3;
+const ATTEMPTS_MAX: i16 = 2;
 
 /// How often a shard's owner looks for work. Nothing is due earlier than a second after it arrived, and
 /// every look walks over all open traces: being told of each commit would cost more than it saves.
@@ -137,6 +141,7 @@ async fn own(
     stats: &Stats,
     shutdown: &CancellationToken,
 ) {
+    let mut before = Before::default();
     while !shutdown.is_cancelled() {
         let pause = match store
             .acquire_lease(shard, process, options.sole_owner)
@@ -144,7 +149,7 @@ async fn own(
         {
             Ok(Some(lease)) => {
                 let owner = Owner::new(&store, lease, options, stats);
-                match hold(owner, shutdown).await {
+                match hold(owner, &mut before, shutdown).await {
                     Ok(()) => {
                         let _ = store.release_lease(&lease).await;
                         Duration::ZERO
@@ -169,9 +174,23 @@ async fn own(
     }
 }
 
+/// What this process's former ownership of a shard left to the next.
+#[derive(Default)]
+struct Before {
+    /// The owner before it died, or it panicked itself: nothing is blamed for that yet.
+    died: bool,
+    /// Traces it suspected and could not acquit.
+    suspected: Vec<TraceId>,
+}
+
 /// Runs an owner while its lease is kept, and cleans up behind it.
-async fn hold(mut owner: Owner<'_>, shutdown: &CancellationToken) -> Result<(), StoreError> {
+async fn hold(
+    mut owner: Owner<'_>,
+    before: &mut Before,
+    shutdown: &CancellationToken,
+) -> Result<(), StoreError> {
     let (store, lease) = (owner.store, owner.lease);
+    owner.take_over(before).await?;
     // A bug must not end the analysis for good: the journal has everything, and what made it fail
     // several times is looked at alone.
     let ended = tokio::select! {
@@ -179,11 +198,15 @@ async fn hold(mut owner: Owner<'_>, shutdown: &CancellationToken) -> Result<(), 
         lost = keep_lease(store, &lease) => Ok(Err(lost)),
     };
     let Ok(ended) = ended else {
+        before.died = true;
         return Err(StoreError::Damaged(
             "the analysis panicked; see above".into(),
         ));
     };
-    owner.acquit().await;
+    if let Err(error) = owner.acquit().await {
+        tracing::debug!(shard = lease.shard, %error, "what was suspected stays so for now");
+        before.suspected.append(&mut owner.suspected);
+    }
     ended
 }
 
@@ -210,9 +233,10 @@ struct Owner<'a> {
     names: Dictionaries,
     callees: Callees,
     tails: Tails,
-    quarantined: HashSet<TraceId>,
+    convicted: HashSet<TraceId>,
     last_id: i64,
     suspected: Vec<TraceId>,
+    careful: Option<Uuid>,
     carried: Instant,
     merged: Instant,
     today: (Day, Instant),
@@ -237,9 +261,10 @@ impl<'a> Owner<'a> {
             names: Dictionaries::default(),
             callees: Callees::default(),
             tails: Tails::default(),
-            quarantined: HashSet::new(),
+            convicted: HashSet::new(),
             last_id: 0,
             suspected: Vec::new(),
+            careful: None,
             carried: now,
             merged: now,
             today: (0, now),
@@ -263,14 +288,34 @@ impl<'a> Owner<'a> {
         Ok(())
     }
 
-    /// The process lives: neither the rows nor the traces held are to blame for an end.
-    async fn acquit(&self) {
+    /// After a death: what was being analysed then is to blame for it, and until all that waited
+    /// then is analysed it is noted what is being analysed. Otherwise nothing of that is written.
+    async fn take_over(&mut self, before: &mut Before) -> Result<(), StoreError> {
         let shard = self.lease.shard;
-        let held = self.flight.held();
-        let forgiven = self.store.forgive_journal(shard, &held).await;
-        let acquitted = self.store.acquit(shard, &self.suspected).await;
-        if let Err(error) = forgiven.and(acquitted) {
-            tracing::debug!(shard, %error, "the journal's rows keep their count of readings");
+        // Noted first: the next attempt finds a lease that is ours.
+        before.died |= self.lease.orphaned;
+        self.store.acquit(shard, &before.suspected).await?;
+        before.suspected.clear();
+        if before.died {
+            let blamed = self.store.blame_analysed(&self.lease).await?;
+            tracing::info!(
+                shard,
+                blamed,
+                "the former owner died; its journal is analysed with care"
+            );
+            self.careful = self.store.last_journal_row(shard).await?;
+            before.died = false;
+        }
+        Ok(())
+    }
+
+    /// The process lives: neither the rows nor the traces held are to blame for an end.
+    async fn acquit(&self) -> Result<(), StoreError> {
+        self.store.acquit(self.lease.shard, &self.suspected).await?;
+        match self.store.note_analysing(&self.lease, &[]).await {
+            // The successor has judged already.
+            Err(StoreError::LeaseLost(_)) => Ok(()),
+            noted => noted,
         }
     }
 
@@ -283,7 +328,7 @@ impl<'a> Owner<'a> {
         self.store
             .recent_trace_ids(shard, |trace_id| known.insert(trace_id))
             .await?;
-        self.quarantined = self.store.quarantined(shard).await?.into_iter().collect();
+        self.convicted = self.store.convicted(shard).await?.into_iter().collect();
         self.last_id = self.store.last_block_id(shard).await?;
         self.today = (self.store.today().await?, Instant::now());
         Ok(())
@@ -300,10 +345,12 @@ impl<'a> Owner<'a> {
             .read_journal(self.lease.shard, &held, ROWS_PER_READ)
             .await?;
         let more = rows.len() as i64 == ROWS_PER_READ;
+        let mut ids = held.iter().chain(rows.iter().map(|row| &row.id));
+        self.careful = self.careful.filter(|last| ids.any(|id| id <= last));
         let now = Instant::now();
         for row in rows {
             let payload = Bytes::from(row.payload);
-            let suspect = row.attempts > ATTEMPTS_MAX;
+            let suspect = row.attempts >= ATTEMPTS_MAX;
             let read = decompress(&payload)
                 .and_then(|raw| Ok((otlp::trace_ids(&raw).map_err(damaged)?, raw)));
             let (trace_ids, raw) = match read {
@@ -312,26 +359,28 @@ impl<'a> Owner<'a> {
                     self.give_up_row(row.id, payload, error).await?;
                     continue;
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.store.blame_row(self.lease.shard, row.id).await?;
+                    return Err(error);
+                }
             };
-            // Only a row that is suspect itself may hold what a former process died of.
-            let skip = match suspect {
-                true => self.keep_skipped(&raw, &trace_ids).await?,
-                false => HashSet::new(),
-            };
+            let skip = self.keep_skipped(&raw, &trace_ids).await?;
             self.flight
                 .add((row.id, payload), &trace_ids, suspect, &skip, now);
         }
         Ok(more)
     }
 
-    /// Of a suspect row's traces those that are in quarantine; their spans here are kept there too.
+    /// Of a row's traces those whose analysis ends processes; their spans here are kept in quarantine.
     async fn keep_skipped(
         &self,
         raw: &[u8],
         trace_ids: &[TraceId],
     ) -> Result<HashSet<TraceId>, StoreError> {
-        let ids = trace_ids.iter().filter(|it| self.quarantined.contains(it));
+        if self.convicted.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let ids = trace_ids.iter().filter(|it| self.convicted.contains(it));
         let skip: HashSet<TraceId> = ids.copied().collect();
         for trace_id in &skip {
             let mut otlp = Vec::new();
@@ -374,14 +423,26 @@ impl<'a> Owner<'a> {
 
     /// Makes due traces final; whether there were any.
     async fn tick(&mut self) -> Result<bool, StoreError> {
-        let pressed = self.is_pressed();
-        let due = self
-            .flight
-            .due(Instant::now(), &self.options.idle, SPANS_PER_TICK, pressed);
+        let due = self.due();
         if due.is_empty() && !self.flight_has_finished_rows() {
             return Ok(false);
         }
-        self.suspect(&due).await?;
+        self.note(&due).await?;
+        self.make_final(due).await?;
+        Ok(true)
+    }
+
+    fn due(&self) -> Vec<Due> {
+        let spans_max = match self.careful {
+            Some(_) => SPANS_PER_CAREFUL_TICK,
+            None => SPANS_PER_TICK,
+        };
+        let pressed = self.is_pressed();
+        self.flight
+            .due(Instant::now(), &self.options.idle, spans_max, pressed)
+    }
+
+    async fn make_final(&mut self, due: Vec<Due>) -> Result<(), StoreError> {
         let work = self.work(due).await?;
         let outcomes = tokio::task::spawn_blocking(move || analyse::run(work))
             .await
@@ -397,10 +458,12 @@ impl<'a> Owner<'a> {
         tick.consumed = self.flight.take_finished_rows();
         if !tick.is_empty() {
             self.write(tick).await?;
+        } else if self.careful.is_some() {
+            self.store.note_analysing(&self.lease, &[]).await?;
         }
         self.suspected.clear();
         self.remember(decided);
-        Ok(true)
+        Ok(())
     }
 
     /// Nothing more is read until traces are final.
@@ -410,7 +473,19 @@ impl<'a> Owner<'a> {
 
     fn flight_has_finished_rows(&self) -> bool {
         // Rows whose traces are all in quarantine are finished as they arrive.
-        !self.quarantined.is_empty() && self.flight.traces() == 0 && self.flight.bytes() > 0
+        !self.convicted.is_empty() && self.flight.traces() == 0 && self.flight.bytes() > 0
+    }
+
+    /// Notes what is about to be analysed, as far as there is reason to.
+    async fn note(&mut self, due: &[Due]) -> Result<(), StoreError> {
+        if self.careful.is_some() {
+            let rows = due.iter().flat_map(|it| &it.places).map(|place| place.row);
+            let rows: HashSet<u32> = rows.collect();
+            let rows = rows.into_iter().filter_map(|at| self.flight.row(at));
+            let ids: Vec<Uuid> = rows.map(|row| row.id).collect();
+            self.store.note_analysing(&self.lease, &ids).await?;
+        }
+        self.suspect(due).await
     }
 
     /// A suspect goes to quarantine before its analysis: should the process end, it stays there.
@@ -419,7 +494,7 @@ impl<'a> Owner<'a> {
             tracing::warn!(trace_id = %it.trace_id, "analysing a trace that may have ended culprit before");
             let trace = Quarantined {
                 trace_id: it.trace_id,
-                reason: "its analysis ended the process".into(),
+                reason: SUSPECTED.into(),
                 spans: it.places.len() as i32,
                 payload: journal::compress(&self.raw_bytes(it)?, BLOCK_ZSTD_LEVEL),
             };
@@ -657,7 +732,8 @@ impl<'a> Owner<'a> {
     /// Rewrites what is still open of old journal rows.
     async fn carry(&mut self) -> Result<(), StoreError> {
         let now = Instant::now();
-        if now - self.carried < CARRY_EVERY {
+        // The rows' deaths are counted in them: while that matters they are not rewritten.
+        if now - self.carried < CARRY_EVERY || self.careful.is_some() {
             return Ok(());
         }
         self.carried = now;
