@@ -50,6 +50,15 @@ use tail::Tails;
 /// Journal rows read at once.
 const ROWS_PER_READ: i64 = 64;
 
+/// How often all of a shard's journal is looked at. Otherwise only what was written lately is: an
+/// index entry of every consumed row stays for as long as anybody's transaction is older, and walking
+/// over hours of them five times a second would stall the shard.
+const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(60);
+
+/// What counts as lately. A row that becomes visible later than this after its id was made (a commit
+/// that hung, a writer whose clock is behind) is found by the next look at all.
+const LATELY: Duration = Duration::from_secs(300);
+
 /// Compressed journal bytes held per shard. Beyond it nothing more is read until traces are final:
 /// the journal keeps the rest.
 const HELD_BYTES_MAX: usize = 96 << 20;
@@ -155,6 +164,7 @@ async fn own(
                         Duration::ZERO
                     }
                     Err(error) => {
+                        store.look_again_after(&error);
                         stats.failed_ticks.fetch_add(1, Ordering::Relaxed);
                         tracing::warn!(shard, %error, "the analysis starts anew from the journal");
                         PAUSE_AFTER_ERROR
@@ -237,6 +247,7 @@ struct Owner<'a> {
     last_id: i64,
     suspected: Vec<TraceId>,
     careful: Option<Uuid>,
+    looked_at_all: Option<Instant>,
     carried: Instant,
     merged: Instant,
     today: (Day, Instant),
@@ -265,6 +276,7 @@ impl<'a> Owner<'a> {
             last_id: 0,
             suspected: Vec::new(),
             careful: None,
+            looked_at_all: None,
             carried: now,
             merged: now,
             today: (0, now),
@@ -339,12 +351,22 @@ impl<'a> Owner<'a> {
         if self.is_pressed() {
             return Ok(false);
         }
+        let looked = self.looked_at_all.map(|it| it.elapsed());
+        let all = looked.is_none_or(|ago| ago >= LOOK_AT_ALL_EVERY);
+        let since = if all {
+            Uuid::nil()
+        } else {
+            oldest_id_of(LATELY)
+        };
         let held = self.flight.held();
         let rows = self
             .store
-            .read_journal(self.lease.shard, &held, ROWS_PER_READ)
+            .read_journal(self.lease.shard, since, &held, ROWS_PER_READ)
             .await?;
         let more = rows.len() as i64 == ROWS_PER_READ;
+        if all && !more {
+            self.looked_at_all = Some(Instant::now());
+        }
         let mut ids = held.iter().chain(rows.iter().map(|row| &row.id));
         self.careful = self.careful.filter(|last| ids.any(|id| id <= last));
         let now = Instant::now();
@@ -360,7 +382,7 @@ impl<'a> Owner<'a> {
                     continue;
                 }
                 Err(error) => {
-                    self.store.blame_row(self.lease.shard, row.id).await?;
+                    self.store.blame_rows(self.lease.shard, &[row.id]).await?;
                     return Err(error);
                 }
             };
@@ -428,8 +450,30 @@ impl<'a> Owner<'a> {
             return Ok(false);
         }
         self.note(&due).await?;
-        self.make_final(due).await?;
+        let rows = self.rows_of(&due);
+        if let Err(error) = self.make_final(due).await {
+            if error.is_about_the_data() {
+                self.blame(&rows).await?;
+            }
+            return Err(error);
+        }
         Ok(true)
+    }
+
+    /// Postgres refuses these rows' results and would again: as with deaths, the trace that causes
+    /// it is found by analysing suspects alone, and then left alone.
+    async fn blame(&mut self, rows: &[Uuid]) -> Result<(), StoreError> {
+        // What was analysed alone is not acquitted.
+        self.suspected.clear();
+        self.store.blame_rows(self.lease.shard, rows).await
+    }
+
+    /// The journal rows that hold these traces' spans.
+    fn rows_of(&self, due: &[Due]) -> Vec<Uuid> {
+        let rows = due.iter().flat_map(|it| &it.places).map(|place| place.row);
+        let rows: HashSet<u32> = rows.collect();
+        let rows = rows.into_iter().filter_map(|at| self.flight.row(at));
+        rows.map(|row| row.id).collect()
     }
 
     fn due(&self) -> Vec<Due> {
@@ -479,11 +523,8 @@ impl<'a> Owner<'a> {
     /// Notes what is about to be analysed, as far as there is reason to.
     async fn note(&mut self, due: &[Due]) -> Result<(), StoreError> {
         if self.careful.is_some() {
-            let rows = due.iter().flat_map(|it| &it.places).map(|place| place.row);
-            let rows: HashSet<u32> = rows.collect();
-            let rows = rows.into_iter().filter_map(|at| self.flight.row(at));
-            let ids: Vec<Uuid> = rows.map(|row| row.id).collect();
-            self.store.note_analysing(&self.lease, &ids).await?;
+            let rows = self.rows_of(due);
+            self.store.note_analysing(&self.lease, &rows).await?;
         }
         self.suspect(due).await
     }
@@ -803,6 +844,13 @@ impl Decided {
         let old = self.last.old.as_ref().and_then(|(_, rows)| rows.first());
         old.map_or(today, |row| row.day)
     }
+}
+
+/// Ids of journal rows (UUID version 7) begin with the millisecond they were made in: the lowest one
+/// that is at most so old.
+fn oldest_id_of(age: Duration) -> Uuid {
+    let since = (SystemTime::now() - age).duration_since(SystemTime::UNIX_EPOCH);
+    Uuid::from_u128(since.unwrap_or_default().as_millis() << 80)
 }
 
 /// Traces that go into one block.

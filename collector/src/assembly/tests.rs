@@ -286,12 +286,18 @@ async fn an_owner_that_lost_its_lease_writes_nothing() {
 /// One life of a shard's owner, as a process of its own. It ends like a killed process when
 /// `deadly` is about to be analysed, else in good order when the journal is empty. Whether it died.
 async fn live(store: &Store, process: u128, deadly: TraceId) -> bool {
+    live_on(store, process, deadly, None).await
+}
+
+/// As [`live`], on another day than today.
+async fn live_on(store: &Store, process: u128, deadly: TraceId, day: Option<Day>) -> bool {
     let process = Uuid::from_u128(process);
     let lease = store.acquire_lease(0, process, true).await.unwrap();
     let (options, stats) = (at_once(), Stats::default());
     let mut owner = Owner::new(store, lease.unwrap(), &options, &stats);
     owner.take_over(&mut Before::default()).await.unwrap();
     owner.load().await.unwrap();
+    owner.today.0 = day.unwrap_or(owner.today.0);
     while store.journal_backlog().await.unwrap().rows > 0 {
         owner.read().await.unwrap();
         let due = owner.due();
@@ -398,6 +404,158 @@ async fn r11_a_row_that_cannot_be_read_goes_to_quarantine() {
     assert_eq!(number(&store, REQUESTS).await, 1);
     let kept = "select count(*) from culprit.quarantine where reason like '%cannot be read%'";
     assert_eq!(number(&store, kept).await, 1);
+}
+
+/// A trace whose result Postgres will not take is found and left alone; the others are stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r11_what_postgres_refuses_goes_to_quarantine() {
+    let store = crate::testing::store().await;
+    // As a character that the server's encoding lacks would be refused.
+    sqlx::raw_sql(
+        "create function refuse() returns trigger language plpgsql as
+           $$ begin raise exception 'no' using errcode = '22P05'; end $$;
+         create trigger refuse before insert on culprit.endpoints for each row
+           when (new.name like '%refused%') execute function refuse();",
+    )
+    .execute(store.pool())
+    .await
+    .unwrap();
+    let mut spans = n_plus_one(1);
+    let mut refused = n_plus_one(2);
+    refused[0].attributes[1] = text("http.route", "/refused");
+    spans.extend(refused);
+    let row = crate::journal::row(0, spans.len() as u32, &otlp(spans));
+    store.append_journal(vec![row]).await.unwrap();
+    append(&store, &[3]).await;
+    let running = Running::on(store);
+    running.settle().await;
+    let store = running.stop().await;
+    assert_eq!(number(&store, REQUESTS).await, 2);
+    assert_eq!(store.convicted(0).await.unwrap(), [TraceId([2; 16])]);
+}
+
+/// Three exporters, each a part of the trace, each part twice, span by span and in any order, all at
+/// the same time: one trace, counted once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r6_any_split_any_order_and_duplicates_are_one_trace() {
+    let running = Running::start().await;
+    let mut spans = n_plus_one(1);
+    spans.extend(n_plus_one(1));
+    // Neither sorted nor the other way round.
+    spans.sort_by_key(|span| u32::from(span.span_id[0]) * 7 % 11);
+    let exporters = spans.chunks(8).map(async |part| {
+        for span in part {
+            running.send(vec![span.clone()]).await;
+        }
+    });
+    futures_util::future::join_all(exporters).await;
+    running.settle().await;
+    let store = running.stop().await;
+    assert_eq!(number(&store, REQUESTS).await, 1);
+    let report = verified(&store).await;
+    assert_eq!((report.traces, report.spans, report.requests), (1, 11, 1));
+}
+
+/// The next day late spans still find their trace, and stay in its partition; the day after that the
+/// id is a new trace's. Nothing is counted twice either way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r6_r10_spans_of_one_id_days_apart() {
+    let store = crate::testing::store().await;
+    let nobody = TraceId([0xff; 16]);
+    let today = store.today().await.unwrap();
+    let mut first = n_plus_one(1);
+    let late = first.split_off(6);
+    let mut reused = n_plus_one(1);
+    reused.iter_mut().for_each(|it| it.span_id[7] = 0xee);
+    reused[1..]
+        .iter_mut()
+        .for_each(|it| it.parent_span_id[7] = 0xee);
+    for (spans, days_later, requests, traces) in [
+        (first.clone(), 0, 1, 1),
+        (late, 1, 1, 1),
+        (first, 1, 1, 1),
+        (reused, 3, 2, 2),
+    ] {
+        let row = crate::journal::row(0, spans.len() as u32, &otlp(spans));
+        store.append_journal(vec![row]).await.unwrap();
+        assert!(!live_on(&store, 1, nobody, Some(today + days_later)).await);
+        assert_eq!(number(&store, REQUESTS).await, requests);
+        assert_eq!(verified(&store).await.traces, traces);
+    }
+    assert_eq!(verified(&store).await.spans, 22);
+}
+
+/// A commit that the client was told nothing of lands after all, and the client has come again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r6_both_copies_of_a_batch_land() {
+    let store = crate::testing::store().await;
+    let row = || crate::journal::row(0, 11, &otlp(n_plus_one(1)));
+    store.append_journal(vec![row()]).await.unwrap();
+    assert!(!live(&store, 1, TraceId([9; 16])).await);
+    // An id made a minute and more ago: the commit hung for so long.
+    let mut hung = row();
+    hung.id = Uuid::from_u128(hung.id.as_u128() - (400_000 << 80));
+    store.append_journal(vec![hung, row()]).await.unwrap();
+    let running = Running::on(store);
+    running.settle().await;
+    let store = running.stop().await;
+    assert_eq!(number(&store, REQUESTS).await, 1);
+    assert_eq!(verified(&store).await.spans, 11);
+}
+
+/// While somebody's old transaction keeps Postgres from cleaning up, what is read is found by its
+/// time, past the consumed rows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r13_a_long_reader_beside_the_journal() {
+    let store = crate::testing::store().await;
+    let mut reader = store.pool().begin().await.unwrap();
+    sqlx::raw_sql("set transaction isolation level repeatable read; select from culprit.journal")
+        .execute(&mut *reader)
+        .await
+        .unwrap();
+    // Consumed in the hour before.
+    let consumed: Vec<_> = (0..3_000_u128)
+        .map(|at| {
+            let mut row = crate::journal::row(0, 11, b"");
+            row.id = Uuid::from_u128(row.id.as_u128() - ((400_000 + at) << 80));
+            row
+        })
+        .collect();
+    store.append_journal(consumed).await.unwrap();
+    sqlx::query("delete from culprit.journal")
+        .execute(store.pool())
+        .await
+        .unwrap();
+    sqlx::query("analyze culprit.journal")
+        .execute(store.pool())
+        .await
+        .unwrap();
+    append(&store, &[1]).await;
+    let plan = |since: Uuid| {
+        let store = &store;
+        async move {
+            let query = "explain (analyze, buffers, format json)
+                 select id, spans, attempts, payload from culprit.journal
+                 where shard = 0 and id >= $1 and id <> all('{}') order by id limit 64";
+            let plan: serde_json::Value = sqlx::query_scalar(query)
+                .bind(since)
+                .fetch_one(store.pool())
+                .await
+                .unwrap();
+            let plan = &plan[0]["Plan"];
+            let blocks = |key: &str| plan[key].as_i64().unwrap_or_default();
+            blocks("Shared Hit Blocks") + blocks("Shared Read Blocks")
+        }
+    };
+    let (all, lately) = (plan(Uuid::nil()).await, plan(oldest_id_of(LATELY)).await);
+    assert!(lately * 4 < all, "{lately} of {all} blocks");
+    let running = Running::on(store.clone());
+    running.settle().await;
+    running.send(n_plus_one(2)).await;
+    running.settle().await;
+    reader.rollback().await.unwrap();
+    let store = running.stop().await;
+    assert_eq!(number(&store, REQUESTS).await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

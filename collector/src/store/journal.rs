@@ -56,7 +56,9 @@ impl Store {
         insert_rows(&mut connection, rows).await
     }
 
-    /// The rows of a shard that its owner does not hold yet, oldest first, at most `rows_max`.
+    /// The rows of a shard that its owner does not hold yet, oldest first, at most `rows_max`. Only
+    /// those from id `since` on: before it an index is full of consumed rows that Postgres may not
+    /// clean up while somebody reads for long.
     ///
     /// Commit order is not id order, so this asks for "all but those held" and not for "after the
     /// last one seen".
@@ -66,14 +68,16 @@ impl Store {
     pub async fn read_journal(
         &self,
         shard: i16,
+        since: Uuid,
         held: &[Uuid],
         rows_max: i64,
     ) -> Result<Vec<JournalRow>, StoreError> {
         let rows = sqlx::query_as(
             "select id, spans, attempts, payload from culprit.journal
-             where shard = $1 and id <> all($2) order by id limit $3",
+             where shard = $1 and id >= $2 and id <> all($3) order by id limit $4",
         )
         .bind(shard)
+        .bind(since)
         .bind(held)
         .bind(rows_max)
         .fetch_all(self.pool())
@@ -95,13 +99,13 @@ impl Store {
         Ok(last)
     }
 
-    /// Counts against a row that its owner could not read it.
+    /// Counts against rows that they could not be read, or their results not written.
     ///
     /// # Errors
     /// Postgres cannot be written to.
-    pub async fn blame_row(&self, shard: i16, id: Uuid) -> Result<(), StoreError> {
+    pub async fn blame_rows(&self, shard: i16, ids: &[Uuid]) -> Result<(), StoreError> {
         let mut connection = self.pool().acquire().await?;
-        blame(&mut connection, shard, &[id]).await?;
+        blame(&mut connection, shard, ids).await?;
         Ok(())
     }
 
