@@ -6,11 +6,12 @@ PYTHON ?= python3
 # What the tests with official SDKs run on; made once, below cargo's target directory.
 VENV = target/test-python
 
-.PHONY: help demo serve test bench postgres
+.PHONY: help demo serve test chaos bench postgres
 
 help:
 	@echo 'make demo    culprit, a demo shop under traffic, and the UI with findings in it'
 	@echo 'make test    everything the project checks'
+	@echo 'make chaos   a long crash test: KILLS=120, SEED=… to repeat one'
 	@echo 'make serve   culprit for your own services (release build)'
 	@echo 'make bench   processor time and bytes per span (release build), as JSON'
 
@@ -26,6 +27,10 @@ bench: postgres
 
 test: postgres $(VENV)/ready
 	CULPRIT_TEST_PYTHON="$(CURDIR)/$(VENV)/bin/python" $(CARGO) test --workspace --no-fail-fast
+
+chaos: postgres
+	CULPRIT_TEST_KILLS=$(or $(KILLS),120) $(if $(SEED),CULPRIT_TEST_SEED=$(SEED)) \
+		$(CARGO) test --workspace --test whole crash -- --nocapture
 
 # Present is what culprit itself finds: on PATH, or where packages put it.
 postgres:

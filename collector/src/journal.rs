@@ -86,6 +86,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How often an unwritable database is asked whether it is back.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 
+/// How often the database is asked whether it can be written to while nothing arrives: whoever
+/// balances load wants to know it before the first request fails.
+const PROBE_IDLE_EVERY: Duration = Duration::from_secs(5);
+
 /// zstd's fastest ordinary level: rows live for seconds.
 const JOURNAL_ZSTD_LEVEL: i32 = 1;
 
@@ -220,7 +224,7 @@ async fn commit_all(
     mut queue: mpsc::Receiver<Waiting>,
     inner: std::sync::Weak<Inner>,
 ) {
-    while let Some(first) = queue.recv().await {
+    while let Some(first) = next(&store, &mut queue, &inner).await {
         let gathered = gather(first, &mut queue);
         let (batches, answers): (Vec<_>, Vec<_>) = gathered
             .into_iter()
@@ -237,6 +241,28 @@ async fn commit_all(
         }
         if failed {
             wait_for_database(&store, &mut queue, &inner).await;
+        }
+    }
+}
+
+/// The next batch. While there is none, readiness is kept true to the database's state.
+async fn next(
+    store: &Store,
+    queue: &mut mpsc::Receiver<Waiting>,
+    inner: &std::sync::Weak<Inner>,
+) -> Option<Waiting> {
+    loop {
+        if let Ok(next) = tokio::time::timeout(PROBE_IDLE_EVERY, queue.recv()).await {
+            return next;
+        }
+        let probe = tokio::time::timeout(COMMIT_TIMEOUT, store.is_writable());
+        // Not asked alone: whoever comes meanwhile is served at once.
+        let writable = tokio::select! {
+            next = queue.recv() => return next,
+            probe = probe => matches!(probe, Ok(Ok(true))),
+        };
+        if let Some(inner) = inner.upgrade() {
+            inner.ready.store(writable, Ordering::Relaxed);
         }
     }
 }
@@ -274,7 +300,10 @@ async fn commit(
             }
             return Ok(());
         }
-        Ok(Err(error)) => error.to_string(),
+        Ok(Err(error)) => {
+            store.look_again_after(&error);
+            error.to_string()
+        }
         Err(_) => format!("no commit within {} s", COMMIT_TIMEOUT.as_secs()),
     };
     tracing::warn!(

@@ -4,7 +4,9 @@
 //! be late, restarted or taken over at any moment without a finding being lost or told twice.
 
 use analyzer::finding::Severity;
+use futures_util::FutureExt;
 use serde_json::json;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -40,10 +42,14 @@ pub async fn run(
     while !shutdown.is_cancelled() {
         match store.acquire_lease(REVIEW_SHARD, process, sole_owner).await {
             Ok(Some(lease)) => {
-                if let Err(error) = review(&store, &lease, alerting.as_ref(), &shutdown).await {
-                    tracing::warn!(%error, "the review starts anew");
-                } else {
-                    let _ = store.release_lease(&lease).await;
+                let review = review(&store, &lease, alerting.as_ref(), &shutdown);
+                // A bug here must not end the process: spans are taken and analysed without it.
+                match AssertUnwindSafe(review).catch_unwind().await {
+                    Ok(Ok(())) => {
+                        let _ = store.release_lease(&lease).await;
+                    }
+                    Ok(Err(error)) => tracing::warn!(%error, "the review starts anew"),
+                    Err(_) => tracing::error!("the review panicked, see above; it starts anew"),
                 }
             }
             Ok(None) => {}

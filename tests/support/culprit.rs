@@ -89,24 +89,23 @@ impl Culprit {
         Pid::from_raw(self.child.id().expect("it runs") as i32)
     }
 
-    /// The postmaster's id.
-    pub fn postmaster(&self) -> Pid {
+    /// The postmaster's id, unless there is none right now.
+    pub fn running_postmaster(&self) -> Option<Pid> {
         let directories = std::fs::read_dir(&self.data).expect("the data directory");
-        let files = directories
+        let mut files = directories
             .flatten()
             .map(|it| it.path().join("postmaster.pid"));
-        let text = files
-            .filter_map(|it| std::fs::read_to_string(it).ok())
-            .next();
-        let text = text.expect("a running Postgres");
-        Pid::from_raw(
-            text.lines()
-                .next()
-                .expect("a line")
-                .trim()
-                .parse()
-                .expect("a pid"),
-        )
+        let text = files.find_map(|it| std::fs::read_to_string(it).ok())?;
+        let pid = text.lines().next()?.trim().parse().ok()?;
+        Some(Pid::from_raw(pid))
+    }
+
+    /// `kill -9` of Postgres, as soon as there is one.
+    pub async fn kill_postgres(&self) {
+        super::eventually("a Postgres to kill", async || {
+            kill(self.running_postmaster()?, Signal::SIGKILL).ok()
+        })
+        .await;
     }
 
     /// `kill -9`: no chance to do anything.

@@ -1,6 +1,7 @@
 //! What the tests share: a culprit process, spans to send, and questions to ask.
 
 pub mod culprit;
+pub mod database;
 pub mod http;
 pub mod spans;
 

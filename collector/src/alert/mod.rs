@@ -3,6 +3,8 @@
 
 mod webhook;
 
+use futures_util::FutureExt;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -51,7 +53,11 @@ pub async fn run(store: Store, alerting: Alerting, shutdown: CancellationToken) 
         match store.claim_messages(MESSAGES_MAX).await {
             Ok(messages) if !messages.is_empty() => {
                 for message in messages {
-                    deliver(&store, &alerting, message).await;
+                    // A bug here must not end the process; the message is claimed again later.
+                    let delivery = AssertUnwindSafe(deliver(&store, &alerting, message));
+                    if delivery.catch_unwind().await.is_err() {
+                        tracing::error!("the delivery of an alert panicked, see above");
+                    }
                 }
                 continue;
             }

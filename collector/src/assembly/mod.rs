@@ -33,7 +33,7 @@ use crate::otlp::{self, Head};
 use crate::store::blocks::{NewBlock, NewRequest, Replaced};
 use crate::store::dictionaries::Dictionaries;
 use crate::store::finalise::{
-    FLAG_ERROR, FLAG_FINDING, FLAG_FRAGMENT, FLAG_ROOT, FLAG_TAIL, Quarantined, Tick,
+    FLAG_ERROR, FLAG_FINDING, FLAG_FRAGMENT, FLAG_ROOT, FLAG_TAIL, Quarantined, SUSPECTED, Tick,
 };
 use crate::store::leases::Lease;
 use crate::store::traces_again::StoredBlock;
@@ -50,6 +50,15 @@ use tail::Tails;
 
 /// Journal rows read at once.
 const ROWS_PER_READ: i64 = 64;
+
+/// How often all of a shard's journal is looked at. Otherwise only what was written lately is: an
+/// index entry of every consumed row stays for as long as anybody's transaction is older, and walking
+/// over hours of them five times a second would stall the shard.
+const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(60);
+
+/// What counts as lately. A row that becomes visible later than this after its id was made (a commit
+/// that hung, a writer whose clock is behind) is found by the next look at all.
+const LATELY: Duration = Duration::from_secs(300);
 
 /// Compressed journal bytes held per shard. Beyond it nothing more is read until traces are final:
 /// the journal keeps the rest.
@@ -69,9 +78,13 @@ const BLOCKS_PER_TICK: usize = 48;
 /// Journal rows carried on in one tick.
 const CARRIED_ROWS_MAX: usize = 64;
 
-/// A row that was read this often and is still there has probably ended its readers: its traces
+/// As [`SPANS_PER_TICK`], after an owner died: the fewer traces were analysed when the next one
+/// does, the fewer fall under suspicion.
+const SPANS_PER_CAREFUL_TICK: usize = 4_000;
+
+/// A row whose traces were being analysed at so many deaths has probably caused them: its traces
 /// are taken one by one.
-const ATTEMPTS_MAX: i16 = 3;
+const ATTEMPTS_MAX: i16 = 2;
 
 /// How often a shard's owner looks for work. Nothing is due earlier than a second after it arrived, and
 /// every look walks over all open traces: being told of each commit would cost more than it saves.
@@ -143,6 +156,7 @@ async fn own(
     stats: &Stats,
     shutdown: &CancellationToken,
 ) {
+    let mut before = Before::default();
     while !shutdown.is_cancelled() {
         let pause = match store
             .acquire_lease(shard, process, options.sole_owner)
@@ -153,7 +167,7 @@ async fn own(
                 let handoff = options.handoff.as_deref();
                 let owned = |it| handoff.inspect(|handoff| handoff.set_owned(shard, it));
                 owned(true);
-                let held = hold(owner, shutdown).await;
+                let held = hold(owner, &mut before, shutdown).await;
                 owned(false);
                 match held {
                     Ok(()) => {
@@ -161,6 +175,7 @@ async fn own(
                         Duration::ZERO
                     }
                     Err(error) => {
+                        store.look_again_after(&error);
                         stats.failed_ticks.fetch_add(1, Ordering::Relaxed);
                         tracing::warn!(shard, %error, "the analysis starts anew from the journal");
                         PAUSE_AFTER_ERROR
@@ -180,9 +195,23 @@ async fn own(
     }
 }
 
+/// What this process's former ownership of a shard left to the next.
+#[derive(Default)]
+struct Before {
+    /// The owner before it died, or it panicked itself: nothing is blamed for that yet.
+    died: bool,
+    /// Traces it suspected and could not acquit.
+    suspected: Vec<TraceId>,
+}
+
 /// Runs an owner while its lease is kept, and cleans up behind it.
-async fn hold(mut owner: Owner<'_>, shutdown: &CancellationToken) -> Result<(), StoreError> {
+async fn hold(
+    mut owner: Owner<'_>,
+    before: &mut Before,
+    shutdown: &CancellationToken,
+) -> Result<(), StoreError> {
     let (store, lease) = (owner.store, owner.lease);
+    owner.take_over(before).await?;
     // A bug must not end the analysis for good: the journal has everything, and what made it fail
     // several times is looked at alone.
     let ended = tokio::select! {
@@ -190,11 +219,15 @@ async fn hold(mut owner: Owner<'_>, shutdown: &CancellationToken) -> Result<(), 
         lost = keep_lease(store, &lease) => Ok(Err(lost)),
     };
     let Ok(ended) = ended else {
+        before.died = true;
         return Err(StoreError::Damaged(
             "the analysis panicked; see above".into(),
         ));
     };
-    owner.acquit().await;
+    if let Err(error) = owner.acquit().await {
+        tracing::debug!(shard = lease.shard, %error, "what was suspected stays so for now");
+        before.suspected.append(&mut owner.suspected);
+    }
     ended
 }
 
@@ -221,10 +254,12 @@ struct Owner<'a> {
     names: Dictionaries,
     callees: Callees,
     tails: Tails,
-    quarantined: HashSet<TraceId>,
+    convicted: HashSet<TraceId>,
     last_id: i64,
     suspected: Vec<TraceId>,
     polled: Instant,
+    careful: Option<Uuid>,
+    looked_at_all: Option<Instant>,
     carried: Instant,
     merged: Instant,
     today: (Day, Instant),
@@ -273,10 +308,12 @@ impl<'a> Owner<'a> {
             names: Dictionaries::default(),
             callees: Callees::default(),
             tails: Tails::default(),
-            quarantined: HashSet::new(),
+            convicted: HashSet::new(),
             last_id: 0,
             suspected: Vec::new(),
             polled: now.checked_sub(POLL_EVERY).unwrap_or(now),
+            careful: None,
+            looked_at_all: None,
             carried: now,
             merged: now,
             today: (0, now),
@@ -300,14 +337,34 @@ impl<'a> Owner<'a> {
         Ok(())
     }
 
-    /// The process lives: neither the rows nor the traces held are to blame for an end.
-    async fn acquit(&self) {
+    /// After a death: what was being analysed then is to blame for it, and until all that waited
+    /// then is analysed it is noted what is being analysed. Otherwise nothing of that is written.
+    async fn take_over(&mut self, before: &mut Before) -> Result<(), StoreError> {
         let shard = self.lease.shard;
-        let held = self.flight.held();
-        let forgiven = self.store.forgive_journal(shard, &held).await;
-        let acquitted = self.store.acquit(shard, &self.suspected).await;
-        if let Err(error) = forgiven.and(acquitted) {
-            tracing::debug!(shard, %error, "the journal's rows keep their count of readings");
+        // Noted first: the next attempt finds a lease that is ours.
+        before.died |= self.lease.orphaned;
+        self.store.acquit(shard, &before.suspected).await?;
+        before.suspected.clear();
+        if before.died {
+            let blamed = self.store.blame_analysed(&self.lease).await?;
+            tracing::info!(
+                shard,
+                blamed,
+                "the former owner died; its journal is analysed with care"
+            );
+            self.careful = self.store.last_journal_row(shard).await?;
+            before.died = false;
+        }
+        Ok(())
+    }
+
+    /// The process lives: neither the rows nor the traces held are to blame for an end.
+    async fn acquit(&self) -> Result<(), StoreError> {
+        self.store.acquit(self.lease.shard, &self.suspected).await?;
+        match self.store.note_analysing(&self.lease, &[]).await {
+            // The successor has judged already.
+            Err(StoreError::LeaseLost(_)) => Ok(()),
+            noted => noted,
         }
     }
 
@@ -320,7 +377,7 @@ impl<'a> Owner<'a> {
         self.store
             .recent_trace_ids(shard, |trace_id| known.insert(trace_id))
             .await?;
-        self.quarantined = self.store.quarantined(shard).await?.into_iter().collect();
+        self.convicted = self.store.convicted(shard).await?.into_iter().collect();
         self.last_id = self.store.last_block_id(shard).await?;
         self.today = (self.store.today().await?, Instant::now());
         Ok(())
@@ -333,20 +390,33 @@ impl<'a> Owner<'a> {
         }
         let handed_over = self.handed_over();
         self.take_in(handed_over).await?;
-        let now = Instant::now();
-        if self.options.handoff.is_some() && now - self.polled < POLL_EVERY {
+        let waited = self.polled.elapsed();
+        if self.options.handoff.is_some() && waited < POLL_EVERY {
             return Ok(false);
         }
+        let looked = self.looked_at_all.map(|it| it.elapsed());
+        let all = looked.is_none_or(|ago| ago >= LOOK_AT_ALL_EVERY);
+        let since = if all {
+            Uuid::nil()
+        } else {
+            oldest_id_of(LATELY)
+        };
         let held = self.flight.held();
         let shard = self.lease.shard;
-        let rows = self.store.read_journal(shard, &held, ROWS_PER_READ).await?;
+        let rows = self
+            .store
+            .read_journal(shard, since, &held, ROWS_PER_READ)
+            .await?;
         let more = rows.len() as i64 == ROWS_PER_READ;
         if !more {
-            self.polled = now;
+            self.polled = Instant::now();
+            self.looked_at_all = all.then_some(self.polled).or(self.looked_at_all);
         }
+        let mut ids = held.iter().chain(rows.iter().map(|row| &row.id));
+        self.careful = self.careful.filter(|last| ids.any(|id| id <= last));
         let rows = rows.into_iter().map(|row| Incoming {
             id: row.id,
-            suspect: row.attempts > ATTEMPTS_MAX,
+            suspect: row.attempts >= ATTEMPTS_MAX,
             payload: row.payload.into(),
             raw: None,
         });
@@ -394,13 +464,12 @@ impl<'a> Owner<'a> {
                     self.give_up_row(row.id, row.payload, error).await?;
                     continue;
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.store.blame_rows(self.lease.shard, &[row.id]).await?;
+                    return Err(error);
+                }
             };
-            // Only a row that is suspect itself may hold what a former process died of.
-            let skip = match row.suspect {
-                true => self.keep_skipped(&raw, &heads).await?,
-                false => HashSet::new(),
-            };
+            let skip = self.keep_skipped(&raw, &heads).await?;
             let arrived = Arrived {
                 id: row.id,
                 payload: row.payload,
@@ -411,14 +480,17 @@ impl<'a> Owner<'a> {
         Ok(())
     }
 
-    /// Of a suspect row's traces those that are in quarantine; their spans here are kept there too.
+    /// Of a row's traces those whose analysis ends processes; their spans here are kept in quarantine.
     async fn keep_skipped(
         &self,
         raw: &[u8],
         heads: &[(TraceId, Head)],
     ) -> Result<HashSet<TraceId>, StoreError> {
+        if self.convicted.is_empty() {
+            return Ok(HashSet::new());
+        }
         let ids = heads.iter().map(|it| it.0);
-        let skip: HashSet<TraceId> = ids.filter(|it| self.quarantined.contains(it)).collect();
+        let skip: HashSet<TraceId> = ids.filter(|it| self.convicted.contains(it)).collect();
         for trace_id in &skip {
             let mut otlp = Vec::new();
             let spans = otlp::select(raw, |_, it| it == *trace_id, &mut otlp);
@@ -460,19 +532,50 @@ impl<'a> Owner<'a> {
 
     /// Makes due traces final; whether there were any.
     async fn tick(&mut self) -> Result<bool, StoreError> {
-        let pressed = self.is_pressed();
-        let (idle, callees) = (&self.options.idle, &self.callees);
-        let due = self.flight.due(
-            Instant::now(),
-            idle,
-            callees,
-            (SPANS_PER_TICK, ROW_BYTES_PER_TICK),
-            pressed,
-        );
+        let due = self.due();
         if due.is_empty() && !self.flight_has_finished_rows() {
             return Ok(false);
         }
-        self.suspect(&due).await?;
+        self.note(&due).await?;
+        let rows = self.rows_of(&due);
+        if let Err(error) = self.make_final(due).await {
+            if error.is_about_the_data() {
+                self.blame(&rows).await?;
+            }
+            return Err(error);
+        }
+        Ok(true)
+    }
+
+    /// Postgres refuses these rows' results and would again: as with deaths, the trace that causes
+    /// it is found by analysing suspects alone, and then left alone.
+    async fn blame(&mut self, rows: &[Uuid]) -> Result<(), StoreError> {
+        // What was analysed alone is not acquitted.
+        self.suspected.clear();
+        self.store.blame_rows(self.lease.shard, rows).await
+    }
+
+    /// The journal rows that hold these traces' spans.
+    fn rows_of(&self, due: &[Due]) -> Vec<Uuid> {
+        let rows = due.iter().flat_map(|it| &it.places).map(|place| place.row);
+        let rows: HashSet<u32> = rows.collect();
+        let rows = rows.into_iter().filter_map(|at| self.flight.row(at));
+        rows.map(|it| it.row.id).collect()
+    }
+
+    fn due(&mut self) -> Vec<Due> {
+        let spans_max = match self.careful {
+            Some(_) => SPANS_PER_CAREFUL_TICK,
+            None => SPANS_PER_TICK,
+        };
+        let pressed = self.is_pressed();
+        let (idle, callees) = (&self.options.idle, &self.callees);
+        let bounds = (spans_max, ROW_BYTES_PER_TICK);
+        self.flight
+            .due(Instant::now(), idle, callees, bounds, pressed)
+    }
+
+    async fn make_final(&mut self, due: Vec<Due>) -> Result<(), StoreError> {
         let work = self.work(due).await?;
         let done = tokio::task::spawn_blocking(move || analyse::run(work))
             .await
@@ -488,10 +591,12 @@ impl<'a> Owner<'a> {
         tick.consumed = self.flight.take_finished_rows();
         if !tick.is_empty() {
             self.write(tick).await?;
+        } else if self.careful.is_some() {
+            self.store.note_analysing(&self.lease, &[]).await?;
         }
         self.suspected.clear();
         self.remember(decided);
-        Ok(true)
+        Ok(())
     }
 
     /// Nothing more is read until traces are final.
@@ -501,7 +606,16 @@ impl<'a> Owner<'a> {
 
     fn flight_has_finished_rows(&self) -> bool {
         // Rows whose traces are all in quarantine are finished as they arrive.
-        !self.quarantined.is_empty() && self.flight.traces() == 0 && self.flight.bytes() > 0
+        !self.convicted.is_empty() && self.flight.traces() == 0 && self.flight.bytes() > 0
+    }
+
+    /// Notes what is about to be analysed, as far as there is reason to.
+    async fn note(&mut self, due: &[Due]) -> Result<(), StoreError> {
+        if self.careful.is_some() {
+            let rows = self.rows_of(due);
+            self.store.note_analysing(&self.lease, &rows).await?;
+        }
+        self.suspect(due).await
     }
 
     /// A suspect goes to quarantine before its analysis: should the process end, it stays there.
@@ -510,7 +624,7 @@ impl<'a> Owner<'a> {
             tracing::warn!(trace_id = %it.trace_id, "analysing a trace that may have ended culprit before");
             let trace = Quarantined {
                 trace_id: it.trace_id,
-                reason: "its analysis ended the process".into(),
+                reason: SUSPECTED.into(),
                 spans: it.places.len() as i32,
                 payload: journal::compress(&self.raw_bytes(it)?, BLOCK_ZSTD_LEVEL),
             };
@@ -724,7 +838,8 @@ impl<'a> Owner<'a> {
     /// Rewrites what is still open of old journal rows.
     async fn carry(&mut self) -> Result<(), StoreError> {
         let now = Instant::now();
-        if now - self.carried < CARRY_EVERY {
+        // The rows' deaths are counted in them: while that matters they are not rewritten.
+        if now - self.carried < CARRY_EVERY || self.careful.is_some() {
             return Ok(());
         }
         self.carried = now;
@@ -798,6 +913,13 @@ impl Decided {
         let old = self.last.old.as_ref();
         old.map_or(today, |(_, stored)| stored.day)
     }
+}
+
+/// Ids of journal rows (UUID version 7) begin with the millisecond they were made in: the lowest one
+/// that is at most so old.
+fn oldest_id_of(age: Duration) -> Uuid {
+    let since = (SystemTime::now() - age).duration_since(SystemTime::UNIX_EPOCH);
+    Uuid::from_u128(since.unwrap_or_default().as_millis() << 80)
 }
 
 fn new_request(contribution: &Contribution, request: &Request, counted: &Counted) -> NewRequest {

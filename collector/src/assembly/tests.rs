@@ -25,6 +25,14 @@ const AT_ONCE: Idle = Idle {
     carry_after: Duration::from_millis(90),
 };
 
+fn at_once() -> Options {
+    Options {
+        idle: AT_ONCE,
+        sole_owner: true,
+        ..Options::default()
+    }
+}
+
 fn text(key: &str, value: &str) -> KeyValue {
     let value = Some(AnyValue {
         value: Some(any_value::Value::StringValue(value.into())),
@@ -108,10 +116,8 @@ impl Running {
         let journal = Journal::start_beside(store.clone(), Some(handoff.clone()));
         let (stats, shutdown) = (Arc::<Stats>::default(), CancellationToken::new());
         let options = Options {
-            idle: AT_ONCE,
-            sole_owner: true,
             handoff: Some(handoff),
-            ..Options::default()
+            ..at_once()
         };
         let task = tokio::spawn(run(store.clone(), options, stats.clone(), shutdown.clone()));
         Running {
@@ -278,32 +284,279 @@ async fn an_owner_that_lost_its_lease_writes_nothing() {
     );
 }
 
-/// What a former process died of is not analysed again: its row was read too often, and the trace
-/// was under suspicion when that process ended.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_trace_that_ends_its_analyser_is_left_alone() {
-    let store = crate::testing::store().await;
-    let mut spans = n_plus_one(1);
-    spans.extend(n_plus_one(2));
+/// One life of a shard's owner, as a process of its own. It ends like a killed process when
+/// `deadly` is about to be analysed, else in good order when the journal is empty. Whether it died.
+async fn live(store: &Store, process: u128, deadly: TraceId) -> bool {
+    live_on(store, process, deadly, None).await
+}
+
+/// As [`live`], on another day than today.
+async fn live_on(store: &Store, process: u128, deadly: TraceId, day: Option<Day>) -> bool {
+    let process = Uuid::from_u128(process);
+    let lease = store.acquire_lease(0, process, true).await.unwrap();
+    let (options, stats) = (at_once(), Stats::default());
+    let mut owner = Owner::new(store, lease.unwrap(), &options, &stats);
+    owner.take_over(&mut Before::default()).await.unwrap();
+    owner.load().await.unwrap();
+    owner.today.0 = day.unwrap_or(owner.today.0);
+    while store.journal_backlog().await.unwrap().rows > 0 {
+        owner.read().await.unwrap();
+        let due = owner.due();
+        owner.note(&due).await.unwrap();
+        if due.iter().any(|it| it.trace_id == deadly) {
+            return true;
+        }
+        owner.make_final(due).await.unwrap();
+    }
+    owner.acquit().await.unwrap();
+    store.release_lease(&owner.lease).await.unwrap();
+    false
+}
+
+async fn append(store: &Store, traces: &[u8]) {
+    let spans: Vec<Span> = traces.iter().flat_map(|it| n_plus_one(*it)).collect();
     let row = crate::journal::row(0, spans.len() as u32, &otlp(spans));
     store.append_journal(vec![row]).await.unwrap();
-    sqlx::query("update culprit.journal set attempts = 9")
-        .execute(store.pool())
-        .await
-        .unwrap();
-    let suspect = Quarantined {
-        trace_id: TraceId([1; 16]),
-        reason: "its analysis ended the process".into(),
-        spans: 11,
-        payload: Vec::new(),
-    };
-    store.suspect(0, suspect).await.unwrap();
+}
+
+/// One death goes unnoticed, two are blamed on the row, two on the trace alone; then it is left in
+/// quarantine, and everything else is stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r11_a_trace_that_ends_its_analyser_is_left_alone() {
+    let store = crate::testing::store().await;
+    append(&store, &[1, 2]).await;
+    append(&store, &[3]).await;
+    let deadly = TraceId([1; 16]);
+    let mut deaths = 0;
+    while live(&store, deaths + 1, deadly).await {
+        deaths += 1;
+        assert!(deaths < 10, "the trace ends every process");
+    }
+    assert_eq!(deaths, 5);
+    assert_eq!(number(&store, REQUESTS).await, 2);
+    assert_eq!(store.convicted(0).await.unwrap(), [deadly]);
+    // More of it is kept beside it at once, and nobody dies of that.
+    append(&store, &[1, 4]).await;
+    assert!(!live(&store, 100, deadly).await);
+    assert_eq!(number(&store, REQUESTS).await, 3);
+    assert_eq!(verified(&store).await.traces, 3);
+}
+
+/// Deploys, a machine short of memory, a chaos test: whoever is killed while nothing, or something
+/// else, is being analysed leaves no suspicion.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r11_kills_from_elsewhere_make_no_suspects() {
+    let store = crate::testing::store().await;
+    append(&store, &[1, 2, 3]).await;
+    let options = at_once();
+    for process in 1..30 {
+        let process = Uuid::from_u128(process);
+        let lease = store.acquire_lease(0, process, true).await.unwrap();
+        let stats = Stats::default();
+        let mut owner = Owner::new(&store, lease.unwrap(), &options, &stats);
+        owner.take_over(&mut Before::default()).await.unwrap();
+        owner.load().await.unwrap();
+        owner.read().await.unwrap();
+        assert_eq!(owner.careful.is_some(), owner.lease.orphaned);
+    }
+    let attempts = "select sum(attempts) from culprit.journal";
+    assert_eq!(number(&store, attempts).await, 0);
+    assert!(!live(&store, 100, TraceId([9; 16])).await);
+    assert_eq!(number(&store, REQUESTS).await, 3);
+    let noted = "select count(*) from culprit.leases where analysing is not null";
+    assert_eq!(number(&store, noted).await, 0);
+}
+
+/// In normal operation a journal row is written once and deleted once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reading_the_journal_writes_nothing() {
+    let store = crate::testing::store().await;
+    append(&store, &[1]).await;
+    let version = "select xmin::text::bigint from culprit.journal";
+    let before = number(&store, version).await;
+    let lease = store.acquire_lease(0, Uuid::from_u128(1), true).await;
+    let (options, stats) = (at_once(), Stats::default());
+    let mut owner = Owner::new(&store, lease.unwrap().unwrap(), &options, &stats);
+    owner.take_over(&mut Before::default()).await.unwrap();
+    owner.load().await.unwrap();
+    owner.read().await.unwrap();
+    let mut due = Vec::new();
+    while due.is_empty() {
+        tokio::task::yield_now().await;
+        due = owner.due();
+    }
+    owner.note(&due).await.unwrap();
+    assert_eq!(number(&store, version).await, before);
+    let noted = "select count(*) from culprit.leases where analysing is not null";
+    assert_eq!(number(&store, noted).await, 0);
+}
+
+/// A row that is no zstd of OTLP goes to quarantine after a few attempts, and holds nobody up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r11_a_row_that_cannot_be_read_goes_to_quarantine() {
+    let store = crate::testing::store().await;
+    let mut row = crate::journal::row(0, 1, b"not OTLP at all");
+    row.payload[0] ^= 0xff;
+    store.append_journal(vec![row]).await.unwrap();
+    append(&store, &[1]).await;
     let running = Running::on(store);
     running.settle().await;
     let store = running.stop().await;
-    // The other trace of the row was under suspicion for a moment, and is stored now.
     assert_eq!(number(&store, REQUESTS).await, 1);
-    assert_eq!(store.quarantined(0).await.unwrap(), [TraceId([1; 16])]);
+    let kept = "select count(*) from culprit.quarantine where reason like '%cannot be read%'";
+    assert_eq!(number(&store, kept).await, 1);
+}
+
+/// A trace whose result Postgres will not take is found and left alone; the others are stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r11_what_postgres_refuses_goes_to_quarantine() {
+    let store = crate::testing::store().await;
+    // As a character that the server's encoding lacks would be refused.
+    sqlx::raw_sql(
+        "create function refuse() returns trigger language plpgsql as
+           $$ begin raise exception 'no' using errcode = '22P05'; end $$;
+         create trigger refuse before insert on culprit.endpoints for each row
+           when (new.name like '%refused%') execute function refuse();",
+    )
+    .execute(store.pool())
+    .await
+    .unwrap();
+    let mut spans = n_plus_one(1);
+    let mut refused = n_plus_one(2);
+    refused[0].attributes[1] = text("http.route", "/refused");
+    spans.extend(refused);
+    let row = crate::journal::row(0, spans.len() as u32, &otlp(spans));
+    store.append_journal(vec![row]).await.unwrap();
+    append(&store, &[3]).await;
+    let running = Running::on(store);
+    running.settle().await;
+    let store = running.stop().await;
+    assert_eq!(number(&store, REQUESTS).await, 2);
+    assert_eq!(store.convicted(0).await.unwrap(), [TraceId([2; 16])]);
+}
+
+/// Three exporters, each a part of the trace, each part twice, span by span and in any order, all at
+/// the same time: one trace, counted once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r6_any_split_any_order_and_duplicates_are_one_trace() {
+    let running = Running::start().await;
+    let mut spans = n_plus_one(1);
+    spans.extend(n_plus_one(1));
+    // Neither sorted nor the other way round.
+    spans.sort_by_key(|span| u32::from(span.span_id[0]) * 7 % 11);
+    let exporters = spans.chunks(8).map(async |part| {
+        for span in part {
+            running.send(vec![span.clone()]).await;
+        }
+    });
+    futures_util::future::join_all(exporters).await;
+    running.settle().await;
+    let store = running.stop().await;
+    assert_eq!(number(&store, REQUESTS).await, 1);
+    let report = verified(&store).await;
+    assert_eq!((report.traces, report.spans, report.requests), (1, 11, 1));
+}
+
+/// The next day late spans still find their trace, and stay in its partition; the day after that the
+/// id is a new trace's. Nothing is counted twice either way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r6_r10_spans_of_one_id_days_apart() {
+    let store = crate::testing::store().await;
+    let nobody = TraceId([0xff; 16]);
+    let today = store.today().await.unwrap();
+    let mut first = n_plus_one(1);
+    let late = first.split_off(6);
+    let mut reused = n_plus_one(1);
+    reused.iter_mut().for_each(|it| it.span_id[7] = 0xee);
+    reused[1..]
+        .iter_mut()
+        .for_each(|it| it.parent_span_id[7] = 0xee);
+    for (spans, days_later, requests, traces) in [
+        (first.clone(), 0, 1, 1),
+        (late, 1, 1, 1),
+        (first, 1, 1, 1),
+        (reused, 3, 2, 2),
+    ] {
+        let row = crate::journal::row(0, spans.len() as u32, &otlp(spans));
+        store.append_journal(vec![row]).await.unwrap();
+        assert!(!live_on(&store, 1, nobody, Some(today + days_later)).await);
+        assert_eq!(number(&store, REQUESTS).await, requests);
+        assert_eq!(verified(&store).await.traces, traces);
+    }
+    assert_eq!(verified(&store).await.spans, 22);
+}
+
+/// A commit that the client was told nothing of lands after all, and the client has come again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r6_both_copies_of_a_batch_land() {
+    let store = crate::testing::store().await;
+    let row = || crate::journal::row(0, 11, &otlp(n_plus_one(1)));
+    store.append_journal(vec![row()]).await.unwrap();
+    assert!(!live(&store, 1, TraceId([9; 16])).await);
+    // An id made a minute and more ago: the commit hung for so long.
+    let mut hung = row();
+    hung.id = Uuid::from_u128(hung.id.as_u128() - (400_000 << 80));
+    store.append_journal(vec![hung, row()]).await.unwrap();
+    let running = Running::on(store);
+    running.settle().await;
+    let store = running.stop().await;
+    assert_eq!(number(&store, REQUESTS).await, 1);
+    assert_eq!(verified(&store).await.spans, 11);
+}
+
+/// While somebody's old transaction keeps Postgres from cleaning up, what is read is found by its
+/// time, past the consumed rows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r13_a_long_reader_beside_the_journal() {
+    let store = crate::testing::store().await;
+    let mut reader = store.pool().begin().await.unwrap();
+    sqlx::raw_sql("set transaction isolation level repeatable read; select from culprit.journal")
+        .execute(&mut *reader)
+        .await
+        .unwrap();
+    // Consumed in the hour before.
+    let consumed: Vec<_> = (0..3_000_u128)
+        .map(|at| {
+            let mut row = crate::journal::row(0, 11, b"");
+            row.id = Uuid::from_u128(row.id.as_u128() - ((400_000 + at) << 80));
+            row
+        })
+        .collect();
+    store.append_journal(consumed).await.unwrap();
+    sqlx::query("delete from culprit.journal")
+        .execute(store.pool())
+        .await
+        .unwrap();
+    sqlx::query("analyze culprit.journal")
+        .execute(store.pool())
+        .await
+        .unwrap();
+    append(&store, &[1]).await;
+    let plan = |since: Uuid| {
+        let store = &store;
+        async move {
+            let query = "explain (analyze, buffers, format json)
+                 select id, spans, attempts, payload from culprit.journal
+                 where shard = 0 and id >= $1 and id <> all('{}') order by id limit 64";
+            let plan: serde_json::Value = sqlx::query_scalar(query)
+                .bind(since)
+                .fetch_one(store.pool())
+                .await
+                .unwrap();
+            let plan = &plan[0]["Plan"];
+            let blocks = |key: &str| plan[key].as_i64().unwrap_or_default();
+            blocks("Shared Hit Blocks") + blocks("Shared Read Blocks")
+        }
+    };
+    let (all, lately) = (plan(Uuid::nil()).await, plan(oldest_id_of(LATELY)).await);
+    assert!(lately * 4 < all, "{lately} of {all} blocks");
+    let running = Running::on(store.clone());
+    running.settle().await;
+    running.send(n_plus_one(2)).await;
+    running.settle().await;
+    reader.rollback().await.unwrap();
+    let store = running.stop().await;
+    assert_eq!(number(&store, REQUESTS).await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

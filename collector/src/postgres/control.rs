@@ -21,11 +21,6 @@ pub enum State {
         /// How it ended.
         reason: String,
     },
-    /// Ended so often that it is not started again: a person has to look.
-    GaveUp {
-        /// How it ended the last time.
-        reason: String,
-    },
     /// Stopped because we wanted it.
     Stopped,
 }

@@ -1,9 +1,11 @@
-//! How soon to start again after an unexpected end, and when to stop trying.
+//! How soon to start again after an unexpected end.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// So many ends within [`WITHIN`] mean that another start will not help: a full disk, damaged data.
+/// So many ends within [`WITHIN`] mean that another start will not help soon: a full disk, damaged
+/// data. It is tried all the same, at long intervals: a disk is often emptied by somebody who does
+/// not know of us.
 const CRASHES_MAX: usize = 5;
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -11,20 +13,24 @@ const WITHIN: Duration = Duration::from_secs(60);
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// Pause after [`CRASHES_MAX`] ends.
+const PAUSE_HOPELESS: Duration = Duration::from_secs(15);
+
 /// The unexpected ends of the last minute; never more than [`CRASHES_MAX`] of them.
 #[derive(Debug, Default)]
 pub(super) struct Crashes(VecDeque<Instant>);
 
 impl Crashes {
-    /// Notes an end at `now`: how long to pause before the next start, or nothing if it is time to give up.
-    pub fn pause_after(&mut self, now: Instant) -> Option<Duration> {
+    /// Notes an end at `now`: how long to pause before the next start.
+    pub fn pause_after(&mut self, now: Instant) -> Duration {
         self.0.retain(|&at| now.duration_since(at) < WITHIN);
         self.0.push_back(now);
         if self.0.len() >= CRASHES_MAX {
-            return None;
+            self.0.pop_front();
+            return PAUSE_HOPELESS;
         }
         let doubled = 1 << (self.0.len() - 1);
-        Some((PAUSE_MIN * doubled).min(PAUSE_MAX))
+        (PAUSE_MIN * doubled).min(PAUSE_MAX)
     }
 }
 
@@ -37,16 +43,19 @@ mod tests {
     fn check(at_s: &[u64], pauses: Expect) {
         let start = Instant::now();
         let mut crashes = Crashes::default();
-        let pause = |s: &u64| match crashes.pause_after(start + Duration::from_secs(*s)) {
-            Some(pause) => pause.as_millis().to_string(),
-            None => "give up".to_owned(),
+        let pause = |s: &u64| {
+            let pause = crashes.pause_after(start + Duration::from_secs(*s));
+            pause.as_millis().to_string()
         };
         pauses.assert_eq(&at_s.iter().map(pause).collect::<Vec<_>>().join(" "));
     }
 
     #[test]
-    fn pauses_double_and_end_with_the_fifth_crash_in_a_minute() {
-        check(&[0, 1, 2, 3, 4], expect!["200 400 800 1600 give up"]);
+    fn pauses_double_and_are_long_from_the_fifth_crash_in_a_minute_on() {
+        check(
+            &[0, 1, 2, 3, 4, 20, 100],
+            expect!["200 400 800 1600 15000 15000 200"],
+        );
     }
 
     #[test]

@@ -166,7 +166,7 @@ impl Drop for ManagedPostgres {
 }
 
 async fn ended_within(time: Duration, states: &mut tokio::sync::watch::Receiver<State>) -> bool {
-    let ended = |state: &State| matches!(state, State::Stopped | State::GaveUp { .. });
+    let ended = |state: &State| matches!(state, State::Stopped);
     tokio::time::timeout(time, states.wait_for(ended))
         .await
         .is_ok()

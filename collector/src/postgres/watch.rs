@@ -65,10 +65,10 @@ fn run(
             control.set(State::Up { pid: server.pid() });
             // If nobody is there any more, a stop has been asked for, and `keep_up` sees that.
             let _ = up.send(Ok(cluster.place.socket_dir.clone()));
-            let last = keep_up(&cluster, server, control);
+            keep_up(&cluster, server, control);
             // The lock goes first: who sees the state may start another one at once.
             drop(cluster);
-            control.set(last);
+            control.set(State::Stopped);
         }
         Err(error) => {
             control.set(State::Stopped);
@@ -92,43 +92,40 @@ impl Cluster {
     }
 }
 
-/// Until a stop is asked for, or there is no point in starting once more.
-fn keep_up(cluster: &Cluster, mut server: Server, control: &Control) -> State {
+/// Until a stop is asked for.
+fn keep_up(cluster: &Cluster, mut server: Server, control: &Control) {
     let mut crashes = Crashes::default();
     loop {
         let reason = server.wait(control);
         if control.stopping() {
-            return State::Stopped;
+            return;
         }
-        match start_again(cluster, reason, &mut crashes, control) {
-            Ok(started) => server = started,
-            Err(last) => return last,
-        }
+        let Some(started) = start_again(cluster, reason, &mut crashes, control) else {
+            return;
+        };
+        server = started;
         tracing::info!("PostgreSQL is up again (pid {})", server.pid());
         control.set(State::Up { pid: server.pid() });
     }
 }
 
-/// Pauses and tries, as often as it makes sense; else the state in which it ends.
+/// Pauses and tries until it runs; nothing if a stop is asked for meanwhile.
 fn start_again(
     cluster: &Cluster,
     mut reason: String,
     crashes: &mut Crashes,
     control: &Control,
-) -> Result<Server, State> {
+) -> Option<Server> {
     loop {
-        let Some(pause) = crashes.pause_after(Instant::now()) else {
-            tracing::error!("PostgreSQL has died too often and is left alone: {reason}");
-            return Err(State::GaveUp { reason });
-        };
+        let pause = crashes.pause_after(Instant::now());
         tracing::error!("PostgreSQL has died; it is started again in {pause:?}: {reason}");
         control.set(State::Down { reason });
         if control.sleep(pause) {
-            return Err(State::Stopped);
+            return None;
         }
         match cluster.start(control) {
-            Ok(server) => return Ok(server),
-            Err(_) if control.stopping() => return Err(State::Stopped),
+            Ok(server) => return Some(server),
+            Err(_) if control.stopping() => return None,
             Err(error) => reason = error.to_string(),
         }
     }

@@ -25,6 +25,13 @@ pub const FLAG_ROOT: i16 = 8;
 /// It has a finding.
 pub const FLAG_FINDING: i16 = 16;
 
+/// Why a trace is in quarantine while it is analysed alone. What says so after the process's end
+/// is evidence against the trace, and not yet a proof: the end may have come from elsewhere.
+pub const SUSPECTED: &str = "its analysis ended the process";
+
+/// So many ends while a trace was analysed alone are no coincidence: it is left alone from then on.
+const SUSPICIONS_MAX: i64 = 2;
+
 /// If the process stops inside the transaction, Postgres ends it after this long, and with it the
 /// locks that a successor waits for.
 const IDLE_IN_TRANSACTION: &str = "set local idle_in_transaction_session_timeout = '5s'";
@@ -130,16 +137,20 @@ impl Store {
         release(&mut connection, shard, traces).await
     }
 
-    /// The traces of a shard that are in quarantine.
+    /// The traces of a shard whose analysis ended a process often enough.
     ///
     /// # Errors
     /// Postgres cannot be reached.
-    pub async fn quarantined(&self, shard: i16) -> Result<Vec<TraceId>, StoreError> {
-        let ids: Vec<Uuid> =
-            sqlx::query_scalar("select distinct trace_id from culprit.quarantine where shard = $1")
-                .bind(shard)
-                .fetch_all(self.pool())
-                .await?;
+    pub async fn convicted(&self, shard: i16) -> Result<Vec<TraceId>, StoreError> {
+        let ids: Vec<Uuid> = sqlx::query_scalar(
+            "select trace_id from culprit.quarantine where shard = $1 and reason = $2
+             group by trace_id having count(*) >= $3",
+        )
+        .bind(shard)
+        .bind(SUSPECTED)
+        .bind(SUSPICIONS_MAX)
+        .fetch_all(self.pool())
+        .await?;
         Ok(ids.into_iter().map(|id| TraceId(id.into_bytes())).collect())
     }
 
@@ -364,10 +375,14 @@ async fn release(
         return Ok(());
     }
     let ids: Vec<Uuid> = traces.iter().map(|it| uuid(*it)).collect();
-    sqlx::query("delete from culprit.quarantine where shard = $1 and trace_id = any($2)")
-        .bind(shard)
-        .bind(ids)
-        .execute(connection)
-        .await?;
+    // Not what is there for another reason: its spans are nowhere else.
+    sqlx::query(
+        "delete from culprit.quarantine where shard = $1 and trace_id = any($2) and reason = $3",
+    )
+    .bind(shard)
+    .bind(ids)
+    .bind(SUSPECTED)
+    .execute(connection)
+    .await?;
     Ok(())
 }

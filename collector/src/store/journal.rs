@@ -28,7 +28,7 @@ pub struct JournalRow {
     pub id: Uuid,
     /// Spans in it.
     pub spans: i32,
-    /// How often it was read, this time included.
+    /// How many processes ended while its traces were analysed, as far as was noted.
     pub attempts: i16,
     /// zstd of an `ExportTraceServiceRequest`.
     pub payload: Vec<u8>,
@@ -56,8 +56,9 @@ impl Store {
         insert_rows(&mut connection, rows).await
     }
 
-    /// The rows of a shard that its owner does not hold yet, oldest first, at most `rows_max`.
-    /// Each reading is counted in the row before the content is looked at.
+    /// The rows of a shard that its owner does not hold yet, oldest first, at most `rows_max`. Only
+    /// those from id `since` on: before it an index is full of consumed rows that Postgres may not
+    /// clean up while somebody reads for long.
     ///
     /// Commit order is not id order, so this asks for "all but those held" and not for "after the
     /// last one seen".
@@ -67,48 +68,44 @@ impl Store {
     pub async fn read_journal(
         &self,
         shard: i16,
+        since: Uuid,
         held: &[Uuid],
         rows_max: i64,
     ) -> Result<Vec<JournalRow>, StoreError> {
-        // A cheap look first: most of the time there is nothing new, and an update would still
-        // take a snapshot, a transaction id and a WAL record.
-        let mut ids: Vec<Uuid> = sqlx::query_scalar(
-            "select id from culprit.journal where shard = $1 and id <> all($2) order by id limit $3",
+        let rows = sqlx::query_as(
+            "select id, spans, attempts, payload from culprit.journal
+             where shard = $1 and id >= $2 and id <> all($3) order by id limit $4",
         )
         .bind(shard)
+        .bind(since)
         .bind(held)
         .bind(rows_max)
         .fetch_all(self.pool())
         .await?;
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        ids.sort_unstable();
-        let mut rows: Vec<JournalRow> = sqlx::query_as(
-            "update culprit.journal set attempts = least(attempts + 1, 1000)
-             where shard = $1 and id = any($2) returning id, spans, attempts, payload",
-        )
-        .bind(shard)
-        .bind(&ids)
-        .fetch_all(self.pool())
-        .await?;
-        rows.sort_unstable_by_key(|row| row.id);
         Ok(rows)
     }
 
-    /// The rows' reader is alive and only starts anew: their readings do not count against them.
+    /// The highest id in a shard's journal: every row that is there now is at or below it.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn last_journal_row(&self, shard: i16) -> Result<Option<Uuid>, StoreError> {
+        let last = sqlx::query_scalar(
+            "select id from culprit.journal where shard = $1 order by id desc limit 1",
+        )
+        .bind(shard)
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(last)
+    }
+
+    /// Counts against rows that they could not be read, or their results not written.
     ///
     /// # Errors
     /// Postgres cannot be written to.
-    pub async fn forgive_journal(&self, shard: i16, ids: &[Uuid]) -> Result<(), StoreError> {
-        sqlx::query(
-            "update culprit.journal set attempts = 0
-             where shard = $1 and id = any($2) and attempts > 0",
-        )
-        .bind(shard)
-        .bind(ids)
-        .execute(self.pool())
-        .await?;
+    pub async fn blame_rows(&self, shard: i16, ids: &[Uuid]) -> Result<(), StoreError> {
+        let mut connection = self.pool().acquire().await?;
+        blame(&mut connection, shard, ids).await?;
         Ok(())
     }
 
@@ -157,6 +154,26 @@ pub(super) async fn insert_rows(
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Counts a death against rows; returns how many of them are still there.
+pub(super) async fn blame(
+    connection: &mut PgConnection,
+    shard: i16,
+    ids: &[Uuid],
+) -> Result<u64, StoreError> {
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    let done = sqlx::query(
+        "update culprit.journal set attempts = least(attempts + 1, 1000)
+         where shard = $1 and id = any($2)",
+    )
+    .bind(shard)
+    .bind(ids)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
 }
 
 /// Takes rows out of the journal; returns how many were there.

@@ -4,6 +4,7 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::journal::blame;
 use super::{Store, StoreError};
 
 /// The review's shard: it is one task for all shards.
@@ -22,6 +23,8 @@ pub struct Lease {
     pub owner: Uuid,
     /// Rises with every change of owner.
     pub epoch: i64,
+    /// The former owner was another one and never gave it back: it died, or it was stopped.
+    pub orphaned: bool,
 }
 
 impl Store {
@@ -40,11 +43,14 @@ impl Store {
             .bind(shard)
             .execute(self.pool())
             .await?;
-        let epoch: Option<i64> = sqlx::query_scalar(
-            "update culprit.leases
+        let taken: Option<(i64, bool)> = sqlx::query_as(
+            "with former as (select owner from culprit.leases where shard = $1 for update)
+             update culprit.leases l
              set owner = $2, epoch = epoch + 1, expires_at = now() + make_interval(secs => $4)
-             where shard = $1 and (owner is null or owner = $2 or expires_at < now() or $3)
-             returning epoch",
+             from former
+             where l.shard = $1
+               and (l.owner is null or l.owner = $2 or l.expires_at < now() or $3)
+             returning l.epoch, coalesce(former.owner <> $2, false)",
         )
         .bind(shard)
         .bind(owner)
@@ -52,10 +58,11 @@ impl Store {
         .bind(LEASE_SECONDS)
         .fetch_optional(self.pool())
         .await?;
-        Ok(epoch.map(|epoch| Lease {
+        Ok(taken.map(|(epoch, orphaned)| Lease {
             shard,
             owner,
             epoch,
+            orphaned,
         }))
     }
 
@@ -64,8 +71,65 @@ impl Store {
     /// # Errors
     /// [`StoreError::LeaseLost`] if somebody else has it; or Postgres cannot be reached.
     pub async fn renew_lease(&self, lease: &Lease) -> Result<(), StoreError> {
-        let mut connection = self.pool().acquire().await?;
-        renew(&mut connection, lease).await
+        // Its owner may be in the middle of an analysis: that note stays.
+        let renewed = sqlx::query(
+            "update culprit.leases set expires_at = now() + make_interval(secs => $4)
+             where shard = $1 and owner = $2 and epoch = $3",
+        )
+        .bind(lease.shard)
+        .bind(lease.owner)
+        .bind(lease.epoch)
+        .bind(LEASE_SECONDS)
+        .execute(self.pool())
+        .await?;
+        held(lease, renewed.rows_affected())
+    }
+
+    /// Notes which journal rows the owner is about to analyse; none: the analysis has ended well.
+    /// [`renew`], which every result is written with, takes the note away too.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`] if somebody else has it; or Postgres cannot be reached.
+    pub async fn note_analysing(&self, lease: &Lease, rows: &[Uuid]) -> Result<(), StoreError> {
+        let noted = sqlx::query(
+            "update culprit.leases set analysing = nullif($4::uuid[], '{}')
+             where shard = $1 and owner = $2 and epoch = $3",
+        )
+        .bind(lease.shard)
+        .bind(lease.owner)
+        .bind(lease.epoch)
+        .bind(rows)
+        .execute(self.pool())
+        .await?;
+        held(lease, noted.rows_affected())
+    }
+
+    /// Counts a death against the rows that the dead owner was analysing, if it noted any, and takes
+    /// its note away. Not idempotent, and need not be: the note goes in the same transaction.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`] if somebody else has it; or Postgres cannot be reached.
+    pub async fn blame_analysed(&self, lease: &Lease) -> Result<u64, StoreError> {
+        let mut transaction = self.pool().begin().await?;
+        let rows: Option<Vec<Uuid>> = sqlx::query_scalar(
+            "select analysing from culprit.leases
+             where shard = $1 and owner = $2 and epoch = $3 for update",
+        )
+        .bind(lease.shard)
+        .bind(lease.owner)
+        .bind(lease.epoch)
+        .fetch_optional(&mut *transaction)
+        .await?
+        .ok_or(StoreError::LeaseLost(lease.shard))?;
+        let blamed = blame(
+            &mut transaction,
+            lease.shard,
+            rows.as_deref().unwrap_or_default(),
+        )
+        .await?;
+        renew(&mut transaction, lease).await?;
+        transaction.commit().await?;
+        Ok(blamed)
     }
 
     /// Gives a lease back, so that a successor need not wait for it to expire.
@@ -74,7 +138,7 @@ impl Store {
     /// Postgres cannot be reached.
     pub async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError> {
         sqlx::query(
-            "update culprit.leases set owner = null, expires_at = '-infinity'
+            "update culprit.leases set owner = null, expires_at = '-infinity', analysing = null
              where shard = $1 and owner = $2 and epoch = $3",
         )
         .bind(lease.shard)
@@ -89,7 +153,8 @@ impl Store {
 /// The fence: the first statement of every transaction that writes a shard's results.
 pub(super) async fn renew(connection: &mut PgConnection, lease: &Lease) -> Result<(), StoreError> {
     let renewed = sqlx::query(
-        "update culprit.leases set expires_at = now() + make_interval(secs => $4)
+        "update culprit.leases
+         set expires_at = now() + make_interval(secs => $4), analysing = null
          where shard = $1 and owner = $2 and epoch = $3",
     )
     .bind(lease.shard)
@@ -98,7 +163,11 @@ pub(super) async fn renew(connection: &mut PgConnection, lease: &Lease) -> Resul
     .bind(LEASE_SECONDS)
     .execute(connection)
     .await?;
-    if renewed.rows_affected() == 1 {
+    held(lease, renewed.rows_affected())
+}
+
+fn held(lease: &Lease, rows_affected: u64) -> Result<(), StoreError> {
+    if rows_affected == 1 {
         Ok(())
     } else {
         Err(StoreError::LeaseLost(lease.shard))

@@ -23,7 +23,8 @@ pub mod traces_again;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection, PgConnection};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What can go wrong between us and Postgres.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +59,27 @@ pub enum StoreError {
 pub struct Store {
     pool: PgPool,
     shards: u16,
+    stale: Stale,
+}
+
+/// Connections that are older than this moment lead to the wrong server: a primary that has become
+/// a replica keeps its connections, and would be asked to write for ever.
+#[derive(Clone, Debug)]
+struct Stale(Arc<Mutex<Instant>>);
+
+impl Stale {
+    fn none() -> Stale {
+        Stale(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    fn all(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn is(&self, age: Duration) -> bool {
+        let stale = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        age >= stale.elapsed()
+    }
 }
 
 /// Connections of the shard owners, the journal and the review; at the bound callers wait, at most [`ACQUIRE_TIMEOUT`].
@@ -72,6 +94,25 @@ const PEOPLES_STATEMENT_TIMEOUT: &str = "15s";
 /// After this long without a free connection the caller gets an error instead of waiting on.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
+impl StoreError {
+    /// Postgres' code for what went wrong, if it was Postgres.
+    pub fn sqlstate(&self) -> Option<String> {
+        let StoreError::Postgres(sqlx::Error::Database(error)) = self else {
+            return None;
+        };
+        error.code().map(|code| code.into_owned())
+    }
+
+    /// Postgres refuses what was to be written, and would refuse it again: a value it cannot hold, a
+    /// key that is there. Not a missing partition (23514), which is made meanwhile.
+    pub fn is_about_the_data(&self) -> bool {
+        self.sqlstate().is_some_and(|code| {
+            let class = code.get(..2).unwrap_or_default();
+            ["22", "23", "54"].contains(&class) && code != "23514"
+        })
+    }
+}
+
 impl Store {
     /// Connects, creates or updates the schema, and reads how many shards it has. A new schema gets
     /// `shards` of them; in an existing one they are fixed.
@@ -81,9 +122,16 @@ impl Store {
     pub async fn connect(options: PgConnectOptions, shards: u16) -> Result<Store, StoreError> {
         let options = options.application_name("culprit");
         migrate(&options, shards).await?;
+        let options = durable(options).await?;
+        let stale = Stale::none();
+        let known_stale = stale.clone();
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            .before_acquire(move |_, meta| {
+                let good = !known_stale.is(meta.age);
+                Box::pin(async move { Ok(good) })
+            })
             // A ping before every statement would double the round trips of ingest.
             .test_before_acquire(false)
             .connect_with(options)
@@ -95,7 +143,11 @@ impl Store {
         let shards = shards
             .parse()
             .map_err(|_| StoreError::Damaged(format!("culprit.meta: shards is '{shards}'")))?;
-        let store = Store { pool, shards };
+        let store = Store {
+            pool,
+            shards,
+            stale,
+        };
         store.create_partitions().await?;
         Ok(store)
     }
@@ -112,6 +164,7 @@ impl Store {
         Store {
             pool,
             shards: self.shards,
+            stale: self.stale.clone(),
         }
     }
 
@@ -134,13 +187,44 @@ impl Store {
             sqlx::query_scalar("select current_setting('transaction_read_only')")
                 .fetch_one(&self.pool)
                 .await?;
+        if read_only != "off" {
+            self.stale.all();
+        }
         Ok(read_only == "off")
+    }
+
+    /// After "cannot execute … in a read-only transaction" (25006) every connection is made anew
+    /// before it is used: the name may lead to another server by now.
+    pub fn look_again_after(&self, error: &StoreError) {
+        if error.sqlstate().is_some_and(|code| code == "25006") {
+            self.stale.all();
+        }
     }
 
     /// Closes all connections; waits for those in use.
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// An answered commit must be on the disk. A database that does not wait for it by default is told to
+/// for our sessions; one that never waits is a reason to warn.
+async fn durable(options: PgConnectOptions) -> Result<PgConnectOptions, StoreError> {
+    let mut connection = PgConnection::connect_with(&options).await?;
+    let (fsync, commit): (String, String) =
+        sqlx::query_as("select current_setting('fsync'), current_setting('synchronous_commit')")
+            .fetch_one(&mut connection)
+            .await?;
+    connection.close().await?;
+    if fsync != "on" {
+        tracing::warn!(
+            "the database runs with fsync = off: spans that were acknowledged are lost when its machine stops"
+        );
+    }
+    if commit == "off" {
+        return Ok(options.options([("synchronous_commit", "on")]));
+    }
+    Ok(options)
 }
 
 /// Brings the schema up to date, creating it if there is none. Safe to run in several processes at
