@@ -7,7 +7,7 @@
 //! known to a private Postgres before, because only then there are ids to count under.
 
 use analyzer::span::{SpanId, Spans};
-use analyzer::{Settings, analyze};
+use analyzer::{Analyzer, Settings};
 use collector::contribution::Contribution;
 use collector::deltas::{Counted, Deltas, minute_of};
 use collector::otlp;
@@ -51,12 +51,14 @@ fn main() {
             traces.iter().for_each(|it| drop(black_box(decoded(it))));
         });
         let analysing = cpu_ns_of(|| {
-            let analyses = traces.iter().map(|it| analyze(decoded(it), &settings));
+            let mut analyzer = Analyzer::new(&settings);
+            let analyses = traces.iter().map(|it| analyzer.analyze(decoded(it)));
             analyses.for_each(|it| drop(black_box(it)));
         });
         let mut contributions: Vec<Contribution> = Vec::with_capacity(traces.len());
         let contributing = cpu_ns_of(|| {
-            let analyses = traces.iter().map(|it| analyze(decoded(it), &settings));
+            let mut analyzer = Analyzer::new(&settings);
+            let analyses = traces.iter().map(|it| analyzer.analyze(decoded(it)));
             contributions.extend(analyses.map(|it| Contribution::of(&it)));
         });
         clock.step("decode_into", decoding);
@@ -111,8 +113,8 @@ fn encoded(deltas: &Deltas) -> usize {
     let minutes = minutes.map(|it| encoding::sketch_bytes(&it.latency).len());
     let hours = deltas.hours.values().map(|it| {
         encoding::statements_bytes(&it.statements).len()
-            + encoding::profile_bytes(&it.profile).len()
-            + encoding::profile_bytes(&it.tail_profile).len()
+            + encoding::profile_bytes(&it.profile.total()).len()
+            + encoding::profile_bytes(&it.tail_profile.total()).len()
     });
     let hits = deltas.hits.values();
     let hits = hits.map(|it| encoding::hits_bytes(&it.hits).len());

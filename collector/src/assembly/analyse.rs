@@ -2,7 +2,7 @@
 //! with what is stored, analyse.
 
 use analyzer::span::{SpanId, Spans, TraceId};
-use analyzer::{Analysis, Settings};
+use analyzer::{Analysis, Analyzer, Settings};
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -79,8 +79,9 @@ pub struct Final {
 pub fn run(mut work: Work) -> Result<Vec<(Due, Outcome)>, StoreError> {
     let due = std::mem::take(&mut work.due);
     let gathered = gather(&due, &work.rows)?;
+    let mut analyzer = Analyzer::new(&work.settings);
     let outcomes = due.into_iter().zip(gathered).map(|(due, otlp)| {
-        let outcome = look_at(&due, otlp, &work)?;
+        let outcome = look_at(&due, otlp, &work, &mut analyzer)?;
         Ok((due, outcome))
     });
     outcomes.collect()
@@ -108,7 +109,12 @@ fn gather(due: &[Due], rows: &HashMap<u32, Bytes>) -> Result<Vec<Vec<u8>>, Store
     Ok(gathered)
 }
 
-fn look_at(due: &Due, arrived: Vec<u8>, work: &Work) -> Result<Outcome, StoreError> {
+fn look_at(
+    due: &Due,
+    arrived: Vec<u8>,
+    work: &Work,
+    analyzer: &mut Analyzer<'_>,
+) -> Result<Outcome, StoreError> {
     let stored = work.stored.get(&due.trace_id);
     let old = stored
         .map(|it| stored_bytes(due.trace_id, it))
@@ -132,7 +138,7 @@ fn look_at(due: &Due, arrived: Vec<u8>, work: &Work) -> Result<Outcome, StoreErr
     }
     // The analysis is total by contract; should that be broken, one trace pays for it.
     let result = catch_unwind(AssertUnwindSafe(|| {
-        finalise(due, &otlp, old.as_deref(), work)
+        finalise(due, &otlp, old.as_deref(), work, analyzer)
     }));
     match result {
         Ok(result) => {
@@ -165,13 +171,14 @@ fn finalise(
     otlp: &[u8],
     old: Option<&[u8]>,
     work: &Work,
+    analyzer: &mut Analyzer<'_>,
 ) -> Result<Option<Finalised>, StoreError> {
-    let analysis = analyse(otlp, &work.settings)?;
+    let analysis = analyzer.analyze(decode(otlp)?);
     if due.early && !work.callees.is_complete(&analysis.trace) {
         return Ok(None);
     }
-    let old = old.map(|old| analyse(old, &work.settings)).transpose()?;
-    let old = old.as_ref().map(Contribution::of);
+    let old = old.map(decode).transpose()?;
+    let old = old.map(|old| Contribution::of(&analyzer.analyze(old)));
     let new_callees = work.callees.unknown_in(&analysis.trace);
     Ok(Some((Contribution::of(&analysis), old, new_callees)))
 }
@@ -181,9 +188,13 @@ fn finalise(
 /// # Errors
 /// The bytes are damaged.
 pub fn analyse<'a>(otlp: &'a [u8], settings: &Settings) -> Result<Analysis<'a>, StoreError> {
+    Ok(analyzer::analyze(decode(otlp)?, settings))
+}
+
+fn decode(otlp: &[u8]) -> Result<Spans<'_>, StoreError> {
     let mut spans = Spans::default();
     otlp::decode_into(&mut spans, otlp, |_| true).map_err(damaged)?;
-    Ok(analyzer::analyze(spans, settings))
+    Ok(spans)
 }
 
 /// A stored trace's own bytes out of its block.

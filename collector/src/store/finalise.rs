@@ -476,7 +476,7 @@ async fn insert_hours(
     )
     .bind(
         rows.iter()
-            .map(|(_, it)| encoding::profile_bytes(&it.profile))
+            .map(|(_, it)| encoding::profile_bytes(&it.profile.total()))
             .collect::<Vec<_>>(),
     )
     .bind(
@@ -486,7 +486,7 @@ async fn insert_hours(
     )
     .bind(
         rows.iter()
-            .map(|(_, it)| encoding::profile_bytes(&it.tail_profile))
+            .map(|(_, it)| encoding::profile_bytes(&it.tail_profile.total()))
             .collect::<Vec<_>>(),
     )
     .execute(connection)
