@@ -4,7 +4,7 @@
 use crate::Callee;
 use crate::seeded_hash::{Seeded, SeededMap};
 use crate::sql;
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 /// So many statements are remembered; beyond it all are forgotten. Senders that put literals into
@@ -36,9 +36,7 @@ impl Statements {
         if text.len() > TEXT_MAX {
             return Arc::new(callee(text, system, dialect));
         }
-        let mut hasher = self.seeded.build_hasher();
-        (text, dialect).hash(&mut hasher);
-        let hash = hasher.finish();
+        let hash = self.seeded.hash_one((text, dialect));
         if let Some(known) = self.known.get(&hash)
             && known.text == text
             && known.dialect == dialect
