@@ -16,29 +16,117 @@
 use crate::category::{self, Category};
 use crate::facts::Facts;
 use crate::identity::is_entry;
-use crate::sender::{self, Sender};
+use crate::sender;
 use crate::span::{Span, SpanKind};
-use crate::sql::{self, Fingerprint};
+use crate::statements::Statements;
 use crate::target::{Target, cut, template};
 use crate::trace::{SpanIdx, Trace};
-use crate::{Call, Coverage};
+use crate::{Call, Callee, Coverage};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-/// The logical calls of `trace`, in tree order. `categories` and `owners` stand beside the spans.
-pub fn calls(trace: &Trace<'_>, categories: &[Category], owners: &[Option<u32>]) -> Vec<Call> {
-    let mut candidates = candidates(trace, categories);
-    fold(trace, &mut candidates);
-    let mut namer = Namer::new(trace);
-    let mut calls = Vec::new();
-    let mut siblings = Siblings::default();
-    for candidate in candidates.iter().filter(|it| it.is_call) {
-        let call = namer.call(candidate, owners);
-        siblings.join(trace, &mut calls, call);
+/// The spans that may be calls, gathered in tree order.
+pub(crate) struct Candidates<'t, 'a> {
+    trace: &'t Trace<'a>,
+    namer: Namer<'t, 'a>,
+    found: Vec<Candidate<'a>>,
+    /// The nearest candidate at or above each span, within its service.
+    nearest: Vec<Option<u32>>,
+    orms: Orms,
+}
+
+impl<'t, 'a> Candidates<'t, 'a> {
+    /// None yet.
+    pub(crate) fn of(trace: &'t Trace<'a>, statements: &'t mut Statements) -> Self {
+        Candidates {
+            trace,
+            namer: Namer { trace, statements },
+            found: Vec::new(),
+            nearest: Vec::with_capacity(trace.nodes.len()),
+            orms: Orms::default(),
+        }
     }
-    siblings.remove_joined(&mut calls);
-    calls
+
+    /// Looks at the next span, of which its `category` and its attributes are known; these are not
+    /// needed of servers' spans.
+    pub(crate) fn add(&mut self, idx: SpanIdx, category: Category, facts: Option<&Facts<'a>>) {
+        let above = match self.trace.node(idx).parent {
+            Some(parent) if !is_entry(self.trace.span(idx)) => self.nearest[parent as usize],
+            _ => None,
+        };
+        let found = facts.and_then(|facts| self.candidate(idx, category, facts));
+        self.nearest.push(match found {
+            Some(mut found) => {
+                found.above = wrapper_of(&self.found, above, &found);
+                if let Some(wrapper) = found.above {
+                    let wrapper = &mut self.found[wrapper];
+                    wrapper.inside += 1;
+                    wrapper.inside_ns = wrapper
+                        .inside_ns
+                        .saturating_add(self.trace.duration_ns(idx));
+                }
+                self.found.push(found);
+                Some(self.found.len() as u32 - 1)
+            }
+            None => above,
+        });
+    }
+
+    /// The logical calls, in tree order. `categories` and `owners` stand beside the spans.
+    pub(crate) fn calls(mut self, categories: &[Category], owners: &[Option<u32>]) -> Vec<Call> {
+        fold(self.trace, categories, &mut self.found);
+        let mut calls = Vec::with_capacity(self.found.len());
+        let mut siblings = Siblings::default();
+        for candidate in self.found.iter_mut().filter(|it| it.is_call) {
+            let call = self.namer.call(candidate, owners);
+            siblings.join(self.trace, &mut calls, call);
+        }
+        siblings.remove_joined(&mut calls);
+        calls
+    }
+
+    fn candidate(
+        &mut self,
+        idx: SpanIdx,
+        category: Category,
+        facts: &Facts<'a>,
+    ) -> Option<Candidate<'a>> {
+        let span = self.trace.span(idx);
+        if matches!(span.kind, SpanKind::Server | SpanKind::Consumer) {
+            return None;
+        }
+        let is_wrapper = category == Category::Handler && self.orms.made(self.trace, span);
+        if !is_wrapper && !is_callable(category) {
+            return None;
+        }
+        if !is_wrapper && !category::says_itself(category, span, facts) {
+            return None;
+        }
+        let mut candidate = Candidate {
+            span: idx,
+            outer: idx,
+            said: idx,
+            says: match category {
+                Category::Database | Category::Cache => !facts.db_text.is_empty(),
+                _ => has_target(facts),
+            },
+            category,
+            system: facts.db_system,
+            callee: None,
+            is_wrapper,
+            is_call: !is_wrapper,
+            above: None,
+            inside: 0,
+            inside_ns: 0,
+        };
+        if !is_wrapper {
+            // While the attributes are at hand; nearly every candidate is a call in the end.
+            candidate.callee = Some(self.namer.callee(&candidate, facts));
+        }
+        Some(candidate)
+    }
 }
 
 /// A span that may be a call, or a wrapper of some.
@@ -52,6 +140,8 @@ struct Candidate<'a> {
     says: bool,
     category: Category,
     system: &'a str,
+    /// What it calls, if it is a call and names it itself.
+    callee: Option<Arc<Callee>>,
     /// An ORM's span: only a wrapper, never a call itself.
     is_wrapper: bool,
     is_call: bool,
@@ -60,65 +150,6 @@ struct Candidate<'a> {
     /// How many candidates name this one as `above`, and their time, ns.
     inside: u32,
     inside_ns: u64,
-}
-
-fn candidates<'a>(trace: &Trace<'a>, categories: &[Category]) -> Vec<Candidate<'a>> {
-    let mut candidates: Vec<Candidate<'a>> = Vec::new();
-    // The nearest candidate at or above each span, within its service.
-    let mut nearest: Vec<Option<u32>> = Vec::with_capacity(trace.nodes.len());
-    for (idx, node) in (0..).zip(&trace.nodes) {
-        let span = trace.span(idx);
-        let above = match node.parent {
-            Some(parent) if !is_entry(span) => nearest[parent as usize],
-            _ => None,
-        };
-        let found = candidate(trace, idx, categories[idx as usize]);
-        nearest.push(match found {
-            Some(mut found) => {
-                found.above = wrapper_of(&candidates, above, &found);
-                if let Some(wrapper) = found.above {
-                    candidates[wrapper].inside += 1;
-                    let inside_ns = &mut candidates[wrapper].inside_ns;
-                    *inside_ns = inside_ns.saturating_add(trace.duration_ns(idx));
-                }
-                candidates.push(found);
-                Some(candidates.len() as u32 - 1)
-            }
-            None => above,
-        });
-    }
-    candidates
-}
-
-fn candidate<'a>(trace: &Trace<'a>, idx: SpanIdx, category: Category) -> Option<Candidate<'a>> {
-    let span = trace.span(idx);
-    if matches!(span.kind, SpanKind::Server | SpanKind::Consumer) {
-        return None;
-    }
-    let is_wrapper = category == Category::Handler && is_orm(trace, span);
-    if !is_wrapper && !is_callable(category) {
-        return None;
-    }
-    let facts = Facts::of(&trace.spans, span);
-    if !is_wrapper && !category::says_itself(category, span, &facts) {
-        return None;
-    }
-    Some(Candidate {
-        span: idx,
-        outer: idx,
-        said: idx,
-        says: match category {
-            Category::Database | Category::Cache => !facts.db_text.is_empty(),
-            _ => has_target(&facts),
-        },
-        category,
-        system: facts.db_system,
-        is_wrapper,
-        is_call: !is_wrapper,
-        above: None,
-        inside: 0,
-        inside_ns: 0,
-    })
 }
 
 fn is_callable(category: Category) -> bool {
@@ -159,12 +190,27 @@ const ORM_SCOPES: &[&str] = &[
     "knex",
 ];
 
-fn is_orm(trace: &Trace<'_>, span: &Span<'_>) -> bool {
-    let scope = trace.spans.scopes.get(span.scope as usize);
-    let scope = scope.map_or("", |it| it.name);
-    // The sequence of Prisma's spans has had more than one scope.
-    matches!(span.name, "prisma:client:operation" | "prisma:engine:query")
-        || ORM_SCOPES.iter().any(|it| scope.contains(it))
+/// Which scopes are an ORM's: searching a name for all of [`ORM_SCOPES`] is done once for each.
+#[derive(Default)]
+struct Orms(Vec<Option<bool>>);
+
+impl Orms {
+    /// Did an ORM make this span?
+    fn made(&mut self, trace: &Trace<'_>, span: &Span<'_>) -> bool {
+        // The sequence of Prisma's spans has had more than one scope.
+        if matches!(span.name, "prisma:client:operation" | "prisma:engine:query") {
+            return true;
+        }
+        let at = span.scope as usize;
+        let Some(scope) = trace.spans.scopes.get(at) else {
+            return false;
+        };
+        if self.0.is_empty() {
+            self.0 = vec![None; trace.spans.scopes.len()];
+        }
+        let is_orm = || ORM_SCOPES.iter().any(|it| scope.name.contains(it));
+        *self.0[at].get_or_insert_with(is_orm)
+    }
 }
 
 /// The candidate around `inner` that may wrap it: an ORM's span, or one for the same system.
@@ -185,12 +231,16 @@ fn wrapper_of(
 const COVER_SHARE: u64 = 2;
 
 /// Folds wrappers into the one call inside them. A wrapper of several calls is no call itself.
-fn fold(trace: &Trace<'_>, candidates: &mut [Candidate<'_>]) {
+fn fold(trace: &Trace<'_>, categories: &[Category], candidates: &mut [Candidate<'_>]) {
     for at in 0..candidates.len() {
         let Some(above) = candidates[at].above else {
             continue;
         };
         let outer = &candidates[above];
+        // An entry in which nothing was instrumented is nobody's wrapper; that is known only now.
+        if outer.is_wrapper && categories[outer.span as usize] != Category::Handler {
+            continue;
+        }
         let covers = outer.inside_ns.saturating_mul(COVER_SHARE) >= trace.duration_ns(outer.span);
         if !covers {
             continue;
@@ -210,55 +260,52 @@ fn fold(trace: &Trace<'_>, candidates: &mut [Candidate<'_>]) {
     }
 }
 
-/// Gives calls their keys, names and statements.
+/// Says what calls call.
 struct Namer<'t, 'a> {
     trace: &'t Trace<'a>,
-    senders: Vec<Sender<'a>>,
-    /// Statements repeat massively, and their texts are the same bytes.
-    statements: HashMap<(&'a str, &'a str), Fingerprint>,
+    statements: &'t mut Statements,
 }
 
-impl<'t, 'a> Namer<'t, 'a> {
-    fn new(trace: &'t Trace<'a>) -> Self {
-        Namer {
-            trace,
-            senders: sender::senders(&trace.spans),
-            statements: HashMap::new(),
-        }
-    }
-
-    fn call(&mut self, candidate: &Candidate<'a>, owners: &[Option<u32>]) -> Call {
-        let span = self.trace.span(candidate.said);
-        let facts = Facts::of(&self.trace.spans, span);
-        let statement = self.statement(candidate, &facts);
-        let (key, name) = match candidate.category {
-            Category::Database | Category::Cache => database_names(span, &facts, &statement),
-            Category::Messaging => publish_names(span, &facts),
-            _ => self.request_names(candidate.span, span, &facts),
-        };
+impl<'a> Namer<'_, 'a> {
+    fn call(&mut self, candidate: &mut Candidate<'a>, owners: &[Option<u32>]) -> Call {
+        let own = candidate.callee.take();
+        let callee = own.filter(|_| candidate.said == candidate.span);
+        let callee = callee.unwrap_or_else(|| {
+            let facts = Facts::of(&self.trace.spans, self.trace.span(candidate.said));
+            self.callee(candidate, &facts)
+        });
         Call {
             outer: candidate.outer,
             span: candidate.said,
             entry: owners[candidate.outer as usize].map(|it| it as usize),
             category: candidate.category,
-            key,
-            name,
-            statement,
+            callee,
         }
     }
 
-    fn statement(&mut self, candidate: &Candidate<'a>, facts: &Facts<'a>) -> Option<Fingerprint> {
-        let stores = matches!(candidate.category, Category::Database | Category::Cache);
-        if !stores || facts.db_text.is_empty() {
-            return None;
-        }
-        let system = match facts.db_system {
-            "" => candidate.system,
-            system => system,
+    /// What `candidate` calls, by the attributes of the span that says it.
+    fn callee(&mut self, candidate: &Candidate<'a>, facts: &Facts<'a>) -> Arc<Callee> {
+        let span = self.trace.span(candidate.said);
+        let (key, name) = match candidate.category {
+            Category::Database | Category::Cache if !facts.db_text.is_empty() => {
+                let dialect = match facts.db_system {
+                    "" => candidate.system,
+                    system => system,
+                };
+                return self
+                    .statements
+                    .callee(facts.db_text, facts.db_system, dialect);
+            }
+            Category::Database | Category::Cache => database_names(span, facts),
+            Category::Messaging => publish_names(span, facts),
+            _ => self.request_names(candidate.span, span, facts),
         };
-        let known = self.statements.entry((facts.db_text, system));
-        let fingerprint = known.or_insert_with(|| sql::fingerprint(facts.db_text, system));
-        Some(fingerprint.clone())
+        Arc::new(Callee {
+            system: facts.db_system.to_owned(),
+            key: key.into(),
+            name: name.into(),
+            statement: None,
+        })
     }
 
     /// A request to a service: `METHOD host/path/{id}`, or the RPC's method.
@@ -301,7 +348,11 @@ impl<'t, 'a> Namer<'t, 'a> {
 
     fn host(&self, target: &Target<'a>, facts: &Facts<'a>, server: Option<&Span<'a>>) -> &'a str {
         let callee = || match (facts.peer_service, server) {
-            ("", Some(server)) => sender::of(&self.senders, server.resource).service.name,
+            ("", Some(server)) => {
+                sender::of(&self.trace.senders, server.resource)
+                    .service
+                    .name
+            }
             (peer, _) => peer,
         };
         // Addresses of pods change with every deployment.
@@ -384,14 +435,7 @@ fn publish_names(span: &Span<'_>, facts: &Facts<'_>) -> (String, String) {
     (name.clone(), name)
 }
 
-fn database_names(
-    span: &Span<'_>,
-    facts: &Facts<'_>,
-    statement: &Option<Fingerprint>,
-) -> (String, String) {
-    if let Some(statement) = statement {
-        return (statement.text.clone(), statement.summary());
-    }
+fn database_names(span: &Span<'_>, facts: &Facts<'_>) -> (String, String) {
     let name = match (facts.db_summary, facts.db_operation) {
         ("", "") => template(span.name),
         ("", operation) => match facts.db_collection {
@@ -452,9 +496,7 @@ impl Siblings {
         }
         if call.statement.is_none() && prepared.statement.is_some() {
             call.span = prepared.span;
-            call.statement = prepared.statement.clone();
-            call.key = prepared.key.clone();
-            call.name = prepared.name.clone();
+            call.callee = prepared.callee.clone();
         }
         if self.joined.last() != Some(&at) {
             self.joined.push(at);

@@ -7,7 +7,7 @@ use crate::Settings;
 use crate::facts::Facts;
 use crate::log_destination::match_sink;
 use crate::span::{Span, SpanKind, Spans};
-use crate::trace::Trace;
+use crate::trace::{SpanIdx, Trace};
 
 /// The eleven kinds of time a request can be spent on.
 ///
@@ -86,53 +86,76 @@ impl Category {
 
 /// Every span's category, in tree order.
 pub fn categories(trace: &Trace<'_>, settings: &Settings) -> Vec<Category> {
+    categories_seen(trace, settings, |_, _, _| {})
+}
+
+/// As [`categories`]. `seen` is told each of them with what the span's attributes say, because
+/// reading them is what costs most; of servers' spans nothing was read.
+pub(crate) fn categories_seen<'a>(
+    trace: &Trace<'a>,
+    settings: &Settings,
+    mut seen: impl FnMut(SpanIdx, Category, Option<&Facts<'a>>),
+) -> Vec<Category> {
     let mut categories: Vec<Category> = Vec::with_capacity(trace.nodes.len());
-    for (span, node) in trace.spans.spans.iter().zip(&trace.nodes) {
+    for (idx, node) in (0..).zip(&trace.nodes) {
+        let span = trace.span(idx);
+        if is_served(span) {
+            categories.push(Category::Handler);
+            seen(idx, Category::Handler, None);
+            continue;
+        }
+        let facts = Facts::of(&trace.spans, span);
         let above = node.parent.map(|it| categories[it as usize]);
-        let own = evidence(&trace.spans, span, settings);
+        let own = evidence(span, &facts, settings);
         let own = own.filter(|it| !is_transport(*it, above));
         let category = own.or_else(|| inherited(span, above));
-        categories.push(category.unwrap_or(Category::Handler));
+        let category = category.unwrap_or(Category::Handler);
+        categories.push(category);
+        seen(idx, category, Some(&facts));
     }
     categories
 }
 
 /// The category of one span by what it says itself.
 pub fn classify(spans: &Spans<'_>, span: &Span<'_>, settings: &Settings) -> Category {
-    evidence(spans, span, settings).unwrap_or(Category::Handler)
+    if is_served(span) {
+        return Category::Handler;
+    }
+    let facts = Facts::of(spans, span);
+    evidence(span, &facts, settings).unwrap_or(Category::Handler)
+}
+
+/// An entry span's own time is its service's, whatever its attributes say about who called.
+fn is_served(span: &Span<'_>) -> bool {
+    span.kind == SpanKind::Server
 }
 
 /// What a span says about its kind of time; `None` if it says nothing. The order of the questions is
 /// the order in which their answers count.
-fn evidence(spans: &Spans<'_>, span: &Span<'_>, settings: &Settings) -> Option<Category> {
-    // An entry span's own time is its service's, whatever its attributes say about who called.
-    if span.kind == SpanKind::Server {
-        return Some(Category::Handler);
-    }
-    let facts = Facts::of(spans, span);
-    if let Some(messaging) = messaging(span, &facts) {
+fn evidence(span: &Span<'_>, facts: &Facts<'_>, settings: &Settings) -> Option<Category> {
+    if let Some(messaging) = messaging(span, facts) {
         return Some(messaging);
     }
-    let calls = span.kind == SpanKind::Client || has_client_attributes(span, &facts);
+    let calls = span.kind == SpanKind::Client || has_client_attributes(span, facts);
     let logs = |facts| match_sink(facts, settings).is_some_and(|it| it.certain);
-    if calls && logs(&facts) {
+    if calls && logs(facts) {
         return Some(Category::Logging);
     }
     // Before caches and databases: the span that waits for a connection to Redis has Redis'
     // attributes, too, and only its name tells.
-    if let Some(waits) = connection(span.name, span, &facts) {
+    if let Some(waits) = connection(span.name, span, facts) {
         return Some(waits);
     }
-    if is_cache(span.name, &facts) {
+    if is_cache(span.name, facts) {
         return Some(Category::Cache);
     }
-    if is_database(span.name, &facts) {
+    if is_database(span.name, facts) {
         return Some(Category::Database);
     }
     if calls {
         return Some(Category::External);
     }
-    if is_serialization(span.name, &facts) {
+    if is_serialization(span.name, facts) {
         return Some(Category::Serialization);
     }
     None
@@ -230,10 +253,19 @@ const CONNECTS: &[&str] = &[
 /// Beginnings of such names that go on with a host.
 const CONNECT_BEGINNINGS: &[&str] = &["HTTP connection_setup", "DNS lookup", "socket connect"];
 
+/// The first letters of all the names above.
+const CONNECTION_LETTERS: &[u8] = b"DHPTdghmprst";
+
 fn connection(name: &str, span: &Span<'_>, facts: &Facts<'_>) -> Option<Category> {
-    let waits = POOL_WAITS.contains(&name)
-        || name.starts_with("HTTP wait_for_connection")
-        || name.ends_with("DataSource.getConnection");
+    let waits_for_source = name.ends_with("DataSource.getConnection");
+    let first = name.as_bytes().first().copied().unwrap_or_default();
+    if !waits_for_source && !CONNECTION_LETTERS.contains(&first) && name != "connect" {
+        // Most names end here, and are not compared with each of the lists.
+        return None;
+    }
+    let waits = waits_for_source
+        || POOL_WAITS.contains(&name)
+        || name.starts_with("HTTP wait_for_connection");
     let connects = || {
         CONNECTS.contains(&name)
             || CONNECT_BEGINNINGS.iter().any(|it| name.starts_with(it))

@@ -4,7 +4,7 @@
 use crate::Entry;
 use crate::category::Category;
 use crate::facts::Facts;
-use crate::sender::{self, Sender};
+use crate::sender;
 use crate::span::{Span, SpanKind, Spans, Status, TraceId, Value};
 use crate::target::{Target, cut, template};
 use crate::trace::{SpanIdx, Trace};
@@ -12,7 +12,6 @@ use std::borrow::Cow;
 
 /// Where each service's part of the trace begins, in tree order; nothing is known of its time yet.
 pub fn entries<'a>(trace: &Trace<'a>) -> Vec<Entry<'a>> {
-    let senders = sender::senders(&trace.spans);
     let mut entries: Vec<Entry<'a>> = Vec::new();
     // The entries around the current span, outermost first.
     let mut around: Vec<usize> = Vec::new();
@@ -26,7 +25,7 @@ pub fn entries<'a>(trace: &Trace<'a>) -> Vec<Entry<'a>> {
         }
         let parent = around.last().copied();
         around.push(entries.len());
-        entries.push(entry(trace, &senders, idx, parent));
+        entries.push(entry(trace, idx, parent));
     }
     entries
 }
@@ -51,14 +50,9 @@ pub fn owners(trace: &Trace<'_>, entries: &[Entry<'_>]) -> Vec<Option<u32>> {
     owners
 }
 
-fn entry<'a>(
-    trace: &Trace<'a>,
-    senders: &[Sender<'a>],
-    idx: SpanIdx,
-    parent: Option<usize>,
-) -> Entry<'a> {
+fn entry<'a>(trace: &Trace<'a>, idx: SpanIdx, parent: Option<usize>) -> Entry<'a> {
     let span = trace.span(idx);
-    let sender = sender::of(senders, span.resource);
+    let sender = sender::of(&trace.senders, span.resource);
     let facts = Facts::of(&trace.spans, span);
     Entry {
         span: idx,

@@ -8,6 +8,7 @@
 //! request waited for, [`attribution`] every nanosecond's category, [`call`] logical calls,
 //! [`detectors`] the culprits; then [`sketch`] and [`profile`], which gather many requests.
 
+pub mod seeded_hash;
 pub mod span;
 pub mod sender;
 pub mod trace;
@@ -22,6 +23,7 @@ pub mod critical_path;
 pub mod attribution;
 pub mod sql;
 pub mod call;
+mod statements;
 pub mod finding;
 mod groups;
 mod impact;
@@ -36,11 +38,14 @@ pub mod history;
 #[cfg(test)]
 mod tests;
 
+use call::Candidates;
 use category::Category;
 use detectors::Detect;
 use finding::Finding;
 use history::History;
 use span::Spans;
+use statements::Statements;
+use std::sync::Arc;
 use trace::{SpanIdx, Trace};
 
 /// Raised whenever the same spans may give other numbers than before: stored contributions of
@@ -128,7 +133,8 @@ pub struct Segment {
     pub category: Category,
 }
 
-/// A call to a database, cache, service, broker or log sink, once, however many wrappers it has.
+/// A call to a database, cache, service, broker or log sink, once, however many wrappers it has. It
+/// reads like its [`Callee`], which it shares with the other calls of the same.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// The outermost span of the call.
@@ -137,12 +143,29 @@ pub struct Call {
     pub span: SpanIdx,
     /// The entry it belongs to: an index into [`Analysis::entries`]; `None` in a fragment.
     pub entry: Option<usize>,
-    /// What is called.
+    /// What kind of thing is called.
     pub category: Category,
+    /// What is called.
+    pub callee: Arc<Callee>,
+}
+
+impl std::ops::Deref for Call {
+    type Target = Callee;
+
+    fn deref(&self) -> &Callee {
+        &self.callee
+    }
+}
+
+/// What is called: the same statement, URL or destination is one, whoever calls it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Callee {
+    /// `db.system.name`, before that `db.system`; empty if unknown.
+    pub system: String,
     /// The normalised statement or `GET host/path/{id}`; without literals or ids.
-    pub key: String,
+    pub key: Arc<str>,
     /// A short name for people: `select authors`, `GET payments/charge`.
-    pub name: String,
+    pub name: Arc<str>,
     /// For statements: what the lexer found out.
     pub statement: Option<sql::Fingerprint>,
 }
@@ -166,14 +189,48 @@ pub struct Coverage {
     pub without_target: u32,
 }
 
-/// Analyses one trace.
+/// Analyses one trace. Whoever has many of them keeps an [`Analyzer`].
 pub fn analyze<'a>(spans: Spans<'a>, settings: &Settings) -> Analysis<'a> {
+    Analyzer::new(settings).analyze(spans)
+}
+
+/// Analyses traces, one after the other, and remembers statements from one to the next. What it
+/// remembers never changes what comes out.
+#[derive(Debug)]
+pub struct Analyzer<'s> {
+    settings: &'s Settings,
+    statements: Statements,
+}
+
+impl<'s> Analyzer<'s> {
+    /// One that has seen nothing yet.
+    pub fn new(settings: &'s Settings) -> Self {
+        Analyzer {
+            settings,
+            statements: Statements::default(),
+        }
+    }
+
+    /// Analyses one trace.
+    pub fn analyze<'a>(&mut self, spans: Spans<'a>) -> Analysis<'a> {
+        analyze_with(spans, self.settings, &mut self.statements)
+    }
+}
+
+fn analyze_with<'a>(
+    spans: Spans<'a>,
+    settings: &Settings,
+    statements: &mut Statements,
+) -> Analysis<'a> {
     let trace = Trace::assemble(spans);
-    let mut categories = category::categories(&trace, settings);
+    let mut candidates = Candidates::of(&trace, statements);
+    let mut categories = category::categories_seen(&trace, settings, |span, category, facts| {
+        candidates.add(span, category, facts);
+    });
     let mut entries = identity::entries(&trace);
     let owners = identity::owners(&trace, &entries);
     attribution::attribute(&trace, &owners, &mut categories, &mut entries);
-    let calls = call::calls(&trace, &categories, &owners);
+    let calls = candidates.calls(&categories, &owners);
     count_calls(&mut entries, &calls);
     let coverage = call::coverage(&trace, &calls);
     let mut analysis = Analysis {

@@ -29,6 +29,17 @@ pub fn sink_of(spans: &Spans<'_>, span: &Span<'_>, settings: &Settings) -> Optio
 
 /// As [`sink_of`], for a span's attributes.
 pub fn match_sink(facts: &Facts<'_>, settings: &Settings) -> Option<Sink> {
+    let nothing_configured = settings.log_destinations.is_empty();
+    let named = [
+        facts.rpc_service,
+        facts.rpc_method,
+        facts.url_full,
+        facts.url_path,
+    ];
+    if nothing_configured && !facts.db_system.is_empty() && named.iter().all(|it| it.is_empty()) {
+        // Most calls are of databases, and those that take log lines are told by their paths.
+        return None;
+    }
     let target = Target::of(facts);
     if is_configured(&target, settings) {
         return certain("configured log destination", "named in the configuration");

@@ -18,6 +18,7 @@ use crate::trace::SpanIdx;
 use crate::{Analysis, Call, Entry};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A calling-context tree. Merges in any order and subtracts exactly as long as there are at most
 /// [`Profile::PATHS_MAX`] paths; counts are signed so that a profile can also be a difference.
@@ -33,7 +34,7 @@ pub struct ProfileNode {
     /// The path's parent in [`Profile::nodes`]; `None` for the entry span itself.
     pub parent: Option<u32>,
     /// The operation, such as `SELECT authors` or `GET payments`; no ids in it.
-    pub name: String,
+    pub name: Arc<str>,
     /// The kind of its self time.
     pub category: Category,
     /// How many spans were folded into it.
@@ -49,7 +50,7 @@ const OTHER: &str = "(other)";
 
 /// Paths this deep fold into their ancestor: recursion on the sender's side has no other end, and a
 /// flame graph with more rows shows nothing.
-const DEPTH_MAX: usize = 128;
+const DEPTH_MAX: u32 = 128;
 
 impl Profile {
     /// At most so many paths are kept apart in one profile; further ones fold into `(other)`
@@ -58,10 +59,11 @@ impl Profile {
 
     /// The profile of one entry span, counted `weight` times.
     pub fn of(analysis: &Analysis<'_>, entry: &Entry<'_>, weight: i64) -> Profile {
-        let mut tree = Tree::default();
-        let frames = frames(analysis, entry, &mut tree);
+        let mut sum = ProfileSum::default();
+        let frames = frames(analysis, entry, &mut sum);
+        let nodes = &mut sum.profile.nodes;
         for frame in &frames {
-            let node = &mut tree.profile.nodes[frame.node as usize];
+            let node = &mut nodes[frame.node as usize];
             node.count += weight;
             let self_ns = weight.wrapping_mul(frame.self_ns(analysis) as i64);
             node.self_ns = node.self_ns.wrapping_add(self_ns);
@@ -71,30 +73,19 @@ impl Profile {
             let at = frames.partition_point(|it| it.span <= segment.span);
             let frame = &frames[at.saturating_sub(1)];
             let ns = segment.end_ns.saturating_sub(segment.start_ns) as i64;
-            let node = &mut tree.profile.nodes[frame.node as usize];
+            let node = &mut nodes[frame.node as usize];
             node.critical_ns = node.critical_ns.wrapping_add(weight.wrapping_mul(ns));
         }
-        tree.profile
+        sum.profile
     }
 
-    /// Adds every path of `other`, multiplied by `sign` (1 or -1).
+    /// Adds every path of `other`, multiplied by `sign` (1 or -1). Whoever adds many keeps a
+    /// [`ProfileSum`].
     pub fn merge(&mut self, other: &Profile, sign: i64) {
-        let mut tree = Tree::index(std::mem::take(self));
-        let mut at: Vec<u32> = Vec::with_capacity(other.nodes.len());
-        for node in &other.nodes {
-            let parent = node.parent.map(|it| at[it as usize]);
-            let mine = tree.child(parent, node.category, &node.name);
-            let sum = &mut tree.profile.nodes[mine as usize];
-            sum.count += sign * node.count;
-            // Wrapping: years, claimed often enough, overflow, and still have to subtract exactly.
-            sum.self_ns = sum.self_ns.wrapping_add(sign.wrapping_mul(node.self_ns));
-            sum.critical_ns = sum
-                .critical_ns
-                .wrapping_add(sign.wrapping_mul(node.critical_ns));
-            at.push(mine);
-        }
-        *self = tree.profile;
-        self.drop_empty();
+        let mut sum = ProfileSum::of(std::mem::take(self));
+        sum.merge(other, sign);
+        sum.profile.drop_empty();
+        *self = sum.profile;
     }
 
     /// Removes the nodes whose numbers are all zero, unless one below them is not.
@@ -149,29 +140,71 @@ impl ProfileNode {
     }
 }
 
-/// A profile with its children linked, to find them.
-#[derive(Default)]
-struct Tree {
+/// A profile under way: its children are linked, so that adding one more costs as much as that one
+/// has paths, however many there are already.
+#[derive(Clone, Debug, Default)]
+pub struct ProfileSum {
+    /// Paths that came to nothing may still stand in it.
     profile: Profile,
     links: Vec<Links>,
     first_root: Option<u32>,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Links {
     first_child: Option<u32>,
     next_sibling: Option<u32>,
-    depth: usize,
+    depth: u32,
 }
 
-impl Tree {
-    fn index(profile: Profile) -> Tree {
-        let mut tree = Tree::default();
+impl PartialEq for ProfileSum {
+    fn eq(&self, other: &ProfileSum) -> bool {
+        self.total() == other.total()
+    }
+}
+
+impl ProfileSum {
+    /// Begins with `profile`.
+    pub fn of(profile: Profile) -> ProfileSum {
+        let mut sum = ProfileSum::default();
         for at in 0..profile.nodes.len() {
-            tree.link(at as u32, profile.nodes[at].parent);
+            sum.link(at as u32, profile.nodes[at].parent);
         }
-        tree.profile = profile;
-        tree
+        sum.profile = profile;
+        sum
+    }
+
+    /// What has been added up, without the paths that came to nothing.
+    pub fn total(&self) -> Profile {
+        let mut total = self.profile.clone();
+        total.drop_empty();
+        total
+    }
+
+    /// Adds another sum, multiplied by `sign` (1 or -1).
+    pub fn merge_sum(&mut self, other: &ProfileSum, sign: i64) {
+        self.merge(&other.profile, sign);
+    }
+
+    /// Adds every path of `other`, multiplied by `sign` (1 or -1).
+    pub fn merge(&mut self, other: &Profile, sign: i64) {
+        if self.profile.nodes.len() >= Profile::PATHS_MAX {
+            // What came to nothing takes no place from what has not.
+            *self = ProfileSum::of(self.total());
+        }
+        let mut at: Vec<u32> = Vec::with_capacity(other.nodes.len());
+        for node in &other.nodes {
+            let parent = node.parent.map(|it| at[it as usize]);
+            let mine = self.child(parent, node.category, &node.name, || node.name.clone());
+            let sum = &mut self.profile.nodes[mine as usize];
+            sum.count += sign * node.count;
+            // Wrapping: years, claimed often enough, overflow, and still have to subtract exactly.
+            sum.self_ns = sum.self_ns.wrapping_add(sign.wrapping_mul(node.self_ns));
+            sum.critical_ns = sum
+                .critical_ns
+                .wrapping_add(sign.wrapping_mul(node.critical_ns));
+            at.push(mine);
+        }
     }
 
     /// Makes the node `at`, the next one, a child of `parent`.
@@ -191,10 +224,17 @@ impl Tree {
         });
     }
 
-    /// The child of `parent` with this category and name; made if there is none.
-    fn child(&mut self, parent: Option<u32>, category: Category, name: &str) -> u32 {
+    /// The child of `parent` with this category and name; made if there is none, and then it is called
+    /// what `own` gives: the same name, to be kept.
+    fn child(
+        &mut self,
+        parent: Option<u32>,
+        category: Category,
+        name: &str,
+        own: impl FnOnce() -> Arc<str>,
+    ) -> u32 {
         if let Some(parent) = parent {
-            let folded = self.profile.nodes[parent as usize].name == OTHER;
+            let folded = &*self.profile.nodes[parent as usize].name == OTHER;
             if folded || self.links[parent as usize].depth + 1 >= DEPTH_MAX {
                 return parent;
             }
@@ -203,18 +243,19 @@ impl Tree {
             return found;
         }
         // `(other)` has one category, so that there is at most one below each path.
-        let (category, name) = match self.profile.nodes.len() < Profile::PATHS_MAX {
-            true => (category, name),
-            false => (Category::Unattributed, OTHER),
+        let full = self.profile.nodes.len() >= Profile::PATHS_MAX;
+        let (category, name) = match full {
+            true => (Category::Unattributed, OTHER.into()),
+            false => (category, own()),
         };
-        if let Some(other) = self.find(parent, category, name) {
+        if full && let Some(other) = self.find(parent, category, OTHER) {
             return other;
         }
         let at = self.profile.nodes.len() as u32;
         self.link(at, parent);
         self.profile.nodes.push(ProfileNode {
             parent,
-            name: name.to_string(),
+            name,
             category,
             count: 0,
             self_ns: 0,
@@ -231,7 +272,7 @@ impl Tree {
         let mut siblings = std::iter::successors(first, |it| self.links[*it as usize].next_sibling);
         siblings.find(|it| {
             let node = &self.profile.nodes[*it as usize];
-            node.category == category && node.name == name
+            node.category == category && *node.name == *name
         })
     }
 }
@@ -266,8 +307,8 @@ impl Frame {
     }
 }
 
-/// The frames of `entry`'s part of the trace in tree order, their paths entered into `tree`.
-fn frames(analysis: &Analysis<'_>, entry: &Entry<'_>, tree: &mut Tree) -> Vec<Frame> {
+/// The frames of `entry`'s part of the trace in tree order, their paths entered into `sum`.
+fn frames(analysis: &Analysis<'_>, entry: &Entry<'_>, sum: &mut ProfileSum) -> Vec<Frame> {
     let trace = &analysis.trace;
     let subtree_end = trace.node(entry.span).subtree_end;
     let mut names = Names::below(analysis, entry.span);
@@ -279,7 +320,7 @@ fn frames(analysis: &Analysis<'_>, entry: &Entry<'_>, tree: &mut Tree) -> Vec<Fr
         while open.pop_if(|(end, _)| *end <= at).is_some() {}
         let parent = open.last().map(|(_, node)| *node);
         let (name, category, is_whole) = names.next(at, entry);
-        let node = tree.child(parent, category, &name);
+        let node = sum.child(parent, category, name.text(), || name.kept());
         frames.push(Frame {
             span: at,
             node,
@@ -312,31 +353,62 @@ impl<'a, 'b> Names<'a, 'b> {
 
     /// The name and category of the span `at`, and whether it is another service's entry. Must be
     /// asked in tree order.
-    fn next(&mut self, at: SpanIdx, entry: &Entry<'a>) -> (Cow<'b, str>, Category, bool) {
+    fn next(&mut self, at: SpanIdx, entry: &'b Entry<'a>) -> (Name<'b>, Category, bool) {
         let category = self.analysis.categories[at as usize];
         if at == entry.span {
-            return (Cow::Owned(entry.endpoint.clone()), category, false);
+            return (Name::Text(Cow::Borrowed(&entry.endpoint)), category, false);
         }
-        let passed = self.entries.partition_point(|it| it.span < at);
-        self.entries = &self.entries[passed..];
+        self.entries = from(self.entries, |it| it.span < at);
         if let Some(nested) = self.entries.first().filter(|it| it.span == at) {
-            let name = format!("{} · {}", nested.service.name, nested.endpoint);
-            return (Cow::Owned(name), Category::External, true);
+            let name = [nested.service.name, " · ", &nested.endpoint].concat();
+            return (Name::Text(Cow::Owned(name)), Category::External, true);
         }
-        let passed = self.calls.partition_point(|it| it.outer < at);
-        self.calls = &self.calls[passed..];
+        self.calls = from(self.calls, |it| it.outer < at);
         if let Some(call) = self.calls.first().filter(|it| it.outer == at) {
-            return (call_name(call), category, false);
+            return (Name::Shared(call_name(call)), category, false);
         }
-        (template(self.analysis.trace.span(at).name), category, false)
+        let name = template(self.analysis.trace.span(at).name);
+        (Name::Text(name), category, false)
     }
 }
 
-fn call_name(call: &Call) -> Cow<'_, str> {
+/// `sorted` without those at its beginning that are `passed`. Nearly always that is one or none, but
+/// after another service's part it may be any number.
+fn from<T>(sorted: &[T], passed: impl Fn(&T) -> bool) -> &[T] {
+    match sorted {
+        [first, ..] if !passed(first) => sorted,
+        [_, rest @ ..] if rest.first().is_none_or(|it| !passed(it)) => rest,
+        _ => &sorted[sorted.partition_point(passed)..],
+    }
+}
+
+/// A frame's name.
+enum Name<'b> {
+    /// A callee's, which all of its calls share.
+    Shared(&'b Arc<str>),
+    Text(Cow<'b, str>),
+}
+
+impl Name<'_> {
+    fn text(&self) -> &str {
+        match self {
+            Name::Shared(name) => name,
+            Name::Text(name) => name,
+        }
+    }
+
+    fn kept(&self) -> Arc<str> {
+        match self {
+            Name::Shared(name) => Arc::clone(name),
+            Name::Text(name) => Arc::from(&**name),
+        }
+    }
+}
+
+fn call_name(call: &Call) -> &Arc<str> {
     match (&call.statement, call.category) {
-        (Some(statement), _) => Cow::Owned(statement.summary()),
-        (None, Category::External) => Cow::Borrowed(&call.key),
-        _ => Cow::Borrowed(&call.name),
+        (None, Category::External) => &call.key,
+        _ => &call.name,
     }
 }
 
@@ -430,7 +502,7 @@ mod tests {
     fn beyond_the_bound_paths_fold_into_other() {
         let node = |parent, name: String| ProfileNode {
             parent,
-            name,
+            name: name.into(),
             category: Category::Handler,
             count: 1,
             self_ns: 1,
@@ -460,14 +532,14 @@ mod tests {
     #[test]
     fn endless_recursion_ends() {
         let mut drawn = String::from("shop  GET /  |--|\n");
-        for depth in 0..2 * DEPTH_MAX {
+        for depth in 0..2 * DEPTH_MAX as usize {
             drawn += &format!("shop  {}resolve |--|\n", " ".repeat(depth + 1));
         }
         // The bars must stand in one column only for the eye.
         let profile = profile(&drawn, 1);
-        assert_eq!(profile.nodes.len(), DEPTH_MAX);
+        assert_eq!(profile.nodes.len(), DEPTH_MAX as usize);
         let count: i64 = profile.nodes.iter().map(|it| it.count).sum();
-        assert_eq!(count, 2 * DEPTH_MAX as i64 + 1);
+        assert_eq!(count, 2 * i64::from(DEPTH_MAX) + 1);
     }
 
     #[test]
@@ -490,7 +562,7 @@ mod tests {
         proptest::collection::vec(node, 0..24).prop_map(|nodes| {
             let nodes = nodes.iter().enumerate().map(|(at, it)| ProfileNode {
                 parent: (at > 0).then(|| it.0 % at as u32),
-                name: format!("f{}", it.1),
+                name: format!("f{}", it.1).into(),
                 category: Category::ALL[usize::from(it.1)],
                 count: it.2,
                 self_ns: it.3,
@@ -518,6 +590,16 @@ mod tests {
             let nested = sum(&[(&a, 1), (&sum(&[(&b, 1), (&c, 1)]), 1)]);
             prop_assert_eq!(numbers(&forward), numbers(&backward));
             prop_assert_eq!(numbers(&forward), numbers(&nested));
+        }
+
+        #[test]
+        fn a_sum_is_what_merging_gives(a in any_profile(), b in any_profile(), c in any_profile()) {
+            let parts = [(&a, 1), (&b, -1), (&c, 1), (&b, 1)];
+            let mut kept = ProfileSum::default();
+            parts.iter().for_each(|(part, sign)| kept.merge(part, *sign));
+            prop_assert_eq!(numbers(&kept.total()), numbers(&sum(&parts)));
+            parts.iter().for_each(|(part, sign)| kept.merge(part, -sign));
+            prop_assert_eq!(kept, ProfileSum::default());
         }
 
         #[test]

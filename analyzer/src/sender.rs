@@ -2,6 +2,7 @@
 
 use crate::Service;
 use crate::span::{Resource, Spans, Value};
+use std::ops::Range;
 
 /// What the analysis needs to know about a resource.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -27,30 +28,43 @@ pub fn of<'a>(senders: &[Sender<'a>], resource: u32) -> Sender<'a> {
     known.unwrap_or_else(|| sender(&Resource::default()))
 }
 
+/// The attributes that tell, in one order for all.
+const KEYS: [&str; 9] = [
+    "service.namespace",
+    "service.name",
+    "deployment.environment.name",
+    "deployment.environment",
+    "service.version",
+    "service.instance.id",
+    "host.id",
+    "host.ip",
+    "host.name",
+];
+
 fn sender<'a>(resource: &Resource<'a>) -> Sender<'a> {
+    // What each of the keys says, the first time it stands there.
+    let mut said: [Option<Value<'a>>; KEYS.len()] = [None; KEYS.len()];
+    for attribute in &resource.attributes {
+        // Most keys of a resource are about something else.
+        if !matches!(attribute.key.as_bytes().first(), Some(b's' | b'd' | b'h')) {
+            continue;
+        }
+        if let Some(at) = KEYS.iter().position(|it| *it == attribute.key) {
+            said[at].get_or_insert(attribute.value);
+        }
+    }
     // `host.ip` is an array by the conventions; only senders that give one address as text are understood.
-    let first_of = |keys: &[&str]| {
-        let texts = keys.iter().filter_map(|key| text(resource, key));
-        texts.into_iter().find(|it| !it.is_empty())
-    };
+    let text = |at: usize| said[at].and_then(|it| it.as_str()).unwrap_or("");
+    let first_of = |keys: Range<usize>| keys.map(text).find(|it| !it.is_empty());
     Sender {
         service: Service {
-            namespace: first_of(&["service.namespace"]).unwrap_or(""),
-            name: first_of(&["service.name"]).unwrap_or("unknown_service"),
-            environment: first_of(&["deployment.environment.name", "deployment.environment"])
-                .unwrap_or(""),
+            namespace: text(0),
+            name: first_of(1..2).unwrap_or("unknown_service"),
+            environment: first_of(2..4).unwrap_or(""),
         },
-        version: first_of(&["service.version"]).unwrap_or(""),
-        instance: first_of(&["service.instance.id"]).unwrap_or(""),
-        host: first_of(&["host.id", "host.ip", "host.name"]).unwrap_or(""),
-    }
-}
-
-fn text<'a>(resource: &Resource<'a>, key: &str) -> Option<&'a str> {
-    let found = resource.attributes.iter().find(|it| it.key == key)?;
-    match found.value {
-        Value::Str(text) => Some(text),
-        _ => None,
+        version: text(4),
+        instance: text(5),
+        host: first_of(6..9).unwrap_or(""),
     }
 }
 

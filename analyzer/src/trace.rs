@@ -32,6 +32,8 @@ pub struct Trace<'a> {
     pub roots: Vec<SpanIdx>,
     /// What was odd about the input and what was done about it, for the trace's page.
     pub warnings: Vec<Warning>,
+    /// The senders of all resources, same order.
+    pub senders: Vec<Sender<'a>>,
 }
 
 /// A span's place in the tree, and its corrected times.
@@ -99,6 +101,7 @@ impl<'a> Trace<'a> {
             roots: roots(&nodes),
             nodes,
             warnings,
+            senders,
             spans: reorder(spans, sources),
         }
     }

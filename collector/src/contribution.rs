@@ -3,11 +3,11 @@
 use analyzer::category::Category;
 use analyzer::finding::Finding;
 use analyzer::profile::Profile;
+use analyzer::seeded_hash::Seeded;
 use analyzer::span::{SpanId, TraceId};
-use analyzer::{Analysis, Call, Entry};
+use analyzer::{Analysis, Call, Callee, Entry, Service};
 use std::collections::{HashMap, HashSet};
-
-use crate::store::encoding::StatementCalls;
+use std::sync::Arc;
 
 /// What a trace adds.
 #[derive(Clone, Debug)]
@@ -33,15 +33,61 @@ pub struct Fragment {
     pub duration_ns: u64,
 }
 
-/// A service's names, as the dictionary has them.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct ServiceName {
-    /// `service.namespace`, or empty.
-    pub namespace: String,
-    /// `service.name`.
-    pub name: String,
-    /// `deployment.environment.name`, or empty.
-    pub environment: String,
+/// What a request is counted under: whose it is, which version of it, and the endpoint. One text,
+/// because it is made for every request and looked up more often than read.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct Names {
+    text: Box<str>,
+    /// Where the parts end in it, except for the last one, in the order of the accessors.
+    ends: [u32; 4],
+}
+
+impl Names {
+    /// The names of requests to `endpoint` of `service` in this `version`.
+    pub fn of(service: &Service<'_>, version: &str, endpoint: &str) -> Names {
+        let parts = [
+            service.namespace,
+            service.name,
+            service.environment,
+            version,
+            endpoint,
+        ];
+        let mut ends = [0; 4];
+        let mut end = 0;
+        for (at, part) in ends.iter_mut().zip(parts) {
+            end += part.len();
+            *at = end as u32;
+        }
+        Names {
+            text: parts.concat().into(),
+            ends,
+        }
+    }
+
+    /// The service's names.
+    pub fn service(&self) -> Service<'_> {
+        Service {
+            namespace: self.part(0),
+            name: self.part(1),
+            environment: self.part(2),
+        }
+    }
+
+    /// `service.version`, or empty.
+    pub fn version(&self) -> &str {
+        self.part(3)
+    }
+
+    /// The endpoint.
+    pub fn endpoint(&self) -> &str {
+        self.part(4)
+    }
+
+    fn part(&self, at: usize) -> &str {
+        let begin = at.checked_sub(1).map_or(0, |it| self.ends[it] as usize);
+        let end = self.ends.get(at).map_or(self.text.len(), |it| *it as usize);
+        &self.text[begin..end]
+    }
 }
 
 /// What an entry span adds.
@@ -49,12 +95,8 @@ pub struct ServiceName {
 pub struct Request {
     /// The entry span.
     pub span_id: SpanId,
-    /// Whose it is.
-    pub service: ServiceName,
-    /// `service.version`, or empty.
-    pub version: String,
-    /// Its endpoint.
-    pub endpoint: String,
+    /// What it is counted under.
+    pub names: Names,
     /// Start, ns since the Unix epoch.
     pub start_ns: u64,
     /// Duration, ns.
@@ -69,7 +111,7 @@ pub struct Request {
     pub categories: [u64; Category::COUNT],
     /// Logical calls by category.
     pub calls: [u32; Category::COUNT],
-    /// Its statements, each once, unweighted.
+    /// Its calls of statements, in tree order.
     pub statements: Vec<Statement>,
     /// Its call paths, weighted.
     pub profile: Profile,
@@ -77,15 +119,15 @@ pub struct Request {
     pub hits: Vec<Hit>,
 }
 
-/// A statement an entry span ran.
+/// A call of a statement.
 #[derive(Clone, Debug)]
 pub struct Statement {
-    /// `db.system.name`, or empty.
-    pub system: String,
-    /// Normalised text.
-    pub text: String,
-    /// Its calls, weighted.
-    pub calls: StatementCalls,
+    /// Which: its `system`, and its `key`, which is the normalised text.
+    pub callee: Arc<Callee>,
+    /// Duration, ns.
+    pub duration_ns: u64,
+    /// Its time on the entry's critical path, ns.
+    pub critical_ns: u64,
 }
 
 /// A finding in an entry span, with what is needed to show it without the trace.
@@ -106,13 +148,9 @@ impl Contribution {
     /// What `analysis` adds.
     pub fn of(analysis: &Analysis<'_>) -> Contribution {
         let spans = &analysis.trace.spans.spans;
-        let mut calls = calls_by_entry(analysis);
-        let mut findings: HashMap<usize, Vec<&Finding>> = HashMap::new();
-        for finding in &analysis.findings {
-            findings.entry(finding.entry).or_default().push(finding);
-        }
-        let mut seen_findings = HashSet::new();
-        let mut seen_ids = HashSet::new();
+        let mut calls = StatementsByEntry::of(analysis);
+        let mut hits = HitsByEntry::of(analysis);
+        let mut seen_ids = HashSet::with_hasher(Seeded::default());
         let mut requests = Vec::with_capacity(analysis.entries.len());
         for (at, entry) in analysis.entries.iter().enumerate() {
             let span_id = spans[entry.span as usize].id;
@@ -120,22 +158,9 @@ impl Contribution {
             if !seen_ids.insert(span_id) {
                 continue;
             }
-            let hits = findings
-                .remove(&at)
-                .unwrap_or_default()
-                .into_iter()
-                .map(|finding| Hit {
-                    offenders: offenders(analysis, finding),
-                    first_in_trace: seen_findings.insert((
-                        entry.service,
-                        entry.endpoint.as_str(),
-                        finding.fingerprint.as_str(),
-                    )),
-                    finding: finding.clone(),
-                });
             requests.push(Request {
-                hits: hits.collect(),
-                statements: statements(analysis, entry, calls.remove(&at).unwrap_or_default()),
+                hits: hits.take(at),
+                statements: calls.take(at),
                 ..request(analysis, entry, span_id)
             });
         }
@@ -151,13 +176,7 @@ impl Contribution {
 fn request(analysis: &Analysis<'_>, entry: &Entry<'_>, span_id: SpanId) -> Request {
     Request {
         span_id,
-        service: ServiceName {
-            namespace: entry.service.namespace.into(),
-            name: entry.service.name.into(),
-            environment: entry.service.environment.into(),
-        },
-        version: entry.version.into(),
-        endpoint: entry.endpoint.clone(),
+        names: Names::of(&entry.service, entry.version, &entry.endpoint),
         start_ns: entry.start_ns,
         duration_ns: entry.duration_ns,
         weight: entry.weight,
@@ -171,60 +190,103 @@ fn request(analysis: &Analysis<'_>, entry: &Entry<'_>, span_id: SpanId) -> Reque
     }
 }
 
-fn calls_by_entry<'a>(analysis: &'a Analysis<'_>) -> HashMap<usize, Vec<&'a Call>> {
-    let mut calls: HashMap<usize, Vec<&Call>> = HashMap::new();
-    for call in &analysis.calls {
-        if let (Some(entry), Some(_)) = (call.entry, &call.statement) {
-            calls.entry(entry).or_default().push(call);
-        }
-    }
-    calls
+/// The findings of each entry, taken in order of the entries.
+struct HitsByEntry<'b, 'a> {
+    analysis: &'b Analysis<'a>,
+    findings: HashMap<usize, Vec<&'b Finding>>,
+    /// Service, endpoint and fingerprint of those taken.
+    taken: HashSet<(Service<'a>, &'b str, &'b str)>,
 }
 
-/// The entry's statements, each once, with their calls.
-fn statements(analysis: &Analysis<'_>, entry: &Entry<'_>, calls: Vec<&Call>) -> Vec<Statement> {
-    let mut critical: HashMap<u32, u64> = HashMap::new();
-    for segment in &entry.path {
-        *critical.entry(segment.span).or_default() += segment.end_ns - segment.start_ns;
+impl<'b, 'a> HitsByEntry<'b, 'a> {
+    fn of(analysis: &'b Analysis<'a>) -> Self {
+        let mut findings: HashMap<usize, Vec<&Finding>> = HashMap::new();
+        for finding in &analysis.findings {
+            findings.entry(finding.entry).or_default().push(finding);
+        }
+        HitsByEntry {
+            analysis,
+            findings,
+            taken: HashSet::new(),
+        }
     }
-    let mut positions: HashMap<(&str, &str), usize> = HashMap::new();
-    let mut statements: Vec<Statement> = Vec::new();
-    for call in calls {
-        let Some(fingerprint) = &call.statement else {
-            continue;
-        };
-        let span = analysis.trace.span(call.span);
-        let system = analysis
-            .trace
-            .spans
-            .text(span, &["db.system.name", "db.system"])
-            .unwrap_or_default();
-        let at = *positions
-            .entry((system, fingerprint.text.as_str()))
-            .or_insert_with(|| {
-                statements.push(Statement {
-                    system: system.into(),
-                    text: fingerprint.text.clone(),
-                    calls: StatementCalls::default(),
-                });
-                statements.len() - 1
-            });
-        let duration_ns = analysis.trace.duration_ns(call.outer);
-        let node = analysis.trace.node(call.outer);
-        let on_path: u64 = (call.outer..node.subtree_end)
-            .filter_map(|it| critical.get(&it))
-            .sum();
-        let totals = &mut statements[at].calls;
-        totals.calls += entry.weight;
-        totals.sum_ns = totals
-            .sum_ns
-            .wrapping_add(entry.weight.wrapping_mul(signed(duration_ns)));
-        totals.critical_ns = totals
-            .critical_ns
-            .wrapping_add(entry.weight.wrapping_mul(signed(on_path)));
-        totals.latency.record(duration_ns, entry.weight);
+
+    fn take(&mut self, at: usize) -> Vec<Hit> {
+        let entry = &self.analysis.entries[at];
+        let findings = self.findings.remove(&at).unwrap_or_default();
+        let hits = findings.into_iter().map(|finding| Hit {
+            offenders: offenders(self.analysis, finding),
+            first_in_trace: self.taken.insert((
+                entry.service,
+                entry.endpoint.as_str(),
+                finding.fingerprint.as_str(),
+            )),
+            finding: finding.clone(),
+        });
+        hits.collect()
     }
-    statements
+}
+
+/// No call.
+const NONE: u32 = u32::MAX;
+
+/// The calls of statements of each entry.
+struct StatementsByEntry<'b, 'a> {
+    analysis: &'b Analysis<'a>,
+    /// Each entry's first call, an index into the analysis's calls.
+    first: Vec<u32>,
+    /// The next call of the same entry after each call.
+    next: Vec<u32>,
+    /// Each span's time on the critical path of the entry that is looked at, ns; else zero.
+    critical_ns: Vec<u64>,
+}
+
+impl<'b, 'a> StatementsByEntry<'b, 'a> {
+    fn of(analysis: &'b Analysis<'a>) -> Self {
+        let mut first = vec![NONE; analysis.entries.len()];
+        let mut next = vec![NONE; analysis.calls.len()];
+        for (at, call) in analysis.calls.iter().enumerate().rev() {
+            if let (Some(entry), Some(_)) = (call.entry, &call.statement) {
+                next[at] = std::mem::replace(&mut first[entry], at as u32);
+            }
+        }
+        StatementsByEntry {
+            analysis,
+            first,
+            next,
+            critical_ns: vec![0; analysis.trace.nodes.len()],
+        }
+    }
+
+    fn take(&mut self, at: usize) -> Vec<Statement> {
+        let path = &self.analysis.entries[at].path;
+        if self.first[at] == NONE {
+            return Vec::new();
+        }
+        for segment in path {
+            self.critical_ns[segment.span as usize] += segment.end_ns - segment.start_ns;
+        }
+        let mut statements = Vec::new();
+        let mut call = self.first[at];
+        while call != NONE {
+            statements.push(self.statement(&self.analysis.calls[call as usize]));
+            call = self.next[call as usize];
+        }
+        for segment in path {
+            self.critical_ns[segment.span as usize] = 0;
+        }
+        statements
+    }
+
+    fn statement(&self, call: &Call) -> Statement {
+        let trace = &self.analysis.trace;
+        let subtree = call.outer as usize..trace.node(call.outer).subtree_end as usize;
+        Statement {
+            callee: call.callee.clone(),
+            duration_ns: trace.duration_ns(call.outer),
+            critical_ns: self.critical_ns[subtree].iter().sum(),
+        }
+    }
 }
 
 fn offenders(analysis: &Analysis<'_>, finding: &Finding) -> Vec<SpanId> {
@@ -247,4 +309,25 @@ fn fragment(analysis: &Analysis<'_>) -> Fragment {
 /// Nanoseconds as Postgres keeps them; absurd ones saturate.
 pub fn signed(ns: u64) -> i64 {
     i64::try_from(ns).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_apart_by_their_parts_and_not_only_by_their_text() {
+        let service = |namespace, name| Service {
+            namespace,
+            name,
+            environment: "",
+        };
+        let names = Names::of(&service("shop", "cart"), "1.4", "GET /carts/{id}");
+        assert_eq!(names.service(), service("shop", "cart"));
+        assert_eq!(names.version(), "1.4");
+        assert_eq!(names.endpoint(), "GET /carts/{id}");
+        let other = Names::of(&service("shopcart", ""), "1.4", "GET /carts/{id}");
+        assert_ne!(names, other);
+        assert_eq!(Names::default().endpoint(), "");
+    }
 }

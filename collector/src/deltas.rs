@@ -4,12 +4,12 @@
 //! counted is ever taken out. The recount (`culprit verify`) builds the same sums from the blocks.
 
 use analyzer::category::Category;
-use analyzer::profile::Profile;
+use analyzer::profile::ProfileSum;
 use analyzer::sketch::Sketch;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-use crate::contribution::{Contribution, Hit, Request, signed};
+use crate::contribution::{Contribution, Hit, Request, Statement, signed};
 use crate::store::dictionaries::Dictionaries;
 use crate::store::encoding::{Hits, StatementCalls, Statements, merge_sketch};
 
@@ -62,11 +62,11 @@ pub struct HourDelta {
     /// Statement id → calls.
     pub statements: Statements,
     /// All requests' call paths.
-    pub profile: Profile,
+    pub profile: ProfileSum,
     /// Requests in the slow tail, weighted.
     pub tail_requests: i64,
     /// The slow tail's call paths.
-    pub tail_profile: Profile,
+    pub tail_profile: ProfileSum,
 }
 
 /// Changes of one finding, version and ten minutes.
@@ -173,10 +173,10 @@ impl MinuteDelta {
 impl HourDelta {
     fn add(&mut self, request: &Request, tail: bool, names: &Dictionaries, sign: i64) {
         for statement in &request.statements {
-            let Some(id) = names.statement(&statement.system, &statement.text) else {
+            let Some(id) = names.statement(&statement.callee) else {
                 continue;
             };
-            merge_statement(&mut self.statements, id, &statement.calls, sign);
+            add_statement(&mut self.statements, id, statement, sign * request.weight);
         }
         self.profile.merge(&request.profile, sign);
         if tail {
@@ -190,9 +190,25 @@ impl HourDelta {
         for (id, calls) in &other.statements {
             merge_statement(&mut self.statements, *id, calls, sign);
         }
-        self.profile.merge(&other.profile, sign);
+        self.profile.merge_sum(&other.profile, sign);
         self.tail_requests += sign * other.tail_requests;
-        self.tail_profile.merge(&other.tail_profile, sign);
+        self.tail_profile.merge_sum(&other.tail_profile, sign);
+    }
+}
+
+/// Adds a call `count` times (negative: takes it away); what comes to nothing is dropped.
+fn add_statement(statements: &mut Statements, id: i32, call: &Statement, count: i64) {
+    let sum = statements.entry(id).or_default();
+    sum.calls += count;
+    sum.sum_ns = sum
+        .sum_ns
+        .wrapping_add(count.wrapping_mul(signed(call.duration_ns)));
+    sum.critical_ns = sum
+        .critical_ns
+        .wrapping_add(count.wrapping_mul(signed(call.critical_ns)));
+    sum.latency.record(call.duration_ns, count);
+    if *sum == StatementCalls::default() {
+        statements.remove(&id);
     }
 }
 

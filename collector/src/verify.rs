@@ -182,9 +182,13 @@ fn same_hour(stored: &HourDelta, recounted: &HourDelta) -> Option<String> {
     }
     let values: [fn(&ProfileNode) -> i64; 3] =
         [|it| it.count, |it| it.self_ns, |it| it.critical_ns];
+    let profiles = [
+        (stored.profile.total(), recounted.profile.total()),
+        (stored.tail_profile.total(), recounted.tail_profile.total()),
+    ];
     let differs = values.into_iter().any(|value| {
-        stored.profile.folded(value) != recounted.profile.folded(value)
-            || stored.tail_profile.folded(value) != recounted.tail_profile.folded(value)
+        let mut both = profiles.iter();
+        both.any(|(stored, recounted)| stored.folded(value) != recounted.folded(value))
     });
     differs.then(|| "call paths".into())
 }

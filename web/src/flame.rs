@@ -152,7 +152,7 @@ pub fn draw(profile: &Profile, requests: i64, zoom: Option<&str>) -> Flame {
     };
     let total_ns = tree.total(&tree.roots);
     let mut flame = Flame {
-        zoomed: zoomed.map(|at| profile.nodes[at].name.clone()),
+        zoomed: zoomed.map(|at| profile.nodes[at].name.to_string()),
         total_ns,
         ..Flame::default()
     };

@@ -230,7 +230,7 @@ pub struct Names<'s, 'a> {
 impl<'s, 'a> Names<'s, 'a> {
     /// Prepares the names of one trace.
     pub fn of(analysis: &'s Analysis<'a>) -> Self {
-        let calls = analysis.calls.iter().map(|it| (it.span, it.name.as_str()));
+        let calls = analysis.calls.iter().map(|it| (it.span, &*it.name));
         let entries = analysis
             .entries
             .iter()

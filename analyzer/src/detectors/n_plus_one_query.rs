@@ -195,7 +195,7 @@ fn statement_text(call: &Call) -> &str {
 fn summary(call: &Call) -> String {
     match &call.statement {
         Some(statement) => statement.summary(),
-        None => call.name.clone(),
+        None => call.name.to_string(),
     }
 }
 

@@ -116,7 +116,7 @@ fn sink(call: &Call, facts: &Facts<'_>) -> Option<Sink> {
 fn target_text(facts: &Facts<'_>, call: &Call, sink: &Sink) -> String {
     match Target::of(facts).host {
         "" if sink.certain => format!("{} ({})", sink.name, call.name),
-        "" => call.name.clone(),
+        "" => call.name.to_string(),
         host if !sink.certain => host.to_string(),
         host => format!("{} at {host}", sink.name),
     }

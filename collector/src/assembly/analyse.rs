@@ -2,7 +2,7 @@
 //! with what is stored, analyse, pack.
 
 use analyzer::span::TraceId;
-use analyzer::{Analysis, Settings};
+use analyzer::{Analysis, Analyzer, Settings};
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -108,10 +108,11 @@ pub struct Pack {
 pub fn run(mut work: Work) -> Result<Done, StoreError> {
     let due = std::mem::take(&mut work.due);
     let sources = Sources::unpack(&work, &due)?;
+    let mut analyzer = Analyzer::new(&work.settings);
     let mut piles = Piles::default();
     let mut outcomes = Vec::with_capacity(due.len());
     for due in due {
-        let outcome = look_at(&due, &sources, &work, &mut piles)?;
+        let outcome = look_at(&due, &sources, &work, &mut analyzer, &mut piles)?;
         outcomes.push((due, outcome));
     }
     Ok(Done {
@@ -208,10 +209,11 @@ pub fn spans_by_trace(source: &Source, position: u32) -> HashMap<TraceId, Vec<At
     spans
 }
 
-fn look_at(
+fn look_at<'w>(
     due: &Due,
     sources: &Sources,
-    work: &Work,
+    work: &'w Work,
+    analyzer: &mut Analyzer<'w>,
     piles: &mut Piles,
 ) -> Result<Outcome, StoreError> {
     let spans = sources.spans_of(due)?;
@@ -234,12 +236,16 @@ fn look_at(
     }
     // The analysis is total by contract; should that be broken, one trace pays for it.
     let analysed = catch_unwind(AssertUnwindSafe(|| {
-        let old = stored.map(|_| contribution(sources, &spans[..stored_spans], work));
-        Ok::<_, StoreError>((contribution(sources, &spans, work)?, old.transpose()?))
+        let old = stored.map(|_| contribution(sources, &spans[..stored_spans], analyzer));
+        Ok::<_, StoreError>((contribution(sources, &spans, analyzer)?, old.transpose()?))
     }));
     let ((contribution, words), old) = match analysed {
         Ok(analysed) => analysed?,
-        Err(panic) => return Ok(refused(panic_text(panic.as_ref()), &spans)),
+        Err(panic) => {
+            // Whatever it was in the middle of.
+            *analyzer = Analyzer::new(&work.settings);
+            return Ok(refused(panic_text(panic.as_ref()), &spans));
+        }
     };
     let day = stored.map_or(work.today, |(stored, _)| stored.day);
     Ok(Outcome::Final(Box::new(Final {
@@ -255,9 +261,10 @@ fn look_at(
 fn contribution(
     sources: &Sources,
     spans: &[At],
-    work: &Work,
+    analyzer: &mut Analyzer<'_>,
 ) -> Result<(Contribution, Vec<u64>), StoreError> {
-    let analysis = analyse(&sources.sources, spans, &work.settings)?;
+    let spans = otlp::decode_all(&sources.sources, spans).map_err(damaged)?;
+    let analysis = analyzer.analyze(spans);
     let words = block_filter::tokens_of(&analysis.trace.spans);
     Ok((Contribution::of(&analysis), words))
 }

@@ -3,12 +3,16 @@
 //! Ids are made in short transactions of their own, before the tick that needs them; sorted, so
 //! that two processes which learn the same names at once cannot deadlock. Cached after the commit.
 
+use analyzer::seeded_hash::{SeededMap, SeededSet};
+use analyzer::{Callee, Service};
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use super::{Store, StoreError};
-use crate::contribution::{Contribution, Request, ServiceName};
+use crate::contribution::{Contribution, Names, Request};
 
 /// Distinct endpoints, and distinct versions, that a service may have. Further ones are counted as [`OTHER`]: somebody puts ids
 /// into span names, and neither memory nor disk shall grow with that.
@@ -16,6 +20,10 @@ const NAMES_PER_SERVICE_MAX: usize = 1_000;
 
 /// Names remembered per owner, those beyond a cap included; at the bound they are looked up again.
 const NAMES_CACHED_MAX: usize = 100_000;
+
+/// Statements remembered with their texts, of 4 kB at most, per owner; at the bound all are looked up
+/// again by their digests.
+const STATEMENTS_CACHED_MAX: usize = 5_000;
 
 /// Distinct findings of an endpoint. Further ones are not counted: somebody puts random names into
 /// statements.
@@ -86,6 +94,10 @@ pub struct Ids {
 /// What is known of the dictionaries: one per shard owner.
 #[derive(Debug, Default)]
 pub struct Dictionaries {
+    /// What requests were counted under lately.
+    requests: SeededMap<Names, Ids>,
+    /// Statements that were counted lately.
+    callees: SeededMap<Known, i32>,
     services: HashMap<ServiceName, i32>,
     endpoints: HashMap<(i32, String), i32>,
     endpoints_of: HashMap<i32, usize>,
@@ -98,24 +110,81 @@ pub struct Dictionaries {
     loaded: bool,
 }
 
+/// A service's names, cut as they are stored.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+struct ServiceName {
+    namespace: String,
+    name: String,
+    environment: String,
+}
+
+/// A statement, which is one by its system and text.
+#[derive(Clone, Debug)]
+struct Known(Arc<Callee>);
+
+impl PartialEq for Known {
+    fn eq(&self, other: &Known) -> bool {
+        let same = |a: &Callee, b: &Callee| a.key == b.key && a.system == b.system;
+        Arc::ptr_eq(&self.0, &other.0) || same(&self.0, &other.0)
+    }
+}
+
+impl Eq for Known {}
+
+/// A callee that is held by a contribution meanwhile, so that its address is its own.
+#[derive(Clone, Copy)]
+struct ByAddress<'b>(&'b Arc<Callee>);
+
+impl PartialEq for ByAddress<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(self.0, other.0)
+    }
+}
+
+impl Eq for ByAddress<'_> {}
+
+impl Hash for ByAddress<'_> {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        Arc::as_ptr(self.0).hash(hasher);
+    }
+}
+
+impl Hash for Known {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.0.key.hash(hasher);
+        self.0.system.hash(hasher);
+    }
+}
+
 impl Dictionaries {
     /// The ids of a request's names; all of them were learned before.
     pub fn ids(&self, request: &Request) -> Option<Ids> {
-        let service = self.service(&request.service)?;
+        let known = self.requests.get(&request.names).copied();
+        known.or_else(|| self.ids_of(&request.names))
+    }
+
+    fn ids_of(&self, names: &Names) -> Option<Ids> {
+        let service = self.service(&names.service())?;
         let named = |names: &HashMap<(i32, String), i32>, name: &str| {
             let id = names.get(&(service, clean(name, NAME_BYTES_MAX)));
             id.or_else(|| names.get(&(service, OTHER.into()))).copied()
         };
         Some(Ids {
             service,
-            endpoint: named(&self.endpoints, &request.endpoint)?,
-            version: named(&self.versions, &request.version)?,
+            endpoint: named(&self.endpoints, names.endpoint())?,
+            version: named(&self.versions, names.version())?,
         })
     }
 
     /// A statement's id.
-    pub fn statement(&self, system: &str, text: &str) -> Option<i32> {
-        let id = self.statements.get(&statement_digest(system, text));
+    pub fn statement(&self, statement: &Arc<Callee>) -> Option<i32> {
+        let known = self.callees.get(&Known(statement.clone())).copied();
+        known.or_else(|| self.statement_of(statement))
+    }
+
+    fn statement_of(&self, statement: &Callee) -> Option<i32> {
+        let digest = statement_digest(&statement.system, &statement.key);
+        let id = self.statements.get(&digest);
         id.or_else(|| self.statements.get(&statement_digest("", OTHER)))
             .copied()
     }
@@ -128,7 +197,27 @@ impl Dictionaries {
             .copied()
     }
 
-    fn service(&self, name: &ServiceName) -> Option<i32> {
+    /// Remembers the ids of names that were learned.
+    fn remember(&mut self, requests: &[&Names], statements: &[&Arc<Callee>]) {
+        if self.requests.len() + requests.len() > NAMES_CACHED_MAX {
+            self.requests.clear();
+        }
+        for names in requests {
+            if let Some(ids) = self.ids_of(names) {
+                self.requests.insert((*names).clone(), ids);
+            }
+        }
+        if self.callees.len() + statements.len() > STATEMENTS_CACHED_MAX {
+            self.callees.clear();
+        }
+        for statement in statements {
+            if let Some(id) = self.statement_of(statement) {
+                self.callees.insert(Known((*statement).clone()), id);
+            }
+        }
+    }
+
+    fn service(&self, name: &Service<'_>) -> Option<i32> {
         let id = self.services.get(&clean_service(name));
         id.or_else(|| self.services.get(&other_service())).copied()
     }
@@ -147,12 +236,30 @@ impl Store {
         if !known.loaded {
             self.load_counts(known).await?;
         }
-        let requests: Vec<&Request> = contributions.iter().flat_map(|it| &it.requests).collect();
-        self.learn_services(known, &requests).await?;
-        self.learn_endpoints(known, &requests).await?;
-        self.learn_versions(known, &requests).await?;
-        self.learn_statements(known, &requests).await?;
-        self.learn_findings(known, &requests).await
+        let requests = contributions.iter().flat_map(|it| &it.requests);
+        let (mut names, mut statements) = (SeededSet::default(), SeededSet::default());
+        for request in requests.clone() {
+            if !known.requests.contains_key(&request.names) {
+                names.insert(&request.names);
+            }
+            // A tick's calls share what they call: once looked up is enough for all of them.
+            let callees = request.statements.iter().map(|it| &it.callee);
+            statements.extend(callees.map(ByAddress));
+        }
+        let names: Vec<&Names> = names.into_iter().collect();
+        let statements = statements.into_iter().map(|it| it.0);
+        let statements: Vec<&Arc<Callee>> = statements
+            .filter(|it| !known.callees.contains_key(&Known((*it).clone())))
+            .collect();
+        self.learn_services(known, &names).await?;
+        self.learn_endpoints(known, &names).await?;
+        self.learn_versions(known, &names).await?;
+        self.learn_statements(known, &statements).await?;
+        known.remember(&names, &statements);
+        let affected = requests
+            .filter(|it| !it.hits.is_empty())
+            .collect::<Vec<_>>();
+        self.learn_findings(known, &affected).await
     }
 
     /// The caps hold over restarts: how much there is already. The findings of an endpoint are counted
@@ -179,11 +286,11 @@ impl Store {
     async fn learn_services(
         &self,
         known: &mut Dictionaries,
-        requests: &[&Request],
+        names: &[&Names],
     ) -> Result<(), StoreError> {
         let mut missing: BTreeSet<ServiceName> = BTreeSet::new();
-        for request in requests {
-            let name = clean_service(&request.service);
+        for names in names {
+            let name = clean_service(&names.service());
             if !known.services.contains_key(&name) {
                 let full = known.services.len() + missing.len() >= SERVICES_MAX;
                 missing.insert(if full { other_service() } else { name });
@@ -238,11 +345,11 @@ impl Store {
     async fn learn_endpoints(
         &self,
         known: &mut Dictionaries,
-        requests: &[&Request],
+        names: &[&Names],
     ) -> Result<(), StoreError> {
-        let keys = requests.iter().filter_map(|it| {
-            let service = known.service(&it.service)?;
-            Some((service, clean(&it.endpoint, NAME_BYTES_MAX)))
+        let keys = names.iter().filter_map(|it| {
+            let service = known.service(&it.service())?;
+            Some((service, clean(it.endpoint(), NAME_BYTES_MAX)))
         });
         let missing: Named = keys
             .filter(|it| !known.endpoints.contains_key(it))
@@ -255,11 +362,11 @@ impl Store {
     async fn learn_versions(
         &self,
         known: &mut Dictionaries,
-        requests: &[&Request],
+        names: &[&Names],
     ) -> Result<(), StoreError> {
-        let keys = requests.iter().filter_map(|it| {
-            let service = known.service(&it.service)?;
-            Some((service, clean(&it.version, NAME_BYTES_MAX)))
+        let keys = names.iter().filter_map(|it| {
+            let service = known.service(&it.service())?;
+            Some((service, clean(it.version(), NAME_BYTES_MAX)))
         });
         let missing: Named = keys.filter(|it| !known.versions.contains_key(it)).collect();
         let names = &mut known.versions;
@@ -331,16 +438,16 @@ impl Store {
     async fn learn_statements(
         &self,
         known: &mut Dictionaries,
-        requests: &[&Request],
+        statements: &[&Arc<Callee>],
     ) -> Result<(), StoreError> {
         let mut missing: BTreeMap<[u8; 32], (String, String)> = BTreeMap::new();
-        for statement in requests.iter().flat_map(|it| &it.statements) {
-            let digest = statement_digest(&statement.system, &statement.text);
+        for statement in statements {
+            let digest = statement_digest(&statement.system, &statement.key);
             if known.statements.contains_key(&digest) {
                 continue;
             }
             if known.statements_stored + missing.len() < STATEMENTS_MAX {
-                let text = clean(&statement.text, STATEMENT_BYTES_MAX);
+                let text = clean(&statement.key, STATEMENT_BYTES_MAX);
                 missing.insert(digest, (clean(&statement.system, NAME_BYTES_MAX), text));
             } else {
                 missing.insert(statement_digest("", OTHER), (String::new(), OTHER.into()));
@@ -470,11 +577,11 @@ fn clean(text: &str, bytes_max: usize) -> String {
     text[..text.floor_char_boundary(bytes_max)].replace('\0', "\u{fffd}")
 }
 
-fn clean_service(name: &ServiceName) -> ServiceName {
+fn clean_service(name: &Service<'_>) -> ServiceName {
     ServiceName {
-        namespace: clean(&name.namespace, SERVICE_BYTES_MAX),
-        name: clean(&name.name, SERVICE_BYTES_MAX),
-        environment: clean(&name.environment, SERVICE_BYTES_MAX),
+        namespace: clean(name.namespace, SERVICE_BYTES_MAX),
+        name: clean(name.name, SERVICE_BYTES_MAX),
+        environment: clean(name.environment, SERVICE_BYTES_MAX),
     }
 }
 
@@ -492,15 +599,15 @@ mod tests {
     use analyzer::profile::Profile;
 
     fn asked(endpoints: impl Iterator<Item = String>) -> Contribution {
-        let request = |endpoint| Request {
+        let (name, environment) = ("s\0".repeat(600), "e".repeat(5_000));
+        let service = Service {
+            namespace: "",
+            name: &name,
+            environment: &environment,
+        };
+        let request = |endpoint: String| Request {
             span_id: Default::default(),
-            service: ServiceName {
-                namespace: String::new(),
-                name: "s\0".repeat(600),
-                environment: "e".repeat(5_000),
-            },
-            version: "1".into(),
-            endpoint,
+            names: Names::of(&service, "1", &endpoint),
             start_ns: 0,
             duration_ns: 0,
             weight: 1,

@@ -5,6 +5,7 @@ use analyzer::profile::{Profile, ProfileNode};
 use analyzer::sketch::Sketch;
 use prost::Message;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::StoreError;
 use crate::proto;
@@ -152,8 +153,8 @@ pub fn profile_bytes(profile: &Profile) -> Vec<u8> {
     let mut stored = proto::Profile::default();
     for node in &profile.nodes {
         let next = positions.len() as u32;
-        let name = *positions.entry(node.name.as_str()).or_insert_with(|| {
-            stored.names.push(node.name.clone());
+        let name = *positions.entry(&*node.name).or_insert_with(|| {
+            stored.names.push(node.name.to_string());
             next
         });
         stored.nodes.push(proto::ProfileNode {
@@ -174,6 +175,7 @@ pub fn profile_bytes(profile: &Profile) -> Vec<u8> {
 /// The bytes are not a stored profile.
 pub fn profile(bytes: &[u8]) -> Result<Profile, StoreError> {
     let stored = decode::<proto::Profile>(bytes)?;
+    let names: Vec<Arc<str>> = stored.names.iter().map(|it| it.as_str().into()).collect();
     let mut nodes = Vec::with_capacity(stored.nodes.len());
     for (position, node) in stored.nodes.iter().enumerate() {
         if node.parent as usize > position {
@@ -181,7 +183,7 @@ pub fn profile(bytes: &[u8]) -> Result<Profile, StoreError> {
                 "a profile's child stands before its parent".into(),
             ));
         }
-        let name = stored.names.get(node.name as usize);
+        let name = names.get(node.name as usize);
         let category = Category::ALL.get(node.category as usize);
         let (Some(name), Some(category)) = (name, category) else {
             return Err(StoreError::Damaged(

@@ -286,7 +286,7 @@ async fn insert_hours(
     )
     .bind(
         rows.iter()
-            .map(|(_, it)| encoding::profile_bytes(&it.profile))
+            .map(|(_, it)| encoding::profile_bytes(&it.profile.total()))
             .collect::<Vec<_>>(),
     )
     .bind(
@@ -296,7 +296,7 @@ async fn insert_hours(
     )
     .bind(
         rows.iter()
-            .map(|(_, it)| encoding::profile_bytes(&it.tail_profile))
+            .map(|(_, it)| encoding::profile_bytes(&it.tail_profile.total()))
             .collect::<Vec<_>>(),
     )
     .execute(connection)

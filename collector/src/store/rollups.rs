@@ -1,6 +1,7 @@
 //! Roll-up rows as differences again: to merge the many small ones of the last ticks into one per
 //! key, and to compare them with a recount.
 
+use analyzer::profile::ProfileSum;
 use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::{Executor, PgConnection, Row};
@@ -243,9 +244,9 @@ pub(super) fn minute_sums(row: &PgRow) -> Result<MinuteDelta, StoreError> {
 fn hour(row: &PgRow) -> Result<HourDelta, StoreError> {
     Ok(HourDelta {
         statements: encoding::statements(row.try_get("statements")?)?,
-        profile: encoding::profile(row.try_get("profile")?)?,
+        profile: ProfileSum::of(encoding::profile(row.try_get("profile")?)?),
         tail_requests: row.try_get("tail_requests")?,
-        tail_profile: encoding::profile(row.try_get("tail_profile")?)?,
+        tail_profile: ProfileSum::of(encoding::profile(row.try_get("tail_profile")?)?),
     })
 }
 
