@@ -696,6 +696,7 @@ impl<'a> Owner<'a> {
                 Outcome::Final(last) => {
                     let heads = self.flight.finish(due.trace_id);
                     self.callees.learn(heads.iter());
+                    self.callees.learn(last.united.iter());
                     if due.suspect {
                         tick.released.push(due.trace_id);
                     }
