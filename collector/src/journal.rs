@@ -11,11 +11,13 @@
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use crate::histogram::Histogram;
+use crate::repeated::Repeated;
 use crate::store::Store;
 use crate::store::journal::NewRow;
 
@@ -98,8 +100,25 @@ pub struct Journal {
 struct Inner {
     shards: u16,
     queue: mpsc::Sender<Waiting>,
-    waiting_bytes: AtomicUsize,
+    stats: Arc<Stats>,
     ready: AtomicBool,
+}
+
+/// What the journal has done since the start.
+#[derive(Debug, Default)]
+pub struct Stats {
+    waiting_bytes: AtomicUsize,
+    /// How long commits took that held spans, failed ones included.
+    pub commit_seconds: Histogram,
+    /// Commits that failed: their clients were told to come again.
+    pub failed_commits: AtomicU64,
+}
+
+impl Stats {
+    /// Bytes of OTLP that wait for a commit.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Debug)]
@@ -117,7 +136,7 @@ impl Journal {
         let inner = Arc::new(Inner {
             shards: store.shards(),
             queue,
-            waiting_bytes: AtomicUsize::new(0),
+            stats: Arc::default(),
             ready: AtomicBool::new(true),
         });
         // The committer must not keep the queue open: it would never end.
@@ -136,11 +155,9 @@ impl Journal {
         if bytes == 0 {
             return Ok(());
         }
-        let before = self.inner.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let admitted = Admitted {
-            inner: self.inner.clone(),
-            bytes,
-        };
+        let stats = self.inner.stats.clone();
+        let before = stats.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let admitted = Admitted { stats, bytes };
         // A batch larger than the bound is taken when nothing else waits.
         if before > 0 && before + bytes > WAITING_BYTES_MAX {
             return Err(overloaded());
@@ -173,9 +190,14 @@ impl Journal {
         self.inner.ready.load(Ordering::Relaxed)
     }
 
+    /// What it has done since the start; goes on counting.
+    pub fn stats(&self) -> Arc<Stats> {
+        self.inner.stats.clone()
+    }
+
     /// Bytes of OTLP that wait for a commit.
     pub fn waiting_bytes(&self) -> usize {
-        self.inner.waiting_bytes.load(Ordering::Relaxed)
+        self.inner.stats.waiting_bytes()
     }
 }
 
@@ -183,13 +205,13 @@ impl Journal {
 /// with the client, who may hang up long before.
 #[derive(Debug)]
 struct Admitted {
-    inner: Arc<Inner>,
+    stats: Arc<Stats>,
     bytes: usize,
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.inner
+        self.stats
             .waiting_bytes
             .fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -213,15 +235,30 @@ async fn commit_all(
     mut queue: mpsc::Receiver<Waiting>,
     inner: std::sync::Weak<Inner>,
 ) {
+    let stats = inner.upgrade().map(|it| it.stats.clone());
+    let stats = stats.unwrap_or_default();
+    let failing = Repeated::default();
     while let Some(first) = queue.recv().await {
         let gathered = gather(first, &mut queue);
         let (batches, answers): (Vec<_>, Vec<_>) = gathered
             .into_iter()
             .map(|it| (it.batch, (it.answer, it.admitted)))
             .unzip();
+        let since = Instant::now();
         let result = commit(&store, batches).await;
+        stats.commit_seconds.observe(since.elapsed());
         if let Some(inner) = inner.upgrade() {
             inner.ready.store(result.is_ok(), Ordering::Relaxed);
+        }
+        if let Err(refused) = &result {
+            stats.failed_commits.fetch_add(1, Ordering::Relaxed);
+            if let Some(failures) = failing.due() {
+                tracing::warn!(
+                    failures,
+                    ?refused,
+                    "spans could not be written to the journal; clients are told to come again"
+                );
+            }
         }
         let failed = result.is_err();
         for (answer, _admitted) in answers {
@@ -256,10 +293,6 @@ async fn commit(store: &Store, batches: Vec<Batch>) -> Result<(), Refused> {
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("no commit within {} s", COMMIT_TIMEOUT.as_secs()),
     };
-    tracing::warn!(
-        problem,
-        "spans could not be written to the journal; clients are told to come again"
-    );
     Err(unavailable(format!(
         "the database cannot be written to: {problem}"
     )))

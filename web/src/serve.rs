@@ -170,6 +170,7 @@ impl Serving {
             store.clone(),
             alerting.clone(),
             sole_owner,
+            Arc::default(),
             shutdown.clone(),
         ));
         if let Some(alerting) = alerting {

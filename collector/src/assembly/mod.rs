@@ -27,6 +27,7 @@ use uuid::Uuid;
 
 use crate::contribution::{Contribution, Request};
 use crate::deltas::{Counted, Day, minute_of};
+use crate::histogram::Histogram;
 use crate::journal;
 use crate::otlp;
 use crate::store::dictionaries::Dictionaries;
@@ -116,8 +117,12 @@ pub struct Stats {
     pub spans: AtomicU64,
     /// Ticks that failed.
     pub failed_ticks: AtomicU64,
-    /// Traces in flight.
+    /// Traces in flight, all shards of this process together.
     pub in_flight: AtomicU64,
+    /// Traces put into quarantine.
+    pub quarantined: AtomicU64,
+    /// How long ticks took that made traces final.
+    pub tick_seconds: Histogram,
 }
 
 /// Owns as many shards as it can get until `shutdown`; gives them back then.
@@ -206,6 +211,7 @@ struct Owner<'a> {
     options: &'a Options,
     stats: &'a Stats,
     flight: Flight,
+    in_flight: InFlight<'a>,
     known: Known,
     names: Dictionaries,
     callees: Callees,
@@ -216,6 +222,27 @@ struct Owner<'a> {
     carried: Instant,
     merged: Instant,
     today: (Day, Instant),
+}
+
+/// An owner's part of the traces in flight; taken out when the owner ends.
+struct InFlight<'a> {
+    total: &'a AtomicU64,
+    mine: u64,
+}
+
+impl InFlight<'_> {
+    fn set(&mut self, mine: u64) {
+        // Wraps below zero and back: the sum of all owners never is below.
+        self.total
+            .fetch_add(mine.wrapping_sub(self.mine), Ordering::Relaxed);
+        self.mine = mine;
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 /// A trace that becomes final in this tick.
@@ -233,6 +260,10 @@ impl<'a> Owner<'a> {
             options,
             stats,
             flight: Flight::default(),
+            in_flight: InFlight {
+                total: &stats.in_flight,
+                mine: 0,
+            },
             known: Known::default(),
             names: Dictionaries::default(),
             callees: Callees::default(),
@@ -253,9 +284,7 @@ impl<'a> Owner<'a> {
             let ticked = self.tick().await?;
             self.carry().await?;
             self.housekeep().await?;
-            self.stats
-                .in_flight
-                .store(self.flight.traces() as u64, Ordering::Relaxed);
+            self.in_flight.set(self.flight.traces() as u64);
             if !read && !ticked {
                 self.wait(shutdown).await;
             }
@@ -381,6 +410,7 @@ impl<'a> Owner<'a> {
         if due.is_empty() && !self.flight_has_finished_rows() {
             return Ok(false);
         }
+        let since = Instant::now();
         self.suspect(&due).await?;
         let work = self.work(due).await?;
         let outcomes = tokio::task::spawn_blocking(move || analyse::run(work))
@@ -400,6 +430,7 @@ impl<'a> Owner<'a> {
         }
         self.suspected.clear();
         self.remember(decided);
+        self.stats.tick_seconds.observe(since.elapsed());
         Ok(true)
     }
 
@@ -518,6 +549,7 @@ impl<'a> Owner<'a> {
                 } => {
                     tracing::error!(trace_id = %due.trace_id, reason, "a trace is put into quarantine");
                     self.flight.finish(due.trace_id);
+                    self.stats.quarantined.fetch_add(1, Ordering::Relaxed);
                     tick.quarantined.push(Quarantined {
                         trace_id: due.trace_id,
                         reason,

@@ -59,6 +59,17 @@ pub struct Store {
     shards: u16,
 }
 
+/// Connections at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Connections {
+    /// Somebody works with them.
+    pub in_use: u32,
+    /// Open and free.
+    pub idle: u32,
+    /// So many there may be; then callers wait.
+    pub most: u32,
+}
+
 /// Connections of the shard owners, the journal and the review; at the bound callers wait, at most [`ACQUIRE_TIMEOUT`].
 const CONNECTIONS_MAX: u32 = 12;
 
@@ -111,6 +122,16 @@ impl Store {
         Store {
             pool,
             shards: self.shards,
+        }
+    }
+
+    /// The connections right now.
+    pub fn connections(&self) -> Connections {
+        let idle = self.pool.num_idle() as u32;
+        Connections {
+            in_use: self.pool.size().saturating_sub(idle),
+            idle,
+            most: self.pool.options().get_max_connections(),
         }
     }
 
