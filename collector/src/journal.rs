@@ -101,13 +101,13 @@ struct Inner {
     shards: u16,
     queue: mpsc::Sender<Waiting>,
     stats: Arc<Stats>,
-    ready: AtomicBool,
 }
 
 /// What the journal has done since the start.
 #[derive(Debug, Default)]
 pub struct Stats {
     waiting_bytes: AtomicUsize,
+    refusing: AtomicBool,
     /// How long commits took that held spans, failed ones included.
     pub commit_seconds: Histogram,
     /// Commits that failed: their clients were told to come again.
@@ -118,6 +118,11 @@ impl Stats {
     /// Bytes of OTLP that wait for a commit.
     pub fn waiting_bytes(&self) -> usize {
         self.waiting_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Batches can be taken right now: the last commit did not fail.
+    pub fn is_ready(&self) -> bool {
+        !self.refusing.load(Ordering::Relaxed)
     }
 }
 
@@ -137,7 +142,6 @@ impl Journal {
             shards: store.shards(),
             queue,
             stats: Arc::default(),
-            ready: AtomicBool::new(true),
         });
         // The committer must not keep the queue open: it would never end.
         tokio::spawn(commit_all(store, waiting, Arc::downgrade(&inner)));
@@ -187,7 +191,7 @@ impl Journal {
 
     /// Batches can be taken right now (for `/readyz` and the gRPC health service).
     pub fn is_ready(&self) -> bool {
-        self.inner.ready.load(Ordering::Relaxed)
+        self.inner.stats.is_ready()
     }
 
     /// What it has done since the start; goes on counting.
@@ -248,7 +252,8 @@ async fn commit_all(
         let result = commit(&store, batches).await;
         stats.commit_seconds.observe(since.elapsed());
         if let Some(inner) = inner.upgrade() {
-            inner.ready.store(result.is_ok(), Ordering::Relaxed);
+            let refusing = &inner.stats.refusing;
+            refusing.store(result.is_err(), Ordering::Relaxed);
         }
         if let Err(refused) = &result {
             stats.failed_commits.fetch_add(1, Ordering::Relaxed);
@@ -358,7 +363,7 @@ async fn wait_for_database(
         if matches!(probe, Ok(Ok(true))) {
             tracing::info!("the database can be written to again");
             if let Some(inner) = inner.upgrade() {
-                inner.ready.store(true, Ordering::Relaxed);
+                inner.stats.refusing.store(false, Ordering::Relaxed);
             }
             return;
         }

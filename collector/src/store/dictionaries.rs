@@ -14,6 +14,10 @@ use crate::contribution::{Contribution, Request, ServiceName};
 /// into span names, and neither memory nor disk shall grow with that.
 const NAMES_PER_SERVICE_MAX: usize = 1_000;
 
+/// Distinct endpoints, and distinct versions, of all services together. Further ones are counted as
+/// their services' [`OTHER`].
+const NAMES_MAX: usize = 100_000;
+
 /// Names remembered per owner, those beyond a cap included; at the bound they are looked up again.
 const NAMES_CACHED_MAX: usize = 100_000;
 
@@ -26,6 +30,15 @@ const STATEMENTS_MAX: usize = 50_000;
 
 /// Distinct services. Further ones are counted as [`OTHER`].
 const SERVICES_MAX: usize = 5_000;
+
+/// Every dictionary and how many names it may have, without the `(other)`s.
+pub(super) const SIZES: [(&str, usize); 5] = [
+    ("services", SERVICES_MAX),
+    ("endpoints", NAMES_MAX),
+    ("versions", NAMES_MAX),
+    ("statements", STATEMENTS_MAX),
+    ("finding_keys", NAMES_MAX * FINDINGS_PER_ENDPOINT_MAX),
+];
 
 /// The name of what is beyond a cap.
 pub const OTHER: &str = "(other)";

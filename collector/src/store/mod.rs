@@ -11,6 +11,7 @@ pub mod findings;
 pub mod journal;
 pub mod leases;
 pub mod outbox;
+pub mod overview;
 pub mod partitions;
 pub mod quarantine;
 pub mod recount;
