@@ -112,10 +112,7 @@ impl Deltas {
         sign: i64,
     ) {
         let Counted {
-            day,
-            ids,
-            minute,
-            tail,
+            day, ids, minute, ..
         } = *counted;
         let key = (day, ids.endpoint, ids.version, minute);
         self.minutes.entry(key).or_default().add(request, sign);
@@ -123,7 +120,7 @@ impl Deltas {
         self.hours
             .entry(key)
             .or_default()
-            .add(request, tail, names, sign);
+            .add(request, counted, names, sign);
         for hit in &request.hits {
             let Some(finding) = names.finding(ids.endpoint, &hit.finding.fingerprint) else {
                 continue;
@@ -171,17 +168,20 @@ impl MinuteDelta {
 }
 
 impl HourDelta {
-    fn add(&mut self, request: &Request, tail: bool, names: &Dictionaries, sign: i64) {
+    fn add(&mut self, request: &Request, counted: &Counted, names: &Dictionaries, sign: i64) {
+        let (day, endpoint) = (counted.day, counted.ids.endpoint);
         for statement in &request.statements {
-            let Some(id) = names.statement(&statement.system, &statement.text) else {
+            let Some(id) = names.statement_of(day, endpoint, &statement.system, &statement.text)
+            else {
                 continue;
             };
             merge_statement(&mut self.statements, id, &statement.calls, sign);
         }
-        self.profile.merge(&request.profile, sign);
-        if tail {
+        let profile = names.apart.profile(day, endpoint, &request.profile);
+        self.profile.merge(&profile, sign);
+        if counted.tail {
             self.tail_requests += sign * request.weight;
-            self.tail_profile.merge(&request.profile, sign);
+            self.tail_profile.merge(&profile, sign);
         }
     }
 

@@ -7,8 +7,8 @@ use analyzer::Settings;
 use analyzer::profile::ProfileNode;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::assembly::{analyse, damaged, decompress};
-use crate::contribution::Contribution;
+use crate::assembly::{analyse, counted_requests, damaged, decompress};
+use crate::contribution::{Contribution, Request};
 use crate::deltas::{Day, Deltas, HitsDelta, HourDelta, Key, MinuteDelta};
 use crate::otlp;
 use crate::store::dictionaries::Dictionaries;
@@ -93,6 +93,11 @@ async fn recount_day(
             store
                 .learn(&mut names, &contributions.iter().collect::<Vec<_>>())
                 .await?;
+            let counted: Vec<_> = contributions
+                .iter()
+                .flat_map(|it| within_endpoints(it, traces))
+                .collect();
+            store.learn_within_endpoints(&mut names, &counted).await?;
             for contribution in &contributions {
                 count(contribution, traces, &names, sums, report);
             }
@@ -100,6 +105,16 @@ async fn recount_day(
         progress(report);
     }
     Ok(())
+}
+
+/// The requests of a trace, with the day and endpoint they were counted to.
+fn within_endpoints<'a>(
+    contribution: &'a Contribution,
+    traces: &BlockTraces,
+) -> Vec<(Day, i32, &'a Request)> {
+    let rows = traces.get(&contribution.trace_id);
+    let rows = rows.map(Vec::as_slice).unwrap_or_default();
+    counted_requests(contribution, rows)
 }
 
 fn contributions(

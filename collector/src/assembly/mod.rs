@@ -569,7 +569,21 @@ impl<'a> Owner<'a> {
             .filter_map(|it| Some(&it.last.old.as_ref()?.0));
         let new = decided.iter().map(|it| &it.last.contribution);
         let all: Vec<&Contribution> = new.chain(old).collect();
-        self.store.learn(&mut self.names, &all).await
+        self.store.learn(&mut self.names, &all).await?;
+        let mut within: Vec<(Day, i32, &Request)> = Vec::new();
+        for it in decided {
+            if let Some((old, rows)) = &it.last.old {
+                within.extend(counted_requests(old, rows));
+            }
+            let day = it.day(self.today.0);
+            for request in &it.last.contribution.requests {
+                let ids = self.names.ids(request);
+                within.extend(ids.map(|ids| (day, ids.endpoint, request)));
+            }
+        }
+        self.store
+            .learn_within_endpoints(&mut self.names, &within)
+            .await
     }
 
     /// Takes out what was counted and counts what is.
@@ -759,6 +773,22 @@ impl Decided {
         let old = self.last.old.as_ref().and_then(|(_, rows)| rows.first());
         old.map_or(today, |row| row.day)
     }
+}
+
+/// A contribution's requests, with the day and endpoint that `rows` say they were counted to.
+pub fn counted_requests<'a>(
+    contribution: &'a Contribution,
+    rows: &[OldRequest],
+) -> Vec<(Day, i32, &'a Request)> {
+    let counted = rows.iter().filter_map(|row| {
+        let counted = row.counted?;
+        let request = contribution
+            .requests
+            .iter()
+            .find(|it| it.span_id == row.span_id)?;
+        Some((counted.day, counted.ids.endpoint, request))
+    });
+    counted.collect()
 }
 
 /// Traces that go into one block.

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::dictionaries::{OTHER, SIZES};
 use super::journal::Backlog;
-use super::{Store, StoreError};
+use super::{Store, StoreError, apart};
 
 /// Lists on the status page are at most so long.
 const LISTED_MAX: i64 = 20;
@@ -225,11 +225,25 @@ impl Store {
              union all
              select 'versions', s.name, null, null
              from culprit.versions v join culprit.services s on s.id = v.service_id where v.version = $1
+             union all
+             select 'call paths', s.name, e.name, e.id
+             from culprit.counted_apart c
+             join culprit.endpoints e on e.id = c.endpoint_id
+             join culprit.services s on s.id = e.service_id
+             where c.day = (now() at time zone 'utc')::date and length(c.paths) >= 8 * $3
+             union all
+             select 'statements', s.name, e.name, e.id
+             from culprit.counted_apart c
+             join culprit.endpoints e on e.id = c.endpoint_id
+             join culprit.services s on s.id = e.service_id
+             where c.day = (now() at time zone 'utc')::date and length(c.statements) >= 8 * $4
              limit $2",
         );
         Ok(full
             .bind(OTHER)
             .bind(LISTED_MAX)
+            .bind(apart::PATHS_MAX as i32)
+            .bind(apart::STATEMENTS_MAX as i32)
             .fetch_all(self.pool())
             .await?)
     }
