@@ -10,5 +10,6 @@ mod bad_input;
 mod crash;
 mod demo;
 mod faults;
+mod metrics;
 mod round_trip;
 mod sdk_python;

@@ -124,8 +124,12 @@ const TOKEN_MIN: usize = 16;
 fn is_id(piece: &str) -> bool {
     let bytes = piece.as_bytes();
     let digits = bytes.iter().filter(|it| it.is_ascii_digit()).count();
+    // An address of a person, as it is or escaped.
+    if (piece.contains('@') || piece.contains("%40")) && piece.contains('.') {
+        return true;
+    }
     if digits == 0 {
-        return piece.contains('@') && piece.contains('.');
+        return false;
     }
     let all = |test: fn(&u8) -> bool| bytes.iter().all(test);
     if digits == bytes.len() {
@@ -133,7 +137,8 @@ fn is_id(piece: &str) -> bool {
     }
     // UUIDs, object ids, hashes.
     let hexadecimal = |it: &u8| it.is_ascii_hexdigit() || *it == b'-';
-    if bytes.len() >= HEX_MIN && all(hexadecimal) {
+    let without_prefix = bytes.strip_prefix(b"0x").unwrap_or(bytes);
+    if without_prefix.len() >= HEX_MIN && without_prefix.iter().all(hexadecimal) {
         return true;
     }
     // `order-12345`, `2024-01-31`, `SKU_0000123`.
@@ -141,7 +146,8 @@ fn is_id(piece: &str) -> bool {
     if runs.map(<[u8]>::len).max() >= Some(DIGITS_MIN) {
         return true;
     }
-    if digits * 2 > bytes.len() && all(|it| it.is_ascii_digit() || b"-.:".contains(it)) {
+    // Dates and times, addresses of machines.
+    if digits * 2 > bytes.len() && all(|it| it.is_ascii_digit() || b"-.:+TZ".contains(it)) {
         return true;
     }
     let token = |it: &u8| it.is_ascii_alphanumeric() || b"-_=+.~".contains(it);
@@ -182,6 +188,62 @@ mod tests {
             ),
             ("/users/{id}", "/users/{id}"),
             ("process order 81723", "process order {id}"),
+            // UUIDs with and without dashes, in braces, upper case, version 7, ULID.
+            ("/u/550E8400-E29B-41D4-A716-446655440000", "/u/{id}"),
+            ("/u/550e8400e29b41d4a716446655440000", "/u/{id}"),
+            ("/u/{550e8400-e29b-41d4-a716-446655440000}", "/u/{id}"),
+            (
+                "/u/018f3c5a-7b1e-7c3d-9a2b-1f2e3d4c5b6a/edit",
+                "/u/{id}/edit",
+            ),
+            ("/u/01ARZ3NDEKTSV4RRFFQ69G5FAV", "/u/{id}"),
+            (
+                "/u/urn:uuid:550e8400-e29b-41d4-a716-446655440000",
+                "/u/{id}",
+            ),
+            // Hashes, object ids, hexadecimal numbers.
+            (
+                "/commit/9fceb02d0ae598e95dc970b74767f19372d61af8",
+                "/commit/{id}",
+            ),
+            ("/docs/507f1f77bcf86cd799439011", "/docs/{id}"),
+            ("/block/0x4e3a3754", "/block/{id}"),
+            // Dates and times.
+            ("/report/2024-01-31T10:00:00Z", "/report/{id}"),
+            ("/report/20240131", "/report/{id}"),
+            ("/report/2024/01/31", "/report/{id}/{id}/{id}"),
+            ("backup 2024-01-31 03:00", "backup {id} {id}"),
+            // Addresses of people and machines.
+            ("/people/ann.b%40example.org", "/people/{id}"),
+            ("/people/ann7@example.org", "/people/{id}"),
+            ("/hosts/10.0.12.7/stats", "/hosts/{id}/stats"),
+            // Tokens.
+            (
+                "/reset/eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.dBjftJeZ4CVP",
+                "/reset/{id}",
+            ),
+            ("/share/dGhpcyBpcyBhIHRva2VuIHdpdGg", "/share/{id}"),
+            ("/s/sess_Zk3bQ9xLmT7vRw2Y", "/s/{id}"),
+            // In names of spans.
+            ("user:12345 load", "{id} load"),
+            ("render item-98765", "render {id}"),
+            ("GET /a/1;v=2", "GET /a/{id};v=2"),
+            // Not ids: versions, words, abbreviations, long names.
+            ("/api/v1beta2/pods", "/api/v1beta2/pods"),
+            ("/i18n/en-US/k8s-cluster", "/i18n/en-US/k8s-cluster"),
+            ("/static/app.min.js", "/static/app.min.js"),
+            (
+                "/internationalization/settings",
+                "/internationalization/settings",
+            ),
+            (
+                "OrderServiceImplementation.placeOrder",
+                "OrderServiceImplementation.placeOrder",
+            ),
+            (
+                "com.example.HTTPRequestHandlerV2",
+                "com.example.HTTPRequestHandlerV2",
+            ),
             ("/", "/"),
             ("", ""),
         ] {

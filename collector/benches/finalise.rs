@@ -8,8 +8,8 @@
 
 use analyzer::span::{SpanId, Spans};
 use analyzer::{Analyzer, Settings};
-use collector::contribution::Contribution;
-use collector::deltas::{Counted, Deltas, minute_of};
+use collector::contribution::{Contribution, Request};
+use collector::deltas::{Counted, Day, Deltas, minute_of};
 use collector::otlp;
 use collector::store::dictionaries::Dictionaries;
 use collector::store::encoding;
@@ -31,6 +31,9 @@ const ROUNDS: usize = 25;
 
 /// One request in so many is counted into the slow tail.
 const TAIL_SHARE: u64 = 20;
+
+/// The day they count to.
+const DAY: Day = 20_000;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -69,6 +72,14 @@ fn main() {
             let learned = runtime.block_on(store.learn(&mut names, &all));
             learned.expect("names are learned");
         });
+        clock.time("learn within endpoints", || {
+            let requests = contributions.iter().flat_map(|it| &it.requests);
+            let all: Vec<(Day, i32, &Request)> = requests
+                .filter_map(|it| Some((DAY, names.ids(it)?.endpoint, it)))
+                .collect();
+            let learned = runtime.block_on(store.learn_within_endpoints(&mut names, &all));
+            learned.expect("names are learned");
+        });
         let deltas = clock.time("Deltas::add", || counted(&contributions, &names));
         clock.time("encode deltas", || black_box(encoded(&deltas)));
         clock.time("drop all that", || drop((contributions, deltas)));
@@ -91,9 +102,11 @@ fn counted(contributions: &[Contribution], names: &Dictionaries) -> Deltas {
     let mut deltas = Deltas::default();
     for contribution in contributions {
         for request in &contribution.requests {
+            let ids = names.ids(request).expect("names were learned");
             let counted = Counted {
-                day: 20_000,
-                ids: names.ids(request).expect("names were learned"),
+                day: DAY,
+                endpoint: ids.endpoint,
+                version: ids.version,
                 minute: minute_of(request.start_ns),
                 tail: is_tail(request.span_id),
             };

@@ -118,7 +118,7 @@ impl Deltas {
             endpoint,
             version,
             minute,
-            tail,
+            ..
         } = *counted;
         let key = (day, endpoint, version, minute);
         self.minutes.entry(key).or_default().add(request, sign);
@@ -126,7 +126,7 @@ impl Deltas {
         self.hours
             .entry(key)
             .or_default()
-            .add(request, tail, names, sign);
+            .add(request, counted, names, sign);
         for hit in &request.hits {
             let Some(finding) = names.finding(endpoint, &hit.finding.fingerprint) else {
                 continue;
@@ -171,17 +171,19 @@ impl MinuteDelta {
 }
 
 impl HourDelta {
-    fn add(&mut self, request: &Request, tail: bool, names: &Dictionaries, sign: i64) {
+    fn add(&mut self, request: &Request, counted: &Counted, names: &Dictionaries, sign: i64) {
+        let (day, endpoint) = (counted.day, counted.endpoint);
         for statement in &request.statements {
-            let Some(id) = names.statement(&statement.callee) else {
+            let Some(id) = names.statement_of(day, endpoint, &statement.callee) else {
                 continue;
             };
             add_statement(&mut self.statements, id, statement, sign * request.weight);
         }
-        self.profile.merge(&request.profile, sign);
-        if tail {
+        let profile = names.apart.profile(day, endpoint, &request.profile);
+        self.profile.merge(&profile, sign);
+        if counted.tail {
             self.tail_requests += sign * request.weight;
-            self.tail_profile.merge(&request.profile, sign);
+            self.tail_profile.merge(&profile, sign);
         }
     }
 

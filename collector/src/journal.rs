@@ -11,12 +11,14 @@
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::handoff::{Fresh, Handoff};
+use crate::histogram::Histogram;
+use crate::repeated::Repeated;
 use crate::store::Store;
 use crate::store::journal::NewRow;
 
@@ -103,8 +105,30 @@ pub struct Journal {
 struct Inner {
     shards: u16,
     queue: mpsc::Sender<Waiting>,
+    stats: Arc<Stats>,
+}
+
+/// What the journal has done since the start.
+#[derive(Debug, Default)]
+pub struct Stats {
     waiting_bytes: AtomicUsize,
-    ready: AtomicBool,
+    refusing: AtomicBool,
+    /// How long commits took that held spans, failed ones included.
+    pub commit_seconds: Histogram,
+    /// Commits that failed: their clients were told to come again.
+    pub failed_commits: AtomicU64,
+}
+
+impl Stats {
+    /// Bytes of OTLP that wait for a commit.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Batches can be taken right now: the last commit did not fail.
+    pub fn is_ready(&self) -> bool {
+        !self.refusing.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Debug)]
@@ -127,8 +151,7 @@ impl Journal {
         let inner = Arc::new(Inner {
             shards: store.shards(),
             queue,
-            waiting_bytes: AtomicUsize::new(0),
-            ready: AtomicBool::new(true),
+            stats: Arc::default(),
         });
         // The committer must not keep the queue open: it would never end.
         tokio::spawn(commit_all(store, owners, waiting, Arc::downgrade(&inner)));
@@ -146,11 +169,9 @@ impl Journal {
         if bytes == 0 {
             return Ok(());
         }
-        let before = self.inner.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let admitted = Admitted {
-            inner: self.inner.clone(),
-            bytes,
-        };
+        let stats = self.inner.stats.clone();
+        let before = stats.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let admitted = Admitted { stats, bytes };
         // A batch larger than the bound is taken when nothing else waits.
         if before > 0 && before + bytes > WAITING_BYTES_MAX {
             return Err(overloaded());
@@ -180,12 +201,17 @@ impl Journal {
 
     /// Batches can be taken right now (for `/readyz` and the gRPC health service).
     pub fn is_ready(&self) -> bool {
-        self.inner.ready.load(Ordering::Relaxed)
+        self.inner.stats.is_ready()
+    }
+
+    /// What it has done since the start; goes on counting.
+    pub fn stats(&self) -> Arc<Stats> {
+        self.inner.stats.clone()
     }
 
     /// Bytes of OTLP that wait for a commit.
     pub fn waiting_bytes(&self) -> usize {
-        self.inner.waiting_bytes.load(Ordering::Relaxed)
+        self.inner.stats.waiting_bytes()
     }
 }
 
@@ -193,13 +219,13 @@ impl Journal {
 /// with the client, who may hang up long before.
 #[derive(Debug)]
 struct Admitted {
-    inner: Arc<Inner>,
+    stats: Arc<Stats>,
     bytes: usize,
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.inner
+        self.stats
             .waiting_bytes
             .fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -224,15 +250,31 @@ async fn commit_all(
     mut queue: mpsc::Receiver<Waiting>,
     inner: std::sync::Weak<Inner>,
 ) {
+    let stats = inner.upgrade().map(|it| it.stats.clone());
+    let stats = stats.unwrap_or_default();
+    let failing = Repeated::default();
     while let Some(first) = next(&store, &mut queue, &inner).await {
         let gathered = gather(first, &mut queue);
         let (batches, answers): (Vec<_>, Vec<_>) = gathered
             .into_iter()
             .map(|it| (it.batch, (it.answer, it.admitted)))
             .unzip();
+        let since = Instant::now();
         let result = commit(&store, owners.as_deref(), batches).await;
+        stats.commit_seconds.observe(since.elapsed());
         if let Some(inner) = inner.upgrade() {
-            inner.ready.store(result.is_ok(), Ordering::Relaxed);
+            let refusing = &inner.stats.refusing;
+            refusing.store(result.is_err(), Ordering::Relaxed);
+        }
+        if let Err(refused) = &result {
+            stats.failed_commits.fetch_add(1, Ordering::Relaxed);
+            if let Some(failures) = failing.due() {
+                tracing::warn!(
+                    failures,
+                    ?refused,
+                    "spans could not be written to the journal; clients are told to come again"
+                );
+            }
         }
         let failed = result.is_err();
         for (answer, _admitted) in answers {
@@ -262,7 +304,7 @@ async fn next(
             probe = probe => matches!(probe, Ok(Ok(true))),
         };
         if let Some(inner) = inner.upgrade() {
-            inner.ready.store(writable, Ordering::Relaxed);
+            inner.stats.refusing.store(!writable, Ordering::Relaxed);
         }
     }
 }
@@ -306,10 +348,6 @@ async fn commit(
         }
         Err(_) => format!("no commit within {} s", COMMIT_TIMEOUT.as_secs()),
     };
-    tracing::warn!(
-        problem,
-        "spans could not be written to the journal; clients are told to come again"
-    );
     Err(unavailable(format!(
         "the database cannot be written to: {problem}"
     )))
@@ -384,7 +422,7 @@ async fn wait_for_database(
         if matches!(probe, Ok(Ok(true))) {
             tracing::info!("the database can be written to again");
             if let Some(inner) = inner.upgrade() {
-                inner.ready.store(true, Ordering::Relaxed);
+                inner.stats.refusing.store(false, Ordering::Relaxed);
             }
             return;
         }

@@ -16,6 +16,8 @@ pub mod store;
 pub mod review;
 pub mod alert;
 pub mod verify;
+pub mod histogram;
+pub mod repeated;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 

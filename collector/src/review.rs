@@ -7,6 +7,8 @@ use analyzer::finding::Severity;
 use futures_util::FutureExt;
 use serde_json::json;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -31,25 +33,41 @@ const TOLD: &[&str] = &["n-plus-one-query"];
 /// Bytes of a statement in a message; a message is 20 kB at most.
 const STATEMENT_BYTES_MAX: usize = 2_000;
 
+/// What reviews have done since the start.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Looks that ended well.
+    pub runs: AtomicU64,
+    /// Looks that failed; the next one begins anew.
+    pub failed: AtomicU64,
+}
+
 /// Reviews until `shutdown`; gives the lease back then.
 pub async fn run(
     store: Store,
     alerting: Option<Alerting>,
     sole_owner: bool,
+    stats: Arc<Stats>,
     shutdown: CancellationToken,
 ) {
     let process = Uuid::now_v7();
     while !shutdown.is_cancelled() {
         match store.acquire_lease(REVIEW_SHARD, process, sole_owner).await {
             Ok(Some(lease)) => {
-                let review = review(&store, &lease, alerting.as_ref(), &shutdown);
+                let review = review(&store, &lease, alerting.as_ref(), &stats, &shutdown);
                 // A bug here must not end the process: spans are taken and analysed without it.
                 match AssertUnwindSafe(review).catch_unwind().await {
                     Ok(Ok(())) => {
                         let _ = store.release_lease(&lease).await;
                     }
-                    Ok(Err(error)) => tracing::warn!(%error, "the review starts anew"),
-                    Err(_) => tracing::error!("the review panicked, see above; it starts anew"),
+                    Ok(Err(error)) => {
+                        stats.failed.fetch_add(1, Relaxed);
+                        tracing::warn!(%error, "the review starts anew");
+                    }
+                    Err(_) => {
+                        stats.failed.fetch_add(1, Relaxed);
+                        tracing::error!("the review panicked, see above; it starts anew");
+                    }
                 }
             }
             Ok(None) => {}
@@ -63,10 +81,12 @@ async fn review(
     store: &Store,
     lease: &Lease,
     alerting: Option<&Alerting>,
+    stats: &Stats,
     shutdown: &CancellationToken,
 ) -> Result<(), StoreError> {
     while !shutdown.is_cancelled() {
         look(store, lease, alerting).await?;
+        stats.runs.fetch_add(1, Relaxed);
         pause(REVIEW_EVERY, shutdown).await;
     }
     Ok(())

@@ -7,9 +7,9 @@ use analyzer::Settings;
 use analyzer::profile::ProfileNode;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::assembly::{analyse, damaged, decompress, spans_by_trace};
-use crate::contribution::Contribution;
-use crate::deltas::{Deltas, HitsDelta, HourDelta, Key, MinuteDelta};
+use crate::assembly::{analyse, counted_requests, damaged, decompress, spans_by_trace};
+use crate::contribution::{Contribution, Request};
+use crate::deltas::{Day, Deltas, HitsDelta, HourDelta, Key, MinuteDelta};
 use crate::otlp::Source;
 use crate::store::dictionaries::Dictionaries;
 use crate::store::traces_again::StoredBlock;
@@ -57,6 +57,11 @@ pub async fn recount(
                 store
                     .learn(&mut names, &contributions.iter().collect::<Vec<_>>())
                     .await?;
+                let within = contributions
+                    .iter()
+                    .flat_map(|it| within_endpoints(it, &block))
+                    .collect::<Vec<_>>();
+                store.learn_within_endpoints(&mut names, &within).await?;
                 for contribution in &contributions {
                     count(contribution, &block, &names, &mut sums, &mut report);
                 }
@@ -67,6 +72,15 @@ pub async fn recount(
         compare(&stored, &sums, &mut report);
     }
     Ok(report)
+}
+
+/// The requests of a trace, with the day and endpoint they were counted to.
+fn within_endpoints<'a>(
+    contribution: &'a Contribution,
+    block: &StoredBlock,
+) -> Vec<(Day, i32, &'a Request)> {
+    let rows = block.traces.get(&contribution.trace_id);
+    counted_requests(contribution, rows.map_or(&[], Vec::as_slice))
 }
 
 /// What the traces of a block that count add.

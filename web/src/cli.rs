@@ -2,12 +2,11 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
+use crate::logging::{self, LogOptions};
 use crate::{bench, demo_command, explain, health, serve, verify};
 
 /// Where every nanosecond of a request went, and what to fix first.
@@ -30,6 +29,9 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// How logs are written.
+    #[command(flatten)]
+    pub log: LogOptions,
 }
 
 /// The subcommands.
@@ -137,6 +139,10 @@ pub struct ServeOptions {
     /// The UI [default: 127.0.0.1:7007].
     #[arg(long, env = "CULPRIT_LISTEN_UI", value_name = "ADDRESS")]
     pub listen_ui: Option<SocketAddr>,
+    /// Health and metrics (/healthz, /readyz, /metrics). The UI's port has them too, so this is for
+    /// processes without one [default: 127.0.0.1:7008 there, else none].
+    #[arg(long, env = "CULPRIT_LISTEN_ADMIN", value_name = "ADDRESS")]
+    pub listen_admin: Option<SocketAddr>,
     /// Where people reach the UI; links in alerts begin with it [default: the UI's address].
     #[arg(long, env = "CULPRIT_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
@@ -208,9 +214,14 @@ impl ServeOptions {
             )
         })?;
         let file: ServeOptions = toml::from_str(&text).map_err(|error| {
+            // Without the line itself: it may hold a secret.
+            let line = error
+                .span()
+                .map_or(0, |it| text[..it.start].matches('\n').count() + 1);
             anyhow::anyhow!(
-                "the configuration file {} is wrong:\n{error}",
-                path.display()
+                "the configuration file {} is wrong in line {line}: {}",
+                path.display(),
+                error.message()
             )
         })?;
         Ok(self.or(file))
@@ -229,6 +240,7 @@ impl ServeOptions {
             listen_grpc: self.listen_grpc.or(file.listen_grpc),
             listen_http: self.listen_http.or(file.listen_http),
             listen_ui: self.listen_ui.or(file.listen_ui),
+            listen_admin: self.listen_admin.or(file.listen_admin),
             public_url: self.public_url.or(file.public_url),
             alert_webhook: self.alert_webhook.or(file.alert_webhook),
             alert_webhook_secret: self.alert_webhook_secret.or(file.alert_webhook_secret),
@@ -247,7 +259,7 @@ impl ServeOptions {
 /// # Errors
 /// What could not be done, why, and what to do next.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    log_to_stderr();
+    logging::start(&cli.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -265,22 +277,6 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Bench(BenchCommand::Ingest(options)) => bench::ingest(options).await,
         }
     })
-}
-
-/// Logs go to standard error: coloured text for a terminal, JSON lines for a machine. `CULPRIT_LOG`
-/// sets what is logged (`debug`, `collector=trace`, …).
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("CULPRIT_LOG").unwrap_or_else(|_| {
-        EnvFilter::new("info,sqlx=error,hyper=warn,h2=warn,opentelemetry=warn")
-    });
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        log.with_target(false).compact().init();
-    } else {
-        log.json().init();
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,13 @@ pub mod demo;
 pub mod verify;
 pub mod explain;
 pub mod health;
+pub mod vitals;
+pub mod metrics;
+pub mod status;
+pub mod exposition;
+pub mod process;
+pub mod admin;
+pub mod logging;
 pub mod bench;
 pub mod database;
 pub mod pages;
@@ -43,6 +50,8 @@ use collector::store::Store;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::vitals::Vitals;
+
 /// What every page may need.
 #[derive(Clone)]
 pub struct AppState {
@@ -54,6 +63,8 @@ pub struct AppState {
     pub http: Option<SocketAddr>,
     /// What the receiver has seen, if it is in this process.
     pub receiver: Option<Arc<Stats>>,
+    /// How this process is.
+    pub vitals: Arc<Vitals>,
     /// What the user set for the analysis: pages analyse as the assembly did.
     pub settings: Arc<Settings>,
 }
@@ -63,6 +74,7 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 
 /// Every route.
 pub fn router(state: AppState) -> Router {
+    let admin = admin::router(state.vitals.clone());
     Router::new()
         // Pages.
         .route("/", get(pages::bottlenecks::show))
@@ -92,12 +104,12 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/traces/{id}/analysis", get(api::traces::analysis))
         .route("/api/v1/status", get(api::status::show))
         // The rest.
-        .route("/healthz", get(|| async { "ok\n" }))
         .route("/static/{file}", get(assets::show))
         .fallback(pages::not_found)
+        .with_state(state)
+        .merge(admin)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(axum::middleware::map_response(guard))
-        .with_state(state)
 }
 
 /// Nothing but our own scripts, styles and images; no frames; nothing guessed, nothing told to others.

@@ -16,13 +16,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::AppState;
+use crate::admin;
 use crate::cli::{Role, ServeOptions};
 use crate::database::Database;
+use crate::vitals::Vitals;
 
 /// Where things listen unless told otherwise: loopback only, nothing is authenticated.
 const GRPC_PORT: u16 = 4317;
 const HTTP_PORT: u16 = 4318;
 const UI_PORT: u16 = 7007;
+const ADMIN_PORT: u16 = 7008;
 
 /// After a signal everything has this long to finish; what is acknowledged is in the journal
 /// anyhow, so nothing is lost at the bound.
@@ -36,6 +39,8 @@ pub struct Serving {
     pub http: Option<SocketAddr>,
     /// The UI's address, if this process shows it.
     pub ui: Option<SocketAddr>,
+    /// Where health and metrics are asked, if not at the UI's address.
+    pub admin: Option<SocketAddr>,
     /// The database.
     pub database: Database,
     /// What the analysis has done since the start.
@@ -85,6 +90,7 @@ pub async fn start(options: &ServeOptions, if_taken: IfTaken) -> anyhow::Result<
         grpc: listeners.grpc.as_ref().and_then(|it| it.local_addr().ok()),
         http: listeners.http.as_ref().and_then(|it| it.local_addr().ok()),
         ui: listeners.ui.as_ref().and_then(|it| it.local_addr().ok()),
+        admin: listeners.admin.as_ref().and_then(|it| it.local_addr().ok()),
         database,
         stats: Arc::default(),
         tasks: JoinSet::new(),
@@ -127,28 +133,47 @@ impl Serving {
         if let (Some(alerting), None) = (&mut alerting, &options.public_url) {
             alerting.public_url = self.ui.map(|it| format!("http://{it}")).unwrap_or_default();
         }
+        let mut vitals = Vitals::new(store.for_people(), store.clone());
+        vitals.stopping = self.intake.clone();
+        vitals.receiver = receiver.as_ref().map(Receiver::stats);
+        vitals.journal = journal.as_ref().map(Journal::stats);
+        vitals.postgres = self.database.postgres.as_ref().map(|it| it.states());
         if analyses {
-            self.spawn_analysis(options, alerting, handoff);
+            let review_stats = Arc::default();
+            vitals.assembly = Some(self.stats.clone());
+            vitals.review = Some(Arc::clone(&review_stats));
+            self.spawn_analysis(options, alerting, handoff, review_stats);
+        }
+        let vitals = Arc::new(vitals);
+        self.tasks.spawn(vitals.clone().watch());
+        if let Some(listener) = listeners.admin {
+            self.spawn_http("--listen-admin", listener, admin::router(vitals.clone()));
         }
         if let Some(listener) = listeners.ui {
             let state = AppState {
-                store: self.database.store.for_people(),
+                store: vitals.store.clone(),
                 grpc: self.grpc,
                 http: self.http,
-                receiver: receiver.as_ref().map(Receiver::stats),
+                receiver: vitals.receiver.clone(),
+                vitals,
                 settings: Arc::new(Settings {
                     log_destinations: options.log_destinations.clone(),
                 }),
             };
-            let shutdown = self.intake.clone();
-            self.tasks.spawn(async move {
-                let serve = axum::serve(listener, crate::router(state))
-                    .with_graceful_shutdown(async move { shutdown.cancelled().await });
-                if let Err(error) = serve.await {
-                    tracing::error!(%error, "the UI has stopped");
-                }
-            });
+            self.spawn_http("--listen-ui", listener, crate::router(state));
         }
+    }
+
+    /// Serves until nothing more is taken.
+    fn spawn_http(&mut self, flag: &'static str, listener: TcpListener, router: axum::Router) {
+        let shutdown = self.intake.clone();
+        self.tasks.spawn(async move {
+            let serve = axum::serve(listener, router)
+                .with_graceful_shutdown(async move { shutdown.cancelled().await });
+            if let Err(error) = serve.await {
+                tracing::error!(flag, %error, "a listener has stopped");
+            }
+        });
     }
 
     fn spawn_analysis(
@@ -156,6 +181,7 @@ impl Serving {
         options: &ServeOptions,
         alerting: Option<Alerting>,
         handoff: Option<Arc<Handoff>>,
+        review_stats: Arc<review::Stats>,
     ) {
         let store = &self.database.store;
         let sole_owner = self.database.is_private();
@@ -178,6 +204,7 @@ impl Serving {
             store.clone(),
             alerting.clone(),
             sole_owner,
+            review_stats,
             shutdown.clone(),
         ));
         if let Some(alerting) = alerting {
@@ -201,7 +228,13 @@ impl Serving {
         if let Some(http) = self.http {
             println!("  OTLP/HTTP  http://{http}");
         }
-        for address in [self.grpc, self.http, self.ui].into_iter().flatten() {
+        if let Some(admin) = self.admin {
+            println!("  health     http://{admin}");
+        }
+        for address in [self.grpc, self.http, self.ui, self.admin]
+            .into_iter()
+            .flatten()
+        {
             if !address.ip().is_loopback() {
                 tracing::warn!(%address, "reachable from other machines, and nobody is asked for a password");
             }
@@ -261,6 +294,7 @@ struct Listeners {
     grpc: Option<TcpListener>,
     http: Option<TcpListener>,
     ui: Option<TcpListener>,
+    admin: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -269,6 +303,7 @@ impl Listeners {
             grpc: None,
             http: None,
             ui: None,
+            admin: None,
         };
         if options.plays(Role::Collector) {
             let (grpc, http) = (options.listen_grpc, options.listen_http);
@@ -277,6 +312,13 @@ impl Listeners {
         }
         if options.plays(Role::Web) {
             listeners.ui = Some(bind("--listen-ui", options.listen_ui, UI_PORT, if_taken).await?);
+        }
+        // The UI's port answers the same, so only who asks for it gets both.
+        if options.listen_admin.is_some() || !options.plays(Role::Web) {
+            // Several processes without a UI may share a machine: health must not keep one of them
+            // from starting.
+            let (wanted, otherwise) = (options.listen_admin, IfTaken::UseAnother);
+            listeners.admin = Some(bind("--listen-admin", wanted, ADMIN_PORT, otherwise).await?);
         }
         Ok(listeners)
     }

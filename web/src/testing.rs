@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::AppState;
+use crate::vitals::Vitals;
 
 /// A drawn trace as it would have been stored.
 pub fn drawn(drawing: &str) -> StoredTrace {
@@ -150,6 +151,7 @@ impl Site {
             grpc: None,
             http: None,
             receiver: None,
+            vitals: Arc::new(Vitals::new(store.clone(), store.clone())),
             settings: Arc::default(),
         };
         Site {

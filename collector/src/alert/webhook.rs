@@ -83,9 +83,9 @@ impl Webhook {
     pub fn new(url: &str, secret: Option<Secret>) -> Result<Webhook, String> {
         let uri: Uri = url
             .parse()
-            .map_err(|error| format!("'{url}' is not a URL: {error}"))?;
+            .map_err(|error| format!("it is not a URL: {error}"))?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
-            return Err(format!("'{url}' is not an http:// or https:// URL"));
+            return Err("it is not an http:// or https:// URL".into());
         }
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
             .with_webpki_roots()

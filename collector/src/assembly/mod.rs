@@ -28,6 +28,7 @@ use uuid::Uuid;
 use crate::contribution::{Contribution, Request};
 use crate::deltas::{Counted, Day, Deltas, minute_of};
 use crate::handoff::Handoff;
+use crate::histogram::Histogram;
 use crate::journal;
 use crate::otlp::{self, Head};
 use crate::store::blocks::{NewBlock, NewRequest, Replaced};
@@ -36,7 +37,7 @@ use crate::store::finalise::{
     FLAG_ERROR, FLAG_FINDING, FLAG_FRAGMENT, FLAG_ROOT, FLAG_TAIL, Quarantined, SUSPECTED, Tick,
 };
 use crate::store::leases::Lease;
-use crate::store::traces_again::StoredBlock;
+use crate::store::traces_again::{OldRequest, StoredBlock};
 use crate::store::{Store, StoreError};
 
 pub use analyse::{analyse, damaged, decompress, spans_by_trace, unite};
@@ -135,8 +136,12 @@ pub struct Stats {
     pub spans: AtomicU64,
     /// Ticks that failed.
     pub failed_ticks: AtomicU64,
-    /// Traces in flight.
+    /// Traces in flight, all shards of this process together.
     pub in_flight: AtomicU64,
+    /// Traces put into quarantine.
+    pub quarantined: AtomicU64,
+    /// How long ticks took that made traces final.
+    pub tick_seconds: Histogram,
 }
 
 /// Owns as many shards as it can get until `shutdown`; gives them back then.
@@ -250,6 +255,7 @@ struct Owner<'a> {
     options: &'a Options,
     stats: &'a Stats,
     flight: Flight,
+    in_flight: InFlight<'a>,
     known: Known,
     names: Dictionaries,
     callees: Callees,
@@ -288,6 +294,27 @@ impl Incoming {
     }
 }
 
+/// An owner's part of the traces in flight; taken out when the owner ends.
+struct InFlight<'a> {
+    total: &'a AtomicU64,
+    mine: u64,
+}
+
+impl InFlight<'_> {
+    fn set(&mut self, mine: u64) {
+        // Wraps below zero and back: the sum of all owners never is below.
+        self.total
+            .fetch_add(mine.wrapping_sub(self.mine), Ordering::Relaxed);
+        self.mine = mine;
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
 /// A trace that becomes final in this tick.
 struct Decided {
     due: Due,
@@ -304,6 +331,10 @@ impl<'a> Owner<'a> {
             options,
             stats,
             flight: Flight::default(),
+            in_flight: InFlight {
+                total: &stats.in_flight,
+                mine: 0,
+            },
             known: Known::default(),
             names: Dictionaries::default(),
             callees: Callees::default(),
@@ -327,9 +358,7 @@ impl<'a> Owner<'a> {
             let ticked = self.tick().await?;
             self.carry().await?;
             self.housekeep().await?;
-            self.stats
-                .in_flight
-                .store(self.flight.traces() as u64, Ordering::Relaxed);
+            self.in_flight.set(self.flight.traces() as u64);
             if !read && !ticked {
                 self.wait(shutdown).await;
             }
@@ -536,6 +565,7 @@ impl<'a> Owner<'a> {
         if due.is_empty() && !self.flight_has_finished_rows() {
             return Ok(false);
         }
+        let since = Instant::now();
         self.note(&due).await?;
         let rows = self.rows_of(&due);
         if let Err(error) = self.make_final(due).await {
@@ -544,6 +574,7 @@ impl<'a> Owner<'a> {
             }
             return Err(error);
         }
+        self.stats.tick_seconds.observe(since.elapsed());
         Ok(true)
     }
 
@@ -713,6 +744,7 @@ impl<'a> Owner<'a> {
                 } => {
                     tracing::error!(trace_id = %due.trace_id, reason, "a trace is put into quarantine");
                     self.flight.finish(due.trace_id);
+                    self.stats.quarantined.fetch_add(1, Ordering::Relaxed);
                     tick.quarantined.push(Quarantined {
                         trace_id: due.trace_id,
                         reason,
@@ -732,7 +764,21 @@ impl<'a> Owner<'a> {
             .filter_map(|it| Some(&it.last.old.as_ref()?.0));
         let new = decided.iter().map(|it| &it.last.contribution);
         let all: Vec<&Contribution> = new.chain(old).collect();
-        self.store.learn(&mut self.names, &all).await
+        self.store.learn(&mut self.names, &all).await?;
+        let mut within: Vec<(Day, i32, &Request)> = Vec::new();
+        for it in decided {
+            if let Some((old, stored)) = &it.last.old {
+                within.extend(counted_requests(old, &stored.requests));
+            }
+            let day = it.day(self.today.0);
+            for request in &it.last.contribution.requests {
+                let ids = self.names.ids(request);
+                within.extend(ids.map(|ids| (day, ids.endpoint, request)));
+            }
+        }
+        self.store
+            .learn_within_endpoints(&mut self.names, &within)
+            .await
     }
 
     /// Takes out what was counted and counts what is.
@@ -921,6 +967,20 @@ impl Decided {
 fn oldest_id_of(age: Duration) -> Uuid {
     let since = (SystemTime::now() - age).duration_since(SystemTime::UNIX_EPOCH);
     Uuid::from_u128(since.unwrap_or_default().as_millis() << 80)
+}
+
+/// A contribution's requests, with the day and endpoint that `rows` say they were counted to.
+pub fn counted_requests<'a>(
+    contribution: &'a Contribution,
+    rows: &[OldRequest],
+) -> Vec<(Day, i32, &'a Request)> {
+    let counted = rows.iter().filter_map(|row| {
+        let counted = row.counted?;
+        let mut requests = contribution.requests.iter();
+        let request = requests.find(|it| it.span_id == row.span_id)?;
+        Some((counted.day, counted.endpoint, request))
+    });
+    counted.collect()
 }
 
 fn new_request(contribution: &Contribution, request: &Request, counted: &Counted) -> NewRequest {

@@ -579,3 +579,95 @@ async fn merging_roll_ups_changes_no_sum() {
     assert_eq!(number(&store, REQUESTS).await, 5);
     assert_eq!(verified(&store).await.traces, 5);
 }
+
+/// A word of its own for every number, without digits: no templating finds an id in it.
+fn word(mut number: usize) -> String {
+    let mut word = String::from("w");
+    for _ in 0..4 {
+        word.push(char::from(b'a' + (number % 26) as u8));
+        number /= 26;
+    }
+    word
+}
+
+/// A span of a trace of many: ids from numbers.
+fn numbered(trace: usize, id: usize, parent: usize, kind: i32, name: String) -> Span {
+    let bytes = |it: usize| (it as u64 + 1).to_be_bytes().to_vec();
+    Span {
+        trace_id: [bytes(trace), bytes(trace)].concat(),
+        span_id: bytes(id),
+        parent_span_id: if id == 0 { Vec::new() } else { bytes(parent) },
+        name,
+        ..span(1, 1, 0, kind, 50, Vec::new())
+    }
+}
+
+/// `name` with `below` spans whose names never come again, `kind` of them all.
+fn many_names(trace: usize, name: &str, below: usize, kind: i32) -> Vec<Span> {
+    let mut spans = vec![numbered(trace, 0, 0, 2, name.to_owned())];
+    let names = (0..below).map(|at| word(trace * below + at));
+    spans.extend(
+        (1..)
+            .zip(names)
+            .map(|(id, name)| numbered(trace, id, 0, kind, name)),
+    );
+    spans
+}
+
+/// 100,000 names of endpoints, and 100,000 names of spans within one endpoint: neither memory nor disk
+/// grows beyond the caps, all is counted, and can be counted again to the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_thousand_names_are_counted_within_the_caps() {
+    const EACH: usize = 1_000;
+    let running = Running::start().await;
+    for trace in 0..100 {
+        running.send(many_names(trace, "inner", EACH, 1)).await;
+        running
+            .send(many_names(100 + trace, "outer", EACH, 2))
+            .await;
+        if trace % 10 == 9 {
+            running.settle().await;
+        }
+    }
+    // What has come before, and one more trace whose late half arrives after a restart.
+    let mut halves = many_names(300, "inner", EACH, 1);
+    let late = halves.split_off(EACH / 2);
+    running.send(halves).await;
+    running.settle().await;
+    let store = running.stop().await;
+    let running = Running::on(store);
+    running.send(late).await;
+    running.settle().await;
+    assert_eq!(running.stats.again.load(Ordering::Relaxed), 1);
+    let store = running.stop().await;
+
+    assert_eq!(
+        number(&store, REQUESTS).await,
+        101 + 100 * (EACH as i64 + 1)
+    );
+    let endpoints = number(&store, "select count(*) from culprit.endpoints").await;
+    assert_eq!(endpoints, 1_001, "with (other)");
+    let others = "select sum(m.requests)::bigint from culprit.rollup_minutes m
+                  join culprit.endpoints e on e.id = m.endpoint_id where e.name = '(other)'";
+    assert!(number(&store, others).await > 90_000);
+    let lease = store
+        .acquire_lease(0, Uuid::from_u128(9), true)
+        .await
+        .unwrap()
+        .unwrap();
+    for part in 0..9 {
+        store.merge_rollups(&lease, i64::MAX - part).await.unwrap();
+    }
+    // A thousand endpoints' minutes of some 300 bytes, and profiles of at most a thousand paths.
+    let bytes = "select sum(pg_column_size(m.*))::bigint from culprit.rollup_minutes m";
+    assert!(number(&store, bytes).await < 1_000_000);
+    let bytes = "select max(length(profile))::bigint from culprit.rollup_hours";
+    assert!(number(&store, bytes).await < 100_000);
+    let full = store.storage().await.unwrap().full;
+    let what: Vec<&str> = full.iter().map(|it| it.what.as_str()).collect();
+    // Of the service; and of (other), inner, outer, whose callees have as many names.
+    let paths = "call paths";
+    assert_eq!(what, ["endpoints", paths, paths, paths], "{full:?}");
+    let report = verified(&store).await;
+    assert_eq!(report.traces, 201);
+}

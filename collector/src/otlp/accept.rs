@@ -34,6 +34,7 @@ pub fn accept(request: Bytes, shards: u16) -> Result<Accepted, WireError> {
     Ok(Accepted {
         batch,
         rejected,
+        bad_trace_ids: rejections.bad_trace_ids,
         message: rejections.message(),
     })
 }
@@ -91,6 +92,7 @@ const REASONS_MAX: usize = 4;
 struct Rejections {
     reasons: Vec<(Reason, u64)>,
     others: u64,
+    bad_trace_ids: u64,
 }
 
 impl Rejections {
@@ -108,6 +110,8 @@ impl Rejections {
     }
 
     fn count(&mut self, reason: Reason) {
+        let of_trace = matches!(reason, Reason::TraceIdLength(_) | Reason::TraceIdZero);
+        self.bad_trace_ids += u64::from(of_trace);
         let known = self.reasons.iter().position(|it| it.0 == reason);
         match known {
             Some(at) => self.reasons[at].1 += 1,

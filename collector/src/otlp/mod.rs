@@ -48,6 +48,8 @@ pub struct Accepted {
     pub batch: Batch,
     /// How many spans were not taken.
     pub rejected: u64,
+    /// How many of them have no valid trace id; the others have no valid span id.
+    pub bad_trace_ids: u64,
     /// Why, for people: the first reasons, with counts. Empty if none.
     pub message: String,
 }

@@ -7,7 +7,7 @@
 //! | too large | 413 | RESOURCE_EXHAUSTED | no, because there is no RetryInfo |
 //! | unsupported | 415 | UNIMPLEMENTED | no |
 //! | overloaded | 429 | UNAVAILABLE | after Retry-After, RetryInfo |
-//! | unavailable | 503 | UNAVAILABLE | after Retry-After, RetryInfo |
+//! | unavailable, too slow | 503 | UNAVAILABLE | after Retry-After, RetryInfo |
 //!
 //! A fault of ours that passes is never 500 or INTERNAL: exporters drop what they cannot retry.
 
@@ -17,6 +17,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use tonic::Code;
 
+use super::stats::Refusal;
 use crate::journal::Refused;
 use crate::otlp::wire::{VARINT, put_delimited, put_tag, put_varint};
 
@@ -43,6 +44,13 @@ pub enum Answer {
     Overloaded {
         /// When to come again; jitter is added.
         retry_after: Duration,
+    },
+    /// The body did not arrive in time.
+    TooSlow {
+        /// When to come again; jitter is added.
+        retry_after: Duration,
+        /// How long it had.
+        deadline: Duration,
     },
     /// Spans cannot be stored right now.
     Unavailable {
@@ -77,6 +85,19 @@ impl Answer {
         Answer::TooLarge { bytes_max }
     }
 
+    /// Why the request was refused whole; `None` if it was taken.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Answer::Taken { .. } => None,
+            Answer::Malformed(_) => Some(Refusal::Malformed),
+            Answer::TooLarge { .. } => Some(Refusal::TooLarge),
+            Answer::Unsupported(_) => Some(Refusal::Unsupported),
+            Answer::Overloaded { .. } => Some(Refusal::Overloaded),
+            Answer::TooSlow { .. } => Some(Refusal::TooSlow),
+            Answer::Unavailable { .. } => Some(Refusal::Unavailable),
+        }
+    }
+
     /// The HTTP status.
     pub(super) fn http_status(&self) -> StatusCode {
         match self {
@@ -85,7 +106,7 @@ impl Answer {
             Answer::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Answer::Unsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Answer::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Answer::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Answer::TooSlow { .. } | Answer::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -106,12 +127,19 @@ impl Answer {
                 Code::Unavailable,
                 "more spans are arriving than can be stored; come again".to_owned(),
             ),
+            Answer::TooSlow { deadline, .. } => (
+                Code::Unavailable,
+                format!(
+                    "the request took longer than {} s to arrive",
+                    deadline.as_secs()
+                ),
+            ),
             Answer::Unavailable { reason, .. } => (Code::Unavailable, reason.clone()),
         };
         let retry_after = match self {
-            Answer::Overloaded { retry_after } | Answer::Unavailable { retry_after, .. } => {
-                Some(jittered(*retry_after))
-            }
+            Answer::Overloaded { retry_after }
+            | Answer::TooSlow { retry_after, .. }
+            | Answer::Unavailable { retry_after, .. } => Some(jittered(*retry_after)),
             _ => None,
         };
         RpcStatus {

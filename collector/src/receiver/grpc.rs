@@ -23,6 +23,7 @@ use tonic_health::server::HealthReporter;
 
 use super::answer::{Answer, RpcStatus, success_protobuf};
 use super::inflate::{Encoding, SUPPORTED};
+use super::stats::{OtherSignal, Tally, Via};
 use super::{Format, Receiver, discard, serve};
 
 const TRACE_SERVICE: &str = "opentelemetry.proto.collector.trace.v1.TraceService";
@@ -43,8 +44,8 @@ pub async fn serve(listener: TcpListener, receiver: Receiver, shutdown: Cancella
     tokio::spawn(report_health(reporter, receiver.clone(), shutdown.clone()));
     let router = Router::new()
         .route(TRACES, any(traces))
-        .route(LOGS, any(other_signal))
-        .route(METRICS, any(other_signal))
+        .route(LOGS, any(logs))
+        .route(METRICS, any(metrics))
         .route_service("/grpc.health.v1.Health/{method}", health)
         .fallback(unknown)
         .with_state(receiver);
@@ -78,19 +79,19 @@ async fn traces(State(receiver): State<Receiver>, request: Request) -> Response 
         discard(&mut body).await;
         return response;
     }
-    let (answer, spans) = export(&receiver, &head.headers, &mut body).await;
-    receiver.stats().answered(&answer, spans);
+    let (answer, tally) = export(&receiver, &head.headers, &mut body).await;
+    receiver.stats().answered(Via::Grpc, &answer, tally);
     if !matches!(answer, Answer::Taken { .. }) {
         discard(&mut body).await;
     }
     reply(&answer)
 }
 
-async fn export(receiver: &Receiver, headers: &HeaderMap, body: &mut Body) -> (Answer, u64) {
+async fn export(receiver: &Receiver, headers: &HeaderMap, body: &mut Body) -> (Answer, Tally) {
     let Some(encoding) = encoding(headers) else {
         let found = headers.get(ENCODING);
         let what = format!("encoding {found:?} is not supported; send one of {SUPPORTED}");
-        return (Answer::Unsupported(what), 0);
+        return (Answer::Unsupported(what), Tally::default());
     };
     let mut charge = receiver.charge();
     let bytes_max = receiver.limits().body_bytes_max + PREFIX_BYTES;
@@ -101,7 +102,7 @@ async fn export(receiver: &Receiver, headers: &HeaderMap, body: &mut Body) -> (A
                 .export(bytes, encoding, Format::Protobuf, charge)
                 .await
         }
-        Err(answer) => (answer, 0),
+        Err(answer) => (answer, Tally::default()),
     }
 }
 
@@ -136,13 +137,21 @@ fn message(body: Bytes, encoding: Encoding) -> Result<(Bytes, Encoding), Answer>
     }
 }
 
-async fn other_signal(State(receiver): State<Receiver>, request: Request) -> Response {
+async fn logs(State(receiver): State<Receiver>, request: Request) -> Response {
+    other_signal(&receiver, OtherSignal::Logs, request).await
+}
+
+async fn metrics(State(receiver): State<Receiver>, request: Request) -> Response {
+    other_signal(&receiver, OtherSignal::Metrics, request).await
+}
+
+async fn other_signal(receiver: &Receiver, signal: OtherSignal, request: Request) -> Response {
     let (head, mut body) = request.into_parts();
     discard(&mut body).await;
     if let Some(response) = not_grpc(&head.method, &head.headers) {
         return response;
     }
-    receiver.stats().other_signal();
+    receiver.stats().other_signal(signal);
     success(Vec::new())
 }
 

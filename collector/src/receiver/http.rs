@@ -19,6 +19,7 @@ use tonic::Code;
 
 use super::answer::{Answer, RpcStatus, success_json, success_protobuf};
 use super::inflate::{Encoding, SUPPORTED};
+use super::stats::{OtherSignal, Tally, Via};
 use super::{Format, Receiver, discard, serve};
 
 /// What the paths of signals allow.
@@ -36,8 +37,8 @@ fn router(receiver: Receiver, shutdown: CancellationToken) -> Router {
     let ready = get(async move |State(receiver): State<Receiver>| readyz(&receiver, &shutdown));
     Router::new()
         .route("/v1/traces", any(traces))
-        .route("/v1/logs", any(other_signal))
-        .route("/v1/metrics", any(other_signal))
+        .route("/v1/logs", any(logs))
+        .route("/v1/metrics", any(metrics))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", ready)
         .fallback(not_found)
@@ -61,36 +62,48 @@ async fn traces(State(receiver): State<Receiver>, request: Request) -> Response 
     if head.method != Method::POST {
         return not_post(&head.method, shown, &mut body).await;
     }
-    let (answer, spans) = export(&receiver, &head.headers, &mut body).await;
-    receiver.stats().answered(&answer, spans);
+    let (answer, tally) = export(&receiver, &head.headers, &mut body).await;
+    let via = match shown.format {
+        Format::Protobuf => Via::HttpProtobuf,
+        Format::Json => Via::HttpJson,
+    };
+    receiver.stats().answered(via, &answer, tally);
     if !matches!(answer, Answer::Taken { .. }) {
         discard_unless_asked(&head.headers, &mut body).await;
     }
     reply(shown, &answer)
 }
 
-async fn export(receiver: &Receiver, headers: &HeaderMap, body: &mut Body) -> (Answer, u64) {
+async fn export(receiver: &Receiver, headers: &HeaderMap, body: &mut Body) -> (Answer, Tally) {
     let (format, encoding) = match (content_type(headers), content_encoding(headers)) {
         (Some((format, _)), Some(encoding)) => (format, encoding),
-        (None, _) => return (unsupported_type(headers), 0),
-        (_, None) => return (unsupported_encoding(headers), 0),
+        (None, _) => return (unsupported_type(headers), Tally::default()),
+        (_, None) => return (unsupported_encoding(headers), Tally::default()),
     };
     let mut charge = receiver.charge();
     let bytes_max = receiver.limits().body_bytes_max;
     match receiver.read(body, bytes_max, &mut charge).await {
         Ok(bytes) => receiver.export(bytes, encoding, format, charge).await,
-        Err(answer) => (answer, 0),
+        Err(answer) => (answer, Tally::default()),
     }
 }
 
-async fn other_signal(State(receiver): State<Receiver>, request: Request) -> Response {
+async fn logs(State(receiver): State<Receiver>, request: Request) -> Response {
+    other_signal(&receiver, OtherSignal::Logs, request).await
+}
+
+async fn metrics(State(receiver): State<Receiver>, request: Request) -> Response {
+    other_signal(&receiver, OtherSignal::Metrics, request).await
+}
+
+async fn other_signal(receiver: &Receiver, signal: OtherSignal, request: Request) -> Response {
     let (head, mut body) = request.into_parts();
     let shown = Shown::of(&head.headers);
     if head.method != Method::POST {
         return not_post(&head.method, shown, &mut body).await;
     }
     discard(&mut body).await;
-    receiver.stats().other_signal();
+    receiver.stats().other_signal(signal);
     let nothing_to_say = Answer::Taken {
         rejected: 0,
         message: String::new(),

@@ -22,12 +22,15 @@ use axum::body::{Body, Bytes, HttpBody};
 use http_body_util::BodyExt;
 
 pub use answer::Answer;
-pub use stats::{Counts, Problem, Stats};
+pub use stats::{
+    AcceptedCounts, Counts, OtherSignal, Problem, Refusal, Rejection, Snapshot, Stats, Via,
+};
 
 use crate::journal::Journal;
 use crate::otlp::{self, Accepted};
 use admission::{Admission, Charge};
 use inflate::{Encoding, inflate};
+use stats::Tally;
 
 /// What one process takes at once.
 #[derive(Clone, Debug)]
@@ -153,40 +156,43 @@ impl Receiver {
             Ok(Ok(bytes)) => Ok(bytes),
             Ok(Err(ReadError::TooLarge)) => Err(Answer::too_large(self.limits().body_bytes_max)),
             Ok(Err(ReadError::Refused(answer))) => Err(answer),
-            Err(_) => Err(Answer::Unavailable {
+            Err(_) => Err(Answer::TooSlow {
                 retry_after: SLOW_RETRY_AFTER,
-                reason: format!(
-                    "the request took longer than {} s to arrive",
-                    deadline.as_secs()
-                ),
+                deadline,
             }),
         }
     }
 
-    /// Everything after the transport: the answer, and the spans that are durable by now.
+    /// Everything after the transport: the answer, and what it adds to the counters.
     async fn export(
         &self,
         body: Bytes,
         encoding: Encoding,
         format: Format,
         charge: Charge,
-    ) -> (Answer, u64) {
+    ) -> (Answer, Tally) {
+        let bytes = body.len() as u64;
         let prepared = self.prepare(body, encoding, format, charge).await;
         let (accepted, _charge) = match prepared {
             Ok(prepared) => prepared,
-            Err(answer) => return (answer, 0),
+            Err(answer) => return (answer, Tally::default()),
         };
         let spans = accepted.batch.parts.iter().map(|it| u64::from(it.spans));
-        let spans = spans.sum();
+        let tally = Tally {
+            bytes,
+            spans: spans.sum(),
+            bad_trace_ids: accepted.bad_trace_ids,
+            bad_span_ids: accepted.rejected - accepted.bad_trace_ids,
+        };
         match self.inner.journal.append(accepted.batch).await {
             Ok(()) => {
                 let answer = Answer::Taken {
                     rejected: accepted.rejected,
                     message: accepted.message,
                 };
-                (answer, spans)
+                (answer, tally)
             }
-            Err(refused) => (refused.into(), 0),
+            Err(refused) => (refused.into(), Tally::default()),
         }
     }
 

@@ -7,16 +7,22 @@ use analyzer::seeded_hash::{SeededMap, SeededSet};
 use analyzer::{Callee, Service};
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use super::apart::{Apart, Wanted};
 use super::{Store, StoreError};
 use crate::contribution::{Contribution, Names, Request};
+use crate::deltas::Day;
 
 /// Distinct endpoints, and distinct versions, that a service may have. Further ones are counted as [`OTHER`]: somebody puts ids
 /// into span names, and neither memory nor disk shall grow with that.
 const NAMES_PER_SERVICE_MAX: usize = 1_000;
+
+/// Distinct endpoints, and distinct versions, of all services together. Further ones are counted as
+/// their services' [`OTHER`].
+const NAMES_MAX: usize = 100_000;
 
 /// Names remembered per owner, those beyond a cap included; at the bound they are looked up again.
 const NAMES_CACHED_MAX: usize = 100_000;
@@ -34,6 +40,15 @@ const STATEMENTS_MAX: usize = 50_000;
 
 /// Distinct services. Further ones are counted as [`OTHER`].
 const SERVICES_MAX: usize = 5_000;
+
+/// Every dictionary and how many names it may have, without the `(other)`s.
+pub(super) const SIZES: [(&str, usize); 5] = [
+    ("services", SERVICES_MAX),
+    ("endpoints", NAMES_MAX),
+    ("versions", NAMES_MAX),
+    ("statements", STATEMENTS_MAX),
+    ("finding_keys", NAMES_MAX * FINDINGS_PER_ENDPOINT_MAX),
+];
 
 /// The name of what is beyond a cap.
 pub const OTHER: &str = "(other)";
@@ -53,6 +68,8 @@ struct Family {
     insert: &'static str,
     select: &'static str,
     count: &'static str,
+    count_all: &'static str,
+    of_services: &'static str,
 }
 
 const ENDPOINTS: Family = Family {
@@ -61,7 +78,10 @@ const ENDPOINTS: Family = Family {
     select: "select e.id, e.service_id, e.name from culprit.endpoints e
              join unnest($1::integer[], $2::text[]) as n(service_id, name)
                on (e.service_id, e.name) = (n.service_id, n.name)",
-    count: "select service_id, count(*) from culprit.endpoints group by service_id",
+    count: "select service_id, count(*) from culprit.endpoints
+            where service_id = any($1) group by service_id",
+    count_all: "select count(*) from culprit.endpoints",
+    of_services: "select id, service_id, name from culprit.endpoints where service_id = any($1)",
 };
 
 const VERSIONS: Family = Family {
@@ -70,7 +90,10 @@ const VERSIONS: Family = Family {
     select: "select v.id, v.service_id, v.version from culprit.versions v
              join unnest($1::integer[], $2::text[]) as n(service_id, version)
                on (v.service_id, v.version) = (n.service_id, n.version)",
-    count: "select service_id, count(*) from culprit.versions group by service_id",
+    count: "select service_id, count(*) from culprit.versions
+            where service_id = any($1) group by service_id",
+    count_all: "select count(*) from culprit.versions",
+    of_services: "select id, service_id, version from culprit.versions where service_id = any($1)",
 };
 
 /// Names with their service, in the order in which they are inserted.
@@ -92,22 +115,30 @@ pub struct Ids {
 }
 
 /// What is known of the dictionaries: one per shard owner.
+///
+/// Where a cap was reached everything there is is known, so that what is not known is `(other)`:
+/// for good, because names are never taken out, and for everybody, because caps are counted under
+/// a lock. So what a trace was counted as can be told again after a restart.
 #[derive(Debug, Default)]
 pub struct Dictionaries {
+    /// What is counted apart within endpoints.
+    pub apart: Apart,
     /// What requests were counted under lately.
     requests: SeededMap<Names, Ids>,
     /// Statements that were counted lately.
-    callees: SeededMap<Known, i32>,
+    callees: SeededMap<Known, KnownStatement>,
     services: HashMap<ServiceName, i32>,
+    services_full: bool,
     endpoints: HashMap<(i32, String), i32>,
-    endpoints_of: HashMap<i32, usize>,
-    versions_of: HashMap<i32, usize>,
-    findings_of: HashMap<i32, usize>,
-    statements_stored: usize,
+    endpoints_full: HashSet<i32>,
     versions: HashMap<(i32, String), i32>,
+    versions_full: HashSet<i32>,
     statements: HashMap<[u8; 32], i32>,
+    statements_full: bool,
+    /// The id of those beyond a cap, if there are any.
+    other_statement: Option<i32>,
     findings: HashMap<(i32, String), i32>,
-    loaded: bool,
+    findings_full: HashSet<i32>,
 }
 
 /// A service's names, cut as they are stored.
@@ -121,6 +152,14 @@ struct ServiceName {
 /// A statement, which is one by its system and text.
 #[derive(Clone, Debug)]
 struct Known(Arc<Callee>);
+
+/// What is known of a statement.
+#[derive(Clone, Copy, Debug)]
+struct KnownStatement {
+    id: Option<i32>,
+    /// The beginning of its digest.
+    hash: u64,
+}
 
 impl PartialEq for Known {
     fn eq(&self, other: &Known) -> bool {
@@ -176,17 +215,30 @@ impl Dictionaries {
         })
     }
 
-    /// A statement's id.
-    pub fn statement(&self, statement: &Arc<Callee>) -> Option<i32> {
+    /// The id under which an endpoint's statement is counted on a day; learned before, also within
+    /// the endpoint.
+    pub fn statement_of(&self, day: Day, endpoint: i32, statement: &Arc<Callee>) -> Option<i32> {
         let known = self.callees.get(&Known(statement.clone())).copied();
-        known.or_else(|| self.statement_of(statement))
+        let known = known.unwrap_or_else(|| self.known_statement(statement));
+        match self.apart.has_statement(day, endpoint, known.hash) {
+            true => known.id,
+            false => self.other_statement,
+        }
     }
 
-    fn statement_of(&self, statement: &Callee) -> Option<i32> {
+    fn known_statement(&self, statement: &Callee) -> KnownStatement {
         let digest = statement_digest(&statement.system, &statement.key);
-        let id = self.statements.get(&digest);
-        id.or_else(|| self.statements.get(&statement_digest("", OTHER)))
-            .copied()
+        let id = self.statements.get(&digest).copied();
+        KnownStatement {
+            id: id.or(self.other_statement),
+            hash: short(&digest),
+        }
+    }
+
+    /// A statement's hash among those of an endpoint.
+    fn statement_hash(&self, statement: &Arc<Callee>) -> u64 {
+        let known = self.callees.get(&Known(statement.clone()));
+        known.map_or_else(|| self.known_statement(statement).hash, |it| it.hash)
     }
 
     /// A finding's id: by its endpoint and fingerprint, because a fingerprint names a service
@@ -211,10 +263,15 @@ impl Dictionaries {
             self.callees.clear();
         }
         for statement in statements {
-            if let Some(id) = self.statement_of(statement) {
-                self.callees.insert(Known((*statement).clone()), id);
-            }
+            let known = self.known_statement(statement);
+            self.callees.insert(Known((*statement).clone()), known);
         }
+    }
+
+    fn add_statements(&mut self, found: Vec<([u8; 32], i32)>) {
+        self.statements.extend(found);
+        let other = self.statements.get(&statement_digest("", OTHER));
+        self.other_statement = other.copied();
     }
 
     fn service(&self, name: &Service<'_>) -> Option<i32> {
@@ -233,9 +290,6 @@ impl Store {
         known: &mut Dictionaries,
         contributions: &[&Contribution],
     ) -> Result<(), StoreError> {
-        if !known.loaded {
-            self.load_counts(known).await?;
-        }
         let requests = contributions.iter().flat_map(|it| &it.requests);
         let (mut names, mut statements) = (SeededSet::default(), SeededSet::default());
         for request in requests.clone() {
@@ -262,25 +316,39 @@ impl Store {
         self.learn_findings(known, &affected).await
     }
 
-    /// The caps hold over restarts: how much there is already. The findings of an endpoint are counted
-    /// as they are met again, so its cap starts anew.
-    async fn load_counts(&self, known: &mut Dictionaries) -> Result<(), StoreError> {
-        known.endpoints_of = self.count_by_service(ENDPOINTS.count).await?;
-        known.versions_of = self.count_by_service(VERSIONS.count).await?;
-        let statements: i64 = sqlx::query_scalar("select count(*) from culprit.statements")
-            .fetch_one(self.pool())
-            .await?;
-        known.statements_stored = statements as usize;
-        known.loaded = true;
-        Ok(())
-    }
-
-    async fn count_by_service(
+    /// Decides what of these requests is counted apart within their endpoints on that day. Their names
+    /// must be learned.
+    ///
+    /// # Errors
+    /// Postgres cannot be written to; then `known` holds what was committed before.
+    pub async fn learn_within_endpoints(
         &self,
-        count: &'static str,
-    ) -> Result<HashMap<i32, usize>, StoreError> {
-        let counts: Vec<(i32, i64)> = sqlx::query_as(count).fetch_all(self.pool()).await?;
-        Ok(counts.into_iter().map(|(id, n)| (id, n as usize)).collect())
+        known: &mut Dictionaries,
+        requests: &[(Day, i32, &Request)],
+    ) -> Result<(), StoreError> {
+        let mut seen: SeededSet<(Day, i32, ByAddress<'_>)> = SeededSet::default();
+        let wanted = requests.iter().map(|(day, endpoint, request)| {
+            // An endpoint's requests run the same statements: each is looked at once.
+            let callees = request.statements.iter().map(|it| &it.callee);
+            let new = callees.filter(|it| seen.insert((*day, *endpoint, ByAddress(it))));
+            Wanted {
+                day: *day,
+                endpoint: *endpoint,
+                profile: &request.profile,
+                statements: new.map(|it| known.statement_hash(it)).collect(),
+            }
+        });
+        let wanted: Vec<Wanted<'_>> = wanted.collect();
+        self.learn_apart(&mut known.apart, &wanted).await?;
+        let full = |it: &Wanted<'_>| known.apart.is_full_of_statements(it.day, it.endpoint);
+        if known.other_statement.is_none() && wanted.iter().any(full) {
+            let other = (String::new(), OTHER.to_owned());
+            let only = BTreeMap::from([(statement_digest("", OTHER), other)]);
+            let mut connection = self.pool().acquire().await?;
+            let found = insert_statements(&mut connection, only).await?;
+            known.add_statements(found);
+        }
+        Ok(())
     }
 
     async fn learn_services(
@@ -288,57 +356,37 @@ impl Store {
         known: &mut Dictionaries,
         names: &[&Names],
     ) -> Result<(), StoreError> {
-        let mut missing: BTreeSet<ServiceName> = BTreeSet::new();
-        for names in names {
-            let name = clean_service(&names.service());
-            if !known.services.contains_key(&name) {
-                let full = known.services.len() + missing.len() >= SERVICES_MAX;
-                missing.insert(if full { other_service() } else { name });
-            }
+        if known.services_full {
+            return Ok(());
         }
+        let names = names.iter().map(|it| clean_service(&it.service()));
+        let mut missing: BTreeSet<ServiceName> = names.collect();
         missing.retain(|it| !known.services.contains_key(it));
         if missing.is_empty() {
             return Ok(());
         }
-        let column = |of: fn(&ServiceName) -> &String| -> Vec<String> {
-            missing.iter().map(|it| of(it).clone()).collect()
-        };
-        let (namespaces, names, environments) = (
-            column(|it| &it.namespace),
-            column(|it| &it.name),
-            column(|it| &it.environment),
-        );
         let mut transaction = self.pool().begin().await?;
-        sqlx::query(
-            "insert into culprit.services (namespace, name, environment)
-             select * from unnest($1::text[], $2::text[], $3::text[]) on conflict do nothing",
-        )
-        .bind(&namespaces)
-        .bind(&names)
-        .bind(&environments)
-        .execute(&mut *transaction)
-        .await?;
-        let rows: Vec<(i32, String, String, String)> = sqlx::query_as(
-            "select id, s.namespace, s.name, s.environment from culprit.services s
-             join unnest($1::text[], $2::text[], $3::text[]) as n(namespace, name, environment)
-               on (s.namespace, s.name, s.environment) = (n.namespace, n.name, n.environment)",
-        )
-        .bind(&namespaces)
-        .bind(&names)
-        .bind(&environments)
-        .fetch_all(&mut *transaction)
-        .await?;
-        transaction.commit().await?;
-        for (id, namespace, name, environment) in rows {
-            known.services.insert(
-                ServiceName {
-                    namespace,
-                    name,
-                    environment,
-                },
-                id,
-            );
+        let mut found = find_services(&mut transaction, &missing).await?;
+        missing.retain(|it| !found.iter().any(|(name, _)| name == it));
+        let mut full = false;
+        if !missing.is_empty() {
+            lock(&mut transaction).await?;
+            let there: i64 = sqlx::query_scalar("select count(*) from culprit.services")
+                .fetch_one(&mut *transaction)
+                .await?;
+            let room = SERVICES_MAX.saturating_sub(there as usize);
+            full = missing.len() > room;
+            let mut new: BTreeSet<ServiceName> = missing.iter().take(room).cloned().collect();
+            new.extend(full.then(other_service));
+            insert_services(&mut transaction, &new).await?;
+            found.extend(match full {
+                true => all_services(&mut transaction).await?,
+                false => find_services(&mut transaction, &missing).await?,
+            });
         }
+        transaction.commit().await?;
+        known.services_full = full;
+        known.services.extend(found);
         Ok(())
     }
 
@@ -355,7 +403,7 @@ impl Store {
             .filter(|it| !known.endpoints.contains_key(it))
             .collect();
         let names = &mut known.endpoints;
-        self.learn_named(&ENDPOINTS, names, &mut known.endpoints_of, missing)
+        self.learn_named(&ENDPOINTS, names, &mut known.endpoints_full, missing)
             .await
     }
 
@@ -370,69 +418,46 @@ impl Store {
         });
         let missing: Named = keys.filter(|it| !known.versions.contains_key(it)).collect();
         let names = &mut known.versions;
-        self.learn_named(&VERSIONS, names, &mut known.versions_of, missing)
+        self.learn_named(&VERSIONS, names, &mut known.versions_full, missing)
             .await
     }
 
-    /// Finds or makes ids for names that belong to a service. What is beyond the service's cap gets
-    /// the id of `(other)`, and keeps it in `names`.
+    /// Finds or makes ids for names that belong to a service. A service that has more than its cap
+    /// gets an `(other)`, and then all of its names are known.
     async fn learn_named(
         &self,
         family: &Family,
         names: &mut HashMap<(i32, String), i32>,
-        counts: &mut HashMap<i32, usize>,
+        full: &mut HashSet<i32>,
         mut missing: Named,
     ) -> Result<(), StoreError> {
+        missing.retain(|it| !full.contains(&it.0));
         if missing.is_empty() {
             return Ok(());
         }
-        names.extend(self.find_named(family, &missing).await?);
-        missing.retain(|it| !names.contains_key(it));
-        let (mut new, mut beyond) = (Named::new(), Vec::new());
-        for key in missing {
-            let count = counts.entry(key.0).or_default();
-            if *count < NAMES_PER_SERVICE_MAX {
-                *count += 1;
-                new.insert(key);
-            } else {
-                new.insert((key.0, OTHER.into()));
-                beyond.push(key);
-            }
-        }
-        if !new.is_empty() {
+        let mut transaction = self.pool().begin().await?;
+        let mut found = find_named(&mut transaction, family, &missing).await?;
+        remove(&mut missing, &found);
+        let mut filled = Vec::new();
+        if !missing.is_empty() {
+            lock(&mut transaction).await?;
+            // Somebody else may have made them meanwhile.
+            found.extend(find_named(&mut transaction, family, &missing).await?);
+            remove(&mut missing, &found);
+            let new = with_room(&mut transaction, family, missing, &mut filled).await?;
             let columns = columns(&new);
             sqlx::query(family.insert)
                 .bind(&columns.0)
                 .bind(&columns.1)
-                .execute(self.pool())
+                .execute(&mut *transaction)
                 .await?;
-            names.extend(self.find_named(family, &new).await?);
+            found.extend(find_named(&mut transaction, family, &new).await?);
+            found.extend(names_of(&mut transaction, family, &filled).await?);
         }
-        for key in beyond {
-            let other = names.get(&(key.0, OTHER.into())).copied();
-            // Remembered, so that it is not looked for again; forgotten names are.
-            if let Some(other) = other.filter(|_| names.len() < NAMES_CACHED_MAX) {
-                names.insert(key, other);
-            }
-        }
+        transaction.commit().await?;
+        names.extend(found);
+        full.extend(filled);
         Ok(())
-    }
-
-    async fn find_named(
-        &self,
-        family: &Family,
-        keys: &Named,
-    ) -> Result<Vec<((i32, String), i32)>, StoreError> {
-        let columns = columns(keys);
-        let rows: Vec<(i32, i32, String)> = sqlx::query_as(family.select)
-            .bind(&columns.0)
-            .bind(&columns.1)
-            .fetch_all(self.pool())
-            .await?;
-        Ok(rows
-            .into_iter()
-            .map(|(id, service, name)| ((service, name), id))
-            .collect())
     }
 
     async fn learn_statements(
@@ -440,49 +465,48 @@ impl Store {
         known: &mut Dictionaries,
         statements: &[&Arc<Callee>],
     ) -> Result<(), StoreError> {
-        let mut missing: BTreeMap<[u8; 32], (String, String)> = BTreeMap::new();
+        if known.statements_full {
+            return Ok(());
+        }
+        let mut missing: NewStatements = BTreeMap::new();
         for statement in statements {
             let digest = statement_digest(&statement.system, &statement.key);
-            if known.statements.contains_key(&digest) {
-                continue;
-            }
-            if known.statements_stored + missing.len() < STATEMENTS_MAX {
+            if !known.statements.contains_key(&digest) {
                 let text = clean(&statement.key, STATEMENT_BYTES_MAX);
                 missing.insert(digest, (clean(&statement.system, NAME_BYTES_MAX), text));
-            } else {
-                missing.insert(statement_digest("", OTHER), (String::new(), OTHER.into()));
             }
         }
         if missing.is_empty() {
             return Ok(());
         }
-        let select = "select digest, id from culprit.statements where digest = any($1)";
-        let mut connection = self.pool().acquire().await?;
-        let digests: Vec<Vec<u8>> = missing.keys().map(|it| it.to_vec()).collect();
-        known
-            .statements
-            .extend(ids_by_digest(&mut connection, select, &digests).await?);
-        drop(connection);
-        missing.retain(|digest, _| !known.statements.contains_key(digest));
-        if missing.is_empty() {
-            return Ok(());
-        }
-        known.statements_stored += missing.len();
-        let digests: Vec<Vec<u8>> = missing.keys().map(|it| it.to_vec()).collect();
-        let (systems, texts): (Vec<String>, Vec<String>) = missing.into_values().unzip();
         let mut transaction = self.pool().begin().await?;
-        sqlx::query(
-            "insert into culprit.statements (digest, system, text)
-             select * from unnest($1::bytea[], $2::text[], $3::text[]) on conflict do nothing",
-        )
-        .bind(&digests)
-        .bind(&systems)
-        .bind(&texts)
-        .execute(&mut *transaction)
-        .await?;
-        let rows = ids_by_digest(&mut transaction, select, &digests).await?;
+        let digests: Vec<Vec<u8>> = missing.keys().map(|it| it.to_vec()).collect();
+        let mut found = ids_by_digest(&mut transaction, FIND_STATEMENTS, &digests).await?;
+        missing.retain(|digest, _| !found.iter().any(|it| it.0 == *digest));
+        let mut full = false;
+        if !missing.is_empty() {
+            lock(&mut transaction).await?;
+            let there: i64 = sqlx::query_scalar("select count(*) from culprit.statements")
+                .fetch_one(&mut *transaction)
+                .await?;
+            let room = STATEMENTS_MAX.saturating_sub(there as usize);
+            full = missing.len() > room;
+            let mut new: NewStatements = missing.into_iter().take(room).collect();
+            if full {
+                new.insert(
+                    statement_digest("", OTHER),
+                    (String::new(), OTHER.to_owned()),
+                );
+            }
+            found.extend(insert_statements(&mut transaction, new).await?);
+        }
+        if full {
+            let all = "select digest, id from culprit.statements where $1::bytea[] is not null";
+            found.extend(ids_by_digest(&mut transaction, all, &[]).await?);
+        }
         transaction.commit().await?;
-        known.statements.extend(rows);
+        known.statements_full = full;
+        known.add_statements(found);
         Ok(())
     }
 
@@ -491,20 +515,15 @@ impl Store {
         known: &mut Dictionaries,
         requests: &[&Request],
     ) -> Result<(), StoreError> {
-        let mut missing: BTreeMap<[u8; 32], (&str, &str, Ids)> = BTreeMap::new();
+        let mut missing: BTreeMap<[u8; 32], NewFinding<'_>> = BTreeMap::new();
         for request in requests {
             let Some(ids) = known.ids(request) else {
                 continue;
             };
             for hit in &request.hits {
                 let fingerprint = hit.finding.fingerprint.as_str();
-                let count = known
-                    .findings_of
-                    .get(&ids.endpoint)
-                    .copied()
-                    .unwrap_or_default();
                 if known.finding(ids.endpoint, fingerprint).is_none()
-                    && count < FINDINGS_PER_ENDPOINT_MAX
+                    && !known.findings_full.contains(&ids.endpoint)
                 {
                     let digest = digest(&[&ids.endpoint.to_string(), "\0", fingerprint]);
                     missing.insert(digest, (fingerprint, hit.finding.detector, ids));
@@ -514,34 +533,274 @@ impl Store {
         if missing.is_empty() {
             return Ok(());
         }
+        let asked = missing.clone();
         let digests: Vec<Vec<u8>> = missing.keys().map(|it| it.to_vec()).collect();
-        let values: Vec<_> = missing.values().collect();
         let mut transaction = self.pool().begin().await?;
-        sqlx::query(
-            "insert into culprit.finding_keys (digest, fingerprint, detector, service_id, endpoint_id)
-             select * from unnest($1::bytea[], $2::text[], $3::text[], $4::integer[], $5::integer[])
-             on conflict do nothing",
+        let mut found = ids_by_digest(&mut transaction, FIND_FINDINGS, &digests).await?;
+        missing.retain(|digest, _| !found.iter().any(|it| it.0 == *digest));
+        let mut filled = Vec::new();
+        if !missing.is_empty() {
+            lock(&mut transaction).await?;
+            let new = findings_with_room(&mut transaction, missing, &mut filled).await?;
+            insert_findings(&mut transaction, &new).await?;
+            found.extend(ids_by_digest(&mut transaction, FIND_FINDINGS, &digests).await?);
+        }
+        let of_full: Vec<(i32, String, i32)> = sqlx::query_as(
+            "select endpoint_id, fingerprint, id from culprit.finding_keys where endpoint_id = any($1)",
         )
-        .bind(&digests)
-        .bind(values.iter().map(|it| it.0.replace('\0', "\u{fffd}")).collect::<Vec<_>>())
-        .bind(values.iter().map(|it| it.1).collect::<Vec<_>>())
-        .bind(values.iter().map(|it| it.2.service).collect::<Vec<_>>())
-        .bind(values.iter().map(|it| it.2.endpoint).collect::<Vec<_>>())
-        .execute(&mut *transaction)
+        .bind(&filled)
+        .fetch_all(&mut *transaction)
         .await?;
-        let select = "select digest, id from culprit.finding_keys where digest = any($1)";
-        let rows = ids_by_digest(&mut transaction, select, &digests).await?;
         transaction.commit().await?;
-        for (digest, id) in rows {
-            if let Some((fingerprint, _, ids)) = missing.get(&digest) {
+        for (endpoint, fingerprint, id) in of_full {
+            known.findings.insert((endpoint, fingerprint), id);
+        }
+        for (digest, id) in found {
+            if let Some((fingerprint, _, ids)) = asked.get(&digest) {
                 let key = (ids.endpoint, (*fingerprint).to_owned());
-                if known.findings.insert(key, id).is_none() {
-                    *known.findings_of.entry(ids.endpoint).or_default() += 1;
-                }
+                known.findings.insert(key, id);
             }
         }
+        known.findings_full.extend(filled);
         Ok(())
     }
+}
+
+/// Taken by everybody who adds names, so that caps are counted exactly: what is beyond a cap once
+/// is beyond it for good. Held for a few milliseconds, and only while something is new.
+async fn lock(transaction: &mut PgConnection) -> Result<(), StoreError> {
+    /// Any number that nobody else in this database is likely to use.
+    const KEY: i64 = 0x0063_756c_7072_6974;
+    sqlx::query("select pg_advisory_xact_lock($1)")
+        .bind(KEY)
+        .execute(transaction)
+        .await?;
+    Ok(())
+}
+
+fn remove(missing: &mut Named, found: &[((i32, String), i32)]) {
+    for (key, _) in found {
+        missing.remove(key);
+    }
+}
+
+/// What of `missing` there is room for, and an `(other)` for each service without; those are `filled`.
+async fn with_room(
+    transaction: &mut PgConnection,
+    family: &Family,
+    missing: Named,
+    filled: &mut Vec<i32>,
+) -> Result<Named, StoreError> {
+    let services: Vec<i32> = missing.iter().map(|it| it.0).collect();
+    let counts: Vec<(i32, i64)> = sqlx::query_as(family.count)
+        .bind(&services)
+        .fetch_all(&mut *transaction)
+        .await?;
+    let mut counts: HashMap<i32, usize> =
+        counts.into_iter().map(|(id, n)| (id, n as usize)).collect();
+    let all: i64 = sqlx::query_scalar(family.count_all)
+        .fetch_one(transaction)
+        .await?;
+    let mut all = all as usize;
+    let mut new = Named::new();
+    for key in missing {
+        let count = counts.entry(key.0).or_default();
+        if *count < NAMES_PER_SERVICE_MAX && all < NAMES_MAX {
+            *count += 1;
+            all += 1;
+            new.insert(key);
+        } else {
+            filled.push(key.0);
+            new.insert((key.0, OTHER.into()));
+        }
+    }
+    filled.dedup();
+    Ok(new)
+}
+
+async fn find_named(
+    connection: &mut PgConnection,
+    family: &Family,
+    keys: &Named,
+) -> Result<Vec<((i32, String), i32)>, StoreError> {
+    let columns = columns(keys);
+    let rows: Vec<(i32, i32, String)> = sqlx::query_as(family.select)
+        .bind(&columns.0)
+        .bind(&columns.1)
+        .fetch_all(connection)
+        .await?;
+    Ok(named(rows))
+}
+
+/// All names of these services.
+async fn names_of(
+    connection: &mut PgConnection,
+    family: &Family,
+    services: &[i32],
+) -> Result<Vec<((i32, String), i32)>, StoreError> {
+    let rows: Vec<(i32, i32, String)> = sqlx::query_as(family.of_services)
+        .bind(services)
+        .fetch_all(connection)
+        .await?;
+    Ok(named(rows))
+}
+
+fn named(rows: Vec<(i32, i32, String)>) -> Vec<((i32, String), i32)> {
+    rows.into_iter()
+        .map(|(id, service, name)| ((service, name), id))
+        .collect()
+}
+
+/// A service's row: id, namespace, name, environment.
+type ServiceRow = (i32, String, String, String);
+
+fn service_names(rows: Vec<ServiceRow>) -> Vec<(ServiceName, i32)> {
+    let named = |(id, namespace, name, environment)| {
+        let name = ServiceName {
+            namespace,
+            name,
+            environment,
+        };
+        (name, id)
+    };
+    rows.into_iter().map(named).collect()
+}
+
+/// Namespaces, names, environments.
+fn service_columns(names: &BTreeSet<ServiceName>) -> [Vec<String>; 3] {
+    let column = |of: fn(&ServiceName) -> &String| names.iter().map(|it| of(it).clone()).collect();
+    [
+        column(|it| &it.namespace),
+        column(|it| &it.name),
+        column(|it| &it.environment),
+    ]
+}
+
+async fn find_services(
+    connection: &mut PgConnection,
+    names: &BTreeSet<ServiceName>,
+) -> Result<Vec<(ServiceName, i32)>, StoreError> {
+    let [namespaces, names, environments] = service_columns(names);
+    let rows: Vec<ServiceRow> = sqlx::query_as(
+        "select id, s.namespace, s.name, s.environment from culprit.services s
+         join unnest($1::text[], $2::text[], $3::text[]) as n(namespace, name, environment)
+           on (s.namespace, s.name, s.environment) = (n.namespace, n.name, n.environment)",
+    )
+    .bind(namespaces)
+    .bind(names)
+    .bind(environments)
+    .fetch_all(connection)
+    .await?;
+    Ok(service_names(rows))
+}
+
+async fn all_services(
+    connection: &mut PgConnection,
+) -> Result<Vec<(ServiceName, i32)>, StoreError> {
+    let rows: Vec<ServiceRow> =
+        sqlx::query_as("select id, namespace, name, environment from culprit.services")
+            .fetch_all(connection)
+            .await?;
+    Ok(service_names(rows))
+}
+
+async fn insert_services(
+    connection: &mut PgConnection,
+    names: &BTreeSet<ServiceName>,
+) -> Result<(), StoreError> {
+    let [namespaces, names, environments] = service_columns(names);
+    sqlx::query(
+        "insert into culprit.services (namespace, name, environment)
+         select * from unnest($1::text[], $2::text[], $3::text[]) on conflict do nothing",
+    )
+    .bind(namespaces)
+    .bind(names)
+    .bind(environments)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Statements by digest: system and text.
+type NewStatements = BTreeMap<[u8; 32], (String, String)>;
+
+const FIND_STATEMENTS: &str = "select digest, id from culprit.statements where digest = any($1)";
+
+async fn insert_statements(
+    connection: &mut PgConnection,
+    new: NewStatements,
+) -> Result<Vec<([u8; 32], i32)>, StoreError> {
+    let digests: Vec<Vec<u8>> = new.keys().map(|it| it.to_vec()).collect();
+    let (systems, texts): (Vec<String>, Vec<String>) = new.into_values().unzip();
+    sqlx::query(
+        "insert into culprit.statements (digest, system, text)
+         select * from unnest($1::bytea[], $2::text[], $3::text[]) on conflict do nothing",
+    )
+    .bind(&digests)
+    .bind(&systems)
+    .bind(&texts)
+    .execute(&mut *connection)
+    .await?;
+    ids_by_digest(connection, FIND_STATEMENTS, &digests).await
+}
+
+/// Fingerprint, detector, whose.
+type NewFinding<'a> = (&'a str, &'static str, Ids);
+
+const FIND_FINDINGS: &str = "select digest, id from culprit.finding_keys where digest = any($1)";
+
+/// What of `missing` there is room for; endpoints without are `filled`.
+async fn findings_with_room<'a>(
+    transaction: &mut PgConnection,
+    missing: BTreeMap<[u8; 32], NewFinding<'a>>,
+    filled: &mut Vec<i32>,
+) -> Result<BTreeMap<[u8; 32], NewFinding<'a>>, StoreError> {
+    let endpoints: Vec<i32> = missing.values().map(|it| it.2.endpoint).collect();
+    let counts: Vec<(i32, i64)> = sqlx::query_as(
+        "select endpoint_id, count(*) from culprit.finding_keys
+         where endpoint_id = any($1) group by endpoint_id",
+    )
+    .bind(&endpoints)
+    .fetch_all(transaction)
+    .await?;
+    let mut counts: HashMap<i32, usize> =
+        counts.into_iter().map(|(id, n)| (id, n as usize)).collect();
+    let mut new = BTreeMap::new();
+    for (digest, finding) in missing {
+        let count = counts.entry(finding.2.endpoint).or_default();
+        if *count < FINDINGS_PER_ENDPOINT_MAX {
+            *count += 1;
+            new.insert(digest, finding);
+        } else {
+            filled.push(finding.2.endpoint);
+        }
+    }
+    Ok(new)
+}
+
+async fn insert_findings(
+    connection: &mut PgConnection,
+    new: &BTreeMap<[u8; 32], NewFinding<'_>>,
+) -> Result<(), StoreError> {
+    let values: Vec<_> = new.values().collect();
+    sqlx::query(
+        "insert into culprit.finding_keys (digest, fingerprint, detector, service_id, endpoint_id)
+         select * from unnest($1::bytea[], $2::text[], $3::text[], $4::integer[], $5::integer[])
+         on conflict do nothing",
+    )
+    .bind(new.keys().map(|it| it.to_vec()).collect::<Vec<_>>())
+    .bind(
+        values
+            .iter()
+            .map(|it| it.0.replace('\0', "\u{fffd}"))
+            .collect::<Vec<_>>(),
+    )
+    .bind(values.iter().map(|it| it.1).collect::<Vec<_>>())
+    .bind(values.iter().map(|it| it.2.service).collect::<Vec<_>>())
+    .bind(values.iter().map(|it| it.2.endpoint).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 async fn ids_by_digest(
@@ -560,6 +819,12 @@ async fn ids_by_digest(
             .map_err(|_| StoreError::Damaged("a digest's length".into()))
     });
     rows.collect()
+}
+
+/// The beginning of a digest.
+fn short(digest: &[u8; 32]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *digest;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 fn statement_digest(system: &str, text: &str) -> [u8; 32] {

@@ -35,12 +35,14 @@ pub struct JournalRow {
 }
 
 /// What waits in the journal.
-#[derive(Clone, Copy, PartialEq, Debug, Default, sqlx::FromRow)]
+#[derive(Clone, Copy, PartialEq, Debug, Default, serde::Serialize, sqlx::FromRow)]
 pub struct Backlog {
     /// Rows.
     pub rows: i64,
     /// Spans in them.
     pub spans: i64,
+    /// Bytes of them before compression.
+    pub raw_bytes: i64,
     /// Age of the oldest, seconds.
     pub oldest_s: f64,
 }
@@ -116,6 +118,7 @@ impl Store {
     pub async fn journal_backlog(&self) -> Result<Backlog, StoreError> {
         let backlog = sqlx::query_as(
             "select count(*) as rows, coalesce(sum(spans), 0)::bigint as spans,
+                    coalesce(sum(raw_bytes), 0)::bigint as raw_bytes,
                     coalesce(extract(epoch from now() - min(received_at)), 0)::float8 as oldest_s
              from culprit.journal",
         )

@@ -2,6 +2,7 @@
 //!
 //! Every statement names the schema `culprit`; binds only, never text put together from input.
 
+pub mod apart;
 pub mod blocks;
 pub mod bottlenecks;
 pub mod dictionaries;
@@ -12,6 +13,7 @@ pub mod findings;
 pub mod journal;
 pub mod leases;
 pub mod outbox;
+pub mod overview;
 pub mod partitions;
 pub mod quarantine;
 pub mod recount;
@@ -80,6 +82,17 @@ impl Stale {
         let stale = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         age >= stale.elapsed()
     }
+}
+
+/// Connections at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Connections {
+    /// Somebody works with them.
+    pub in_use: u32,
+    /// Open and free.
+    pub idle: u32,
+    /// So many there may be; then callers wait.
+    pub most: u32,
 }
 
 /// Connections of the shard owners, the journal and the review; at the bound callers wait, at most [`ACQUIRE_TIMEOUT`].
@@ -165,6 +178,16 @@ impl Store {
             pool,
             shards: self.shards,
             stale: self.stale.clone(),
+        }
+    }
+
+    /// The connections right now.
+    pub fn connections(&self) -> Connections {
+        let idle = self.pool.num_idle() as u32;
+        Connections {
+            in_use: self.pool.size().saturating_sub(idle),
+            idle,
+            most: self.pool.options().get_max_connections(),
         }
     }
 

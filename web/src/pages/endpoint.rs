@@ -24,6 +24,7 @@ use crate::pages::context::Context;
 use crate::pages::{Frame, PageError, render};
 use crate::range::{Covered, Filters, Range, minute_ns};
 use crate::ranking::Choices;
+use collector::store::dictionaries::OTHER;
 
 /// Statements shown at most, the dearest; the page says if there are more.
 const STATEMENTS_MAX: usize = 50;
@@ -356,6 +357,12 @@ struct RequestView {
 }
 
 impl Page<'_> {
+    /// Whether a cap on call paths was reached.
+    fn has_folded_paths(&self) -> bool {
+        let mut frames = self.flame.frames.iter();
+        frames.any(|it| it.title.starts_with(OTHER))
+    }
+
     /// The address of a flame graph's frame.
     fn zoom(&self, path: &str) -> String {
         self.view.zoom(&self.path, path)

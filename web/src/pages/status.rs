@@ -1,54 +1,40 @@
-//! How culprit itself is, in words: the database, the journal, what was received and refused, and
-//! the traces that could not be analysed.
+//! How culprit itself is, in words: for somebody who was woken at night.
 
 use axum::extract::State;
 use axum::response::Response;
-use collector::receiver::{Counts, Problem};
-use collector::store::journal::Backlog;
+use collector::receiver::{AcceptedCounts, Via};
+use collector::store::overview::Holder;
 use collector::store::quarantine::ListedQuarantined;
 
 use super::{Frame, PageError, render};
 use crate::AppState;
 use crate::format::{ago, count, now_ns};
+use crate::status::{self, Level, Status, Trouble, bytes, per_second, seconds};
+
+/// Tables shown by name; the small ones are added up.
+const TABLES_SHOWN: usize = 6;
 
 /// `GET /status`. Says what is wrong instead of failing when the database is down.
 ///
 /// # Errors
 /// None that is known: a page that cannot be written.
 pub async fn page(State(state): State<AppState>) -> Result<Response, PageError> {
-    let database = match state.store.is_writable().await {
-        Ok(true) => Ok(()),
-        Ok(false) => Err("it is read-only".to_owned()),
-        Err(error) => Err(error.to_string()),
-    };
-    // Without a database there is nothing to ask it.
-    let (backlog, quarantine) = match database {
-        Ok(()) => (
-            state.store.journal_backlog().await.ok(),
-            state.store.list_quarantine().await.ok(),
-        ),
-        Err(_) => (None, None),
-    };
-    let (quarantined, quarantine) = quarantine.unwrap_or_default();
+    let status = Status::of(&state).await;
+    let troubles = status.troubles();
     let addresses = [("OTLP/gRPC", state.grpc), ("OTLP/HTTP", state.http)];
     let page = StatusPage {
         frame: Frame { current: "/status" },
-        database,
-        backlog,
-        receiver: state.receiver.as_ref().map(|it| it.counts()),
+        level: Status::level(&troubles),
+        sentence: Status::sentence(&troubles),
+        troubles,
         listening: addresses
             .into_iter()
             .filter_map(|(name, address)| Some((name, address?.to_string())))
             .collect(),
-        quarantined,
-        quarantine,
+        status,
     };
     Ok(render(&page))
 }
-
-/// A journal whose oldest row is older than this is behind: traces are analysed 8 s after their
-/// last span, and open ones are carried on in new rows every 10 s.
-const BEHIND_S: f64 = 60.0;
 
 /// The status, ready to be written.
 #[derive(askama::Template)]
@@ -56,61 +42,174 @@ const BEHIND_S: f64 = 60.0;
 pub struct StatusPage {
     /// What the frame needs.
     pub frame: Frame,
-    /// The database answers and takes writes, or why not.
-    pub database: Result<(), String>,
-    /// What waits in the journal, if the database could be asked.
-    pub backlog: Option<Backlog>,
-    /// What this process has received since its start; `None` if it does not receive.
-    pub receiver: Option<Counts>,
+    /// How bad it is.
+    pub level: Level,
+    /// Is everything all right.
+    pub sentence: String,
+    /// What is not, the worst first.
+    pub troubles: Vec<Trouble>,
     /// Where spans are taken: name and address.
     pub listening: Vec<(&'static str, String)>,
-    /// How many traces are in quarantine.
-    pub quarantined: i64,
-    /// The latest of them.
-    pub quarantine: Vec<ListedQuarantined>,
+    /// The numbers.
+    pub status: Status,
 }
 
 impl StatusPage {
-    fn last_refused(&self) -> Option<&Problem> {
-        self.receiver.as_ref()?.last_problem.as_ref()
-    }
-
-    fn count(&self, number: &u64) -> String {
-        count(*number as i64)
-    }
-
-    fn since_problem(&self, problem: &Problem) -> String {
-        ago(problem.at_ns, now_ns())
-    }
-
-    fn is_behind(&self) -> bool {
-        self.backlog.is_some_and(|it| it.oldest_s > BEHIND_S)
-    }
-
-    fn sentence(&self) -> &'static str {
-        match (&self.database, self.is_behind(), self.quarantined) {
-            (Err(_), ..) => "The database does not answer",
-            (Ok(()), true, _) => "The analysis is behind",
-            (Ok(()), false, 0) => "All is well",
-            (Ok(()), false, _) => "Running, but some traces could not be analysed",
+    fn class(&self, level: &Level) -> &'static str {
+        match level {
+            Level::Good => "good",
+            Level::Warn => "warn",
+            Level::Bad => "err",
         }
+    }
+
+    fn word(&self, level: &Level) -> &'static str {
+        match level {
+            Level::Good => "well",
+            Level::Warn => "look at it",
+            Level::Bad => "act now",
+        }
+    }
+
+    /// What came in each way, with spans a second.
+    fn arrivals(&self) -> Vec<(&'static str, AcceptedCounts, String)> {
+        let Some((snapshot, _)) = &self.status.received else {
+            return Vec::new();
+        };
+        let ways = snapshot.accepted.iter().zip(self.status.rates.spans);
+        let of = |((via, counts), rate): (&(Via, AcceptedCounts), f64)| {
+            let rate = if rate > 0.0 {
+                per_second(rate)
+            } else {
+                "–".to_owned()
+            };
+            (status::via(*via), *counts, rate)
+        };
+        ways.map(of).collect()
+    }
+
+    /// Whole requests refused and single spans rejected since the start, with reasons.
+    fn refused(&self) -> Vec<(String, u64)> {
+        let Some((snapshot, _)) = &self.status.received else {
+            return Vec::new();
+        };
+        let requests = snapshot.refused_requests.iter().map(|(reason, count)| {
+            (
+                format!("requests {}", reason.name().replace('_', " ")),
+                *count,
+            )
+        });
+        let spans = snapshot.rejected_spans.iter().map(|(reason, count)| {
+            (
+                format!("spans with an {}", reason.name().replace('_', " ")),
+                *count,
+            )
+        });
+        requests.chain(spans).filter(|it| it.1 > 0).collect()
+    }
+
+    fn other_signals(&self) -> u64 {
+        let received = self.status.received.as_ref();
+        received.map_or(0, |it| it.1.other_signals)
+    }
+
+    fn last_problem(&self) -> Option<(String, String)> {
+        let problem = self.status.received.as_ref()?.1.last_problem.as_ref()?;
+        Some((problem.message.clone(), ago(problem.at_ns, now_ns())))
+    }
+
+    fn oldest_waiting(&self) -> String {
+        let overview = self.status.overview.as_ref();
+        seconds(overview.map_or(0.0, |it| it.journal.oldest_s))
+    }
+
+    /// The largest tables, and the others together: name, size, share of all.
+    fn tables(&self) -> Vec<(String, String, String)> {
+        let Some(storage) = &self.status.storage else {
+            return Vec::new();
+        };
+        let all = self.disk_bytes().max(1) as f64;
+        let row = |name: String, size: i64| {
+            (name, bytes(size), crate::format::percent(size as f64 / all))
+        };
+        let (large, small) = storage
+            .tables
+            .split_at(TABLES_SHOWN.min(storage.tables.len()));
+        let mut rows: Vec<_> = large
+            .iter()
+            .map(|it| row(it.name.clone(), it.bytes))
+            .collect();
+        if !small.is_empty() {
+            rows.push(row(
+                "the others".to_owned(),
+                small.iter().map(|it| it.bytes).sum(),
+            ));
+        }
+        rows
+    }
+
+    fn disk_bytes(&self) -> i64 {
+        let tables = self.status.storage.iter().flat_map(|it| &it.tables);
+        tables.map(|it| it.bytes).sum()
+    }
+
+    fn disk(&self) -> String {
+        bytes(self.disk_bytes())
+    }
+
+    fn per_span(&self) -> Option<String> {
+        let spans = self.status.storage.as_ref()?.spans;
+        (spans > 0).then(|| {
+            format!(
+                "{:.0} bytes a span",
+                self.disk_bytes() as f64 / spans as f64
+            )
+        })
+    }
+
+    /// Every process that holds shards, with what it holds, and then what nobody holds.
+    fn holders(&self) -> Vec<(String, String)> {
+        let all = self.status.storage.iter().flat_map(|it| &it.holders);
+        let mut processes: Vec<(String, Vec<&Holder>)> = Vec::new();
+        for holder in all {
+            let held = holder.owner.as_ref().filter(|_| holder.expires_in_s >= 0.0);
+            let name = held.map_or("nobody".to_owned(), |it| format!("process {it}"));
+            match processes.iter_mut().find(|it| it.0 == name) {
+                Some(process) => process.1.push(holder),
+                None => processes.push((name, vec![holder])),
+            }
+        }
+        processes.sort_by_key(|it| it.0 == "nobody");
+        let written = |(name, held): (String, Vec<&Holder>)| {
+            let shards: Vec<String> = held
+                .iter()
+                .map(|it| match it.shard {
+                    -1 => "the review".to_owned(),
+                    shard => format!("shard {shard}"),
+                })
+                .collect();
+            (name, shards.join(", "))
+        };
+        processes.into_iter().map(written).collect()
     }
 
     fn since(&self, trace: &ListedQuarantined) -> String {
         seconds(trace.ago_s)
     }
 
-    fn oldest(&self) -> String {
-        seconds(self.backlog.map_or(0.0, |it| it.oldest_s))
+    fn age(&self, seconds_ago: &Option<f64>) -> String {
+        seconds_ago.map_or("–".to_owned(), |it| format!("{} ago", seconds(it)))
     }
-}
 
-/// `3 s`, `4 min`, `2 h`, `5 days`.
-fn seconds(seconds: f64) -> String {
-    match seconds.max(0.0) as u64 {
-        it @ 0..120 => format!("{it} s"),
-        it @ 120..7_200 => format!("{} min", it / 60),
-        it @ 7_200..172_800 => format!("{} h", it / 3_600),
-        it => format!("{} days", it / 86_400),
+    fn number(&self, number: &i64) -> String {
+        count(*number)
+    }
+
+    fn size(&self, number: &u64) -> String {
+        bytes(*number as i64)
+    }
+
+    fn count(&self, number: &u64) -> String {
+        count(*number as i64)
     }
 }
