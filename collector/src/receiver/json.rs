@@ -34,7 +34,8 @@ const SKIPPED_DEPTH_MAX: usize = 128;
 pub struct Decoded {
     /// The request as protobuf; its ids are not validated yet.
     pub protobuf: Vec<u8>,
-    /// The first mistake that was worked around, for people: ids that are not hexadecimal.
+    /// The first mistake that was worked around, for people: ids that are not hexadecimal, keys in
+    /// `snake_case`.
     pub hint: Option<String>,
 }
 
@@ -148,6 +149,11 @@ impl<'a> Decoder<'a> {
     fn member(&mut self, message: &'static Message, key: &str) -> Result<(), JsonError> {
         let Some(field) = message.named(key) else {
             self.snake_case |= self.open.len() == 1 && key == "resource_spans";
+            if message.is_snake_case_of_a_field(key) {
+                self.hint.get_or_insert_with(|| {
+                    format!("{key} was left out: keys are lowerCamelCase in OTLP/JSON")
+                });
+            }
             return self.tokens.skip_value();
         };
         self.forget(field.number);
