@@ -26,6 +26,9 @@ use super::stats::{OtherSignal, Refusal, Tally, Via};
 use super::{Format, OtherSignals, Receiver, discard};
 
 const TRACE_SERVICE: &str = "opentelemetry.proto.collector.trace.v1.TraceService";
+/// What can be asked for health: the whole server, which has no name, and what it is for.
+const HEALTH_SERVICES: [&str; 2] = ["", TRACE_SERVICE];
+
 const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
@@ -48,17 +51,25 @@ pub(super) fn router(receiver: &Receiver, shutdown: &CancellationToken) -> Route
         .with_state(receiver.clone())
 }
 
-async fn report_health(reporter: HealthReporter, receiver: Receiver, shutdown: CancellationToken) {
+async fn report_health(
+    mut reporter: HealthReporter,
+    receiver: Receiver,
+    shutdown: CancellationToken,
+) {
     loop {
         let status = if receiver.is_ready() && !shutdown.is_cancelled() {
             ServingStatus::Serving
         } else {
             ServingStatus::NotServing
         };
-        for service in ["", TRACE_SERVICE] {
+        for service in HEALTH_SERVICES {
             reporter.set_service_status(service, status).await;
         }
         if shutdown.is_cancelled() {
+            // Ends the calls of those who watch: they would hold up the way out.
+            for service in HEALTH_SERVICES {
+                reporter.clear_service_status(service).await;
+            }
             return;
         }
         let next_look = tokio::time::sleep(HEALTH_EVERY);

@@ -764,6 +764,23 @@ async fn t4_t8_grpc_answers_other_services() {
     served.stop().await;
 }
 
+/// A balancer that watches keeps its call open; it must not hold up the way out.
+#[tokio::test(flavor = "multi_thread")]
+async fn t8_t10_watchers_of_health_are_told_and_let_go() {
+    let (served, _store) = Served::usual().await;
+    let mut health = served.watch_health().await;
+    let first = health.message().await.unwrap().unwrap();
+    assert_eq!(first.status(), ServingStatus::Serving);
+    served.shutdown.cancel();
+    let told = tokio::time::timeout(Duration::from_secs(20), health.message()).await;
+    let told = told.expect("watchers are told").unwrap().unwrap();
+    assert_eq!(told.status(), ServingStatus::NotServing);
+    let end = tokio::time::timeout(Duration::from_secs(20), health.message()).await;
+    assert!(end.expect("the call ends").unwrap().is_none());
+    drop(health);
+    served.stop().await;
+}
+
 #[tokio::test]
 async fn t3_every_port_takes_both_protocols() {
     let (mut served, store) = Served::usual().await;
@@ -787,7 +804,7 @@ async fn t3_every_port_takes_both_protocols() {
 }
 
 #[tokio::test]
-async fn n9_n10_overload_is_told_to_come_again() {
+async fn n6_n9_n10_overload_is_told_to_come_again() {
     let (served, store) = Served::with(limited(Limits {
         in_flight_bytes_max: 1000,
         ..Limits::default()
@@ -838,7 +855,7 @@ async fn s3_n9_slow_bodies_are_told_to_come_again() {
 
 /// With a Postgres of its own, because it is stopped, and with the shards of a large one.
 #[tokio::test(flavor = "multi_thread")]
-async fn n9_n10_t8_a_lost_database_is_told_to_come_again() {
+async fn n6_n9_n10_t8_a_lost_database_is_told_to_come_again() {
     let directory = tempfile::tempdir().unwrap();
     let options = crate::postgres::Options::ephemeral(directory.path().to_owned());
     let postgres = ManagedPostgres::start(options).await.unwrap();
