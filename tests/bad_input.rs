@@ -175,10 +175,11 @@ async fn c6_s2_bombs_do_not_raise_the_peak_of_memory() {
     let zeros = vec![0; 64 << 20];
     let zstd = zstd::bulk::compress(&zeros, 1).unwrap().repeat(160);
     let gzip = {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         encoder.write_all(&zeros).unwrap();
         encoder.finish().unwrap().repeat(160)
     };
+    assert!(zstd.len() < 1 << 20 && gzip.len() < 12 << 20);
     let before = culprit.peak_memory_bytes();
     for (encoding, bomb) in [("zstd", zstd), ("gzip", gzip)] {
         for _ in 0..4 {
@@ -190,8 +191,8 @@ async fn c6_s2_bombs_do_not_raise_the_peak_of_memory() {
         }
     }
     let grown = culprit.peak_memory_bytes() - before;
-    // The compressed body, the inflated one up to its limit, and room where it grew.
-    assert!(grown < 64 << 20, "{} MiB", grown >> 20);
+    // What may be in flight, and half as much for what the allocator has not given back yet.
+    assert!(grown < 96 << 20, "{} MiB", grown >> 20);
     assert!(culprit.terminate().await);
 }
 

@@ -365,15 +365,15 @@ enum ReadError {
     Refused(Answer),
 }
 
-/// One frame is taken as it is; several are copied together. Memory is taken as bytes arrive, not
-/// as they are announced.
+/// One frame is taken as it is; several are copied together, once and when all are there, so that
+/// memory is taken as bytes arrive and not as they are announced.
 async fn read_within(
     body: &mut Body,
     bytes_max: usize,
     charge: &mut Charge,
 ) -> Result<Bytes, ReadError> {
-    let mut first = Bytes::new();
-    let mut gathered = Vec::new();
+    let mut gathered: Vec<Bytes> = Vec::new();
+    let mut length = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|cause| {
             let why = format!("the request ended early: {cause}");
@@ -382,23 +382,19 @@ async fn read_within(
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        if first.len().max(gathered.len()) + data.len() > bytes_max {
+        length += data.len();
+        if length > bytes_max {
             return Err(ReadError::TooLarge);
         }
         charge.add(data.len()).map_err(ReadError::Refused)?;
-        if first.is_empty() && gathered.is_empty() {
-            first = data;
-            continue;
+        if !data.is_empty() {
+            gathered.push(data);
         }
-        if gathered.is_empty() {
-            gathered.extend_from_slice(&std::mem::take(&mut first));
-        }
-        gathered.extend_from_slice(&data);
     }
-    Ok(if gathered.is_empty() {
-        first
-    } else {
-        gathered.into()
+    Ok(match gathered.len() {
+        0 => Bytes::new(),
+        1 => gathered.swap_remove(0),
+        _ => gathered.concat().into(),
     })
 }
 
