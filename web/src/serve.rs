@@ -42,6 +42,7 @@ pub struct Serving {
     /// What the analysis has done since the start.
     pub stats: Arc<assembly::Stats>,
     asks_who_sends: bool,
+    encrypts: bool,
     tasks: JoinSet<()>,
     intake: CancellationToken,
     analysis: CancellationToken,
@@ -92,6 +93,7 @@ pub async fn start(options: &ServeOptions, if_taken: IfTaken) -> anyhow::Result<
         database,
         stats: Arc::default(),
         asks_who_sends: options.receiver.asks_who_sends(),
+        encrypts: options.receiver.tls_certificate.is_some(),
         tasks: JoinSet::new(),
         intake: CancellationToken::new(),
         analysis: CancellationToken::new(),
@@ -187,11 +189,12 @@ impl Serving {
         if let Some(ui) = self.ui {
             println!("  UI         http://{ui}");
         }
+        let scheme = if self.encrypts { "https" } else { "http" };
         if let Some(grpc) = self.grpc {
-            println!("  OTLP/gRPC  http://{grpc}");
+            println!("  OTLP/gRPC  {scheme}://{grpc}");
         }
         if let Some(http) = self.http {
-            println!("  OTLP/HTTP  http://{http}");
+            println!("  OTLP/HTTP  {scheme}://{http}");
         }
         for socket in &self.sockets {
             println!("  OTLP       {socket}");

@@ -75,6 +75,25 @@ async fn s3_one_address_cannot_take_all_connections() {
 }
 
 #[tokio::test]
+async fn s3_connections_beyond_the_bound_wait_for_their_turn() {
+    let (served, _store) = Served::with(limited(Limits {
+        connections_max: 1,
+        ..Limits::default()
+    }))
+    .await;
+    let mut first = Frames::over(TcpStream::connect(served.http).await.unwrap()).await;
+    first.export(&spans(1).encode_to_vec()).await;
+    let mut second = TcpStream::connect(served.http).await.unwrap();
+    let get = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    second.write_all(get).await.unwrap();
+    let early = tokio::time::timeout(Duration::from_millis(200), second.read_u8()).await;
+    assert!(early.is_err(), "it waits");
+    drop(first);
+    assert!(until_closed(&mut second).await.contains("200 OK"));
+    served.stop().await;
+}
+
+#[tokio::test]
 async fn s5_http_1_that_could_be_read_in_two_ways_is_refused() {
     let (served, store) = Served::usual().await;
     let line = "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
