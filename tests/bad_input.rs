@@ -2,6 +2,7 @@
 
 use ::http::Request;
 use prost::Message;
+use std::io::Write;
 
 use crate::support::culprit::{Culprit, data_directory};
 use crate::support::http;
@@ -13,7 +14,7 @@ const PROTOBUF: &str = "application/x-protobuf";
 const JSON: &str = "application/json";
 
 #[tokio::test]
-async fn bad_requests_get_the_right_answer_and_harm_nothing() {
+async fn n7_n8_n11_n12_bad_requests_get_the_right_answer_and_harm_nothing() {
     let data = data_directory();
     let culprit = Culprit::serve(data.path(), &[]).await;
     let url = format!("{}/v1/traces", culprit.http);
@@ -56,7 +57,7 @@ async fn bad_requests_get_the_right_answer_and_harm_nothing() {
 }
 
 #[tokio::test]
-async fn spans_with_bad_ids_are_rejected_one_by_one() {
+async fn p1_n4_spans_with_bad_ids_are_rejected_one_by_one() {
     let data = data_directory();
     let culprit = Culprit::serve(data.path(), &[]).await;
     let good = Span {
@@ -106,7 +107,7 @@ async fn spans_with_bad_ids_are_rejected_one_by_one() {
 }
 
 #[tokio::test]
-async fn hostile_names_are_only_text() {
+async fn s6_s7_hostile_names_are_only_text() {
     let data = data_directory();
     let culprit = Culprit::serve(data.path(), &[]).await;
     let hostile =
@@ -162,6 +163,63 @@ async fn hostile_names_are_only_text() {
             );
         }
     }
+    assert!(culprit.terminate().await);
+}
+
+/// Ten gigabytes of zeros in a few hundred kilobytes, and in ten megabytes.
+#[tokio::test]
+async fn c6_s2_bombs_do_not_raise_the_peak_of_memory() {
+    let data = data_directory();
+    let culprit = Culprit::serve(data.path(), &[]).await;
+    let url = format!("{}/v1/traces", culprit.http);
+    let zeros = vec![0; 64 << 20];
+    let zstd = zstd::bulk::compress(&zeros, 1).unwrap().repeat(160);
+    let gzip = {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(&zeros).unwrap();
+        encoder.finish().unwrap().repeat(160)
+    };
+    assert!(zstd.len() < 1 << 20 && gzip.len() < 12 << 20);
+    let before = culprit.peak_memory_bytes();
+    for (encoding, bomb) in [("zstd", zstd), ("gzip", gzip)] {
+        for _ in 0..4 {
+            let request = Request::post(&url)
+                .header("content-type", PROTOBUF)
+                .header("content-encoding", encoding);
+            let (status, _, _) = http::send(request, bomb.clone().into()).await;
+            assert_eq!(status, 413, "{encoding}");
+        }
+    }
+    let grown = culprit.peak_memory_bytes() - before;
+    // What may be in flight, and half as much for what the allocator has not given back yet.
+    assert!(grown < 96 << 20, "{} MiB", grown >> 20);
+    assert!(culprit.terminate().await);
+}
+
+#[tokio::test]
+async fn n13_t4_cors_the_program_takes_the_receivers_flags() {
+    let data = data_directory();
+    let flags = [
+        "--ingest-token=0123456789abcdef",
+        "--cors-origin=https://*.example.com",
+        "--unsupported-signals=reject",
+    ];
+    let culprit = Culprit::serve(data.path(), &flags).await;
+    let url = format!("{}/v1/traces", culprit.http);
+    let (status, _, _) = http::post(&url, JSON, "{}").await;
+    assert_eq!(status, 401);
+    for (path, expected) in [("traces", 200), ("logs", 404)] {
+        let request = Request::post(format!("{}/v1/{path}", culprit.grpc))
+            .header("content-type", JSON)
+            .header("authorization", "Bearer 0123456789abcdef");
+        let (status, _, _) = http::send(request, "{}".into()).await;
+        assert_eq!(status, expected, "{path}");
+    }
+    let preflight = Request::options(&url)
+        .header("origin", "https://shop.example.com")
+        .header("access-control-request-method", "POST");
+    let (status, _, _) = http::send(preflight, Default::default()).await;
+    assert_eq!(status, 204);
     assert!(culprit.terminate().await);
 }
 

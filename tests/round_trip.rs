@@ -89,7 +89,7 @@ fn everything(number: u64) -> ExportTraceServiceRequest {
 }
 
 #[tokio::test]
-async fn every_field_of_a_span_comes_out_as_it_went_in() {
+async fn p6_every_field_of_a_span_comes_out_as_it_went_in() {
     let data = data_directory();
     let culprit = Culprit::serve(data.path(), &[]).await;
     export(&culprit.grpc, everything(1)).await.unwrap();

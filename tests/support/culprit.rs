@@ -89,6 +89,16 @@ impl Culprit {
         Pid::from_raw(self.child.id().expect("it runs") as i32)
     }
 
+    /// The most memory that the process has had at once (not its Postgres), bytes.
+    pub fn peak_memory_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = std::fs::read_to_string(path).expect("it runs");
+        let line = status.lines().find_map(|it| it.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|it| it.trim().strip_suffix(" kB"));
+        let kib: u64 = kib.expect("a peak").parse().expect("a number");
+        kib << 10
+    }
+
     /// The postmaster's id, unless there is none right now.
     pub fn running_postmaster(&self) -> Option<Pid> {
         let directories = std::fs::read_dir(&self.data).expect("the data directory");

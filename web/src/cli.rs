@@ -1,11 +1,13 @@
 //! The command line. The doc comments are the help.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use collector::receiver::ListenAddress;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::cli_receiver::ReceiverOptions;
 use crate::logging::{self, LogOptions};
 use crate::{bench, demo_command, explain, health, serve, verify};
 
@@ -130,12 +132,12 @@ pub struct ServeOptions {
     )]
     #[serde(default)]
     pub role: Vec<Role>,
-    /// OTLP over gRPC [default: 127.0.0.1:4317].
+    /// OTLP over gRPC: a port or unix:/path [default: 127.0.0.1:4317]. Both ports take both.
     #[arg(long, env = "CULPRIT_LISTEN_GRPC", value_name = "ADDRESS")]
-    pub listen_grpc: Option<SocketAddr>,
-    /// OTLP over HTTP, protobuf and JSON [default: 127.0.0.1:4318].
+    pub listen_grpc: Option<ListenAddress>,
+    /// OTLP over HTTP, protobuf and JSON: a port or unix:/path [default: 127.0.0.1:4318].
     #[arg(long, env = "CULPRIT_LISTEN_HTTP", value_name = "ADDRESS")]
-    pub listen_http: Option<SocketAddr>,
+    pub listen_http: Option<ListenAddress>,
     /// The UI [default: 127.0.0.1:7007].
     #[arg(long, env = "CULPRIT_LISTEN_UI", value_name = "ADDRESS")]
     pub listen_ui: Option<SocketAddr>,
@@ -171,6 +173,10 @@ pub struct ServeOptions {
     )]
     #[serde(default)]
     pub log_destinations: Vec<String>,
+    /// Who may send spans, how, and how much at once.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub receiver: ReceiverOptions,
 }
 
 /// What `demo` can be told.
@@ -245,6 +251,7 @@ impl ServeOptions {
             alert_webhook: self.alert_webhook.or(file.alert_webhook),
             alert_webhook_secret: self.alert_webhook_secret.or(file.alert_webhook_secret),
             log_destinations: list(self.log_destinations, file.log_destinations),
+            receiver: self.receiver.or(file.receiver),
         }
     }
 
@@ -295,7 +302,8 @@ mod tests {
         let path = directory.path().join("culprit.toml");
         std::fs::write(
             &path,
-            "public-url = 'https://a'\nalert-webhook = 'https://b'\nshards = 4\n",
+            "public-url = 'https://a'\nalert-webhook = 'https://b'\nshards = 4\n\
+             listen-grpc = 'unix:/run/culprit.sock'\nmax-streams = 9\n",
         )
         .unwrap();
         let options = ServeOptions {
@@ -307,6 +315,9 @@ mod tests {
         assert_eq!(options.public_url.as_deref(), Some("https://flag"));
         assert_eq!(options.alert_webhook.as_deref(), Some("https://b"));
         assert_eq!(options.database.shards, Some(4));
+        assert_eq!(options.receiver.max_streams, Some(9));
+        let socket = options.listen_grpc.unwrap().to_string();
+        assert_eq!(socket, "unix:/run/culprit.sock");
     }
 
     #[test]

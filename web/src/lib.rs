@@ -1,6 +1,7 @@
 //! For people: pages, JSON, the command line.
 
 pub mod cli;
+pub mod cli_receiver;
 pub mod serve;
 pub mod demo_command;
 pub mod demo;

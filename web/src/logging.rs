@@ -80,7 +80,7 @@ where
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(colours)
-        .with_writer(OneLine(out));
+        .with_writer(OneLine { out, colours });
     match format {
         LogFormat::Text => Box::new(log.with_target(false).compact().finish()),
         LogFormat::Json => Box::new(log.json().flatten_event(true).finish()),
@@ -88,9 +88,12 @@ where
 }
 
 /// Keeps an event on its line, whatever somebody wrote into a span's name: what would end the line,
-/// or move a terminal's cursor, is written as an escape. Terminals' colours are the formatter's own;
-/// it escapes those in values itself.
-struct OneLine<W>(W);
+/// or move a terminal's cursor, is written as an escape (JSON's, which text has room for too).
+/// Colours are left to terminals.
+struct OneLine<W> {
+    out: W,
+    colours: bool,
+}
 
 impl<'a, W, S> MakeWriter<'a> for OneLine<W>
 where
@@ -100,33 +103,48 @@ where
     type Writer = Line<S>;
 
     fn make_writer(&'a self) -> Line<S> {
-        Line(self.0())
+        Line {
+            out: (self.out)(),
+            colours: self.colours,
+        }
     }
 }
 
 /// Takes one event in one write, as the formatter gives it.
-struct Line<S>(S);
+struct Line<S> {
+    out: S,
+    colours: bool,
+}
 
 impl<S: Write> Write for Line<S> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let line = text.strip_suffix('\n').unwrap_or(&text);
         let mut written = String::with_capacity(line.len() + 1);
-        for it in line.chars() {
-            if it.is_control() && !matches!(it, '\t' | '\u{1b}') {
-                written.extend(it.escape_default());
-            } else {
-                written.push(it);
+        for (at, it) in line.char_indices() {
+            let allowed = it == '\t' || self.colours && is_colour(&line[at..]);
+            match it.is_control() && !allowed {
+                true => written.push_str(&format!("\\u{:04x}", it as u32)),
+                false => written.push(it),
             }
         }
         written.push('\n');
-        self.0.write_all(written.as_bytes())?;
+        self.out.write_all(written.as_bytes())?;
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.out.flush()
     }
+}
+
+/// Whether a text begins with what sets a terminal's colours, and nothing else.
+fn is_colour(text: &str) -> bool {
+    let Some(parameters) = text.strip_prefix("\u{1b}[") else {
+        return false;
+    };
+    let end = parameters.trim_start_matches(|it: char| it.is_ascii_digit() || it == ';');
+    end.starts_with('m')
 }
 
 #[cfg(test)]
@@ -149,10 +167,10 @@ mod tests {
     }
 
     /// What is logged of two events that hold what a sender wrote.
-    fn logged(format: LogFormat) -> String {
+    fn logged(format: LogFormat, colours: bool) -> String {
         let buffer = Buffer::default();
         let out = buffer.clone();
-        let subscriber = subscriber(format, filter(None).unwrap(), false, move || out.clone());
+        let subscriber = subscriber(format, filter(None).unwrap(), colours, move || out.clone());
         let hostile = "GET /\u{1b}[2J\r\n2026-01-01 ERROR forged\u{9b}31m\u{7}\u{2028}";
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(name = hostile, shown = %hostile, "a span is odd: {hostile}");
@@ -165,7 +183,7 @@ mod tests {
     #[test]
     fn what_a_sender_wrote_forges_no_line_and_moves_no_cursor() {
         for format in [LogFormat::Text, LogFormat::Json] {
-            let text = logged(format);
+            let text = logged(format, false);
             assert_eq!(text.lines().count(), 2, "{text:?}");
             assert!(text.ends_with('\n'), "{text:?}");
             let odd = text.chars().find(|it| it.is_control() && *it != '\n');
@@ -174,8 +192,15 @@ mod tests {
     }
 
     #[test]
+    fn a_terminal_gets_colours_and_nothing_else() {
+        let text = logged(LogFormat::Text, true);
+        assert!(text.contains("\u{1b}[33m"), "{text:?}");
+        assert!(!text.contains("\u{1b}[2J"), "{text:?}");
+    }
+
+    #[test]
     fn json_lines_have_their_fields() {
-        let text = logged(LogFormat::Json);
+        let text = logged(LogFormat::Json, false);
         let line: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
         assert_eq!(line["level"], "WARN");
         assert!(

@@ -5,7 +5,7 @@ use anyhow::Context;
 use collector::alert::{Alerting, Secret, Webhook};
 use collector::handoff::Handoff;
 use collector::journal::Journal;
-use collector::receiver::{self, Receiver};
+use collector::receiver::{self, ListenAddress, Listener, Receiver, UnixSocket};
 use collector::{alert, assembly, review};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -37,6 +37,8 @@ pub struct Serving {
     pub grpc: Option<SocketAddr>,
     /// The OTLP/HTTP address, if this process collects.
     pub http: Option<SocketAddr>,
+    /// Unix sockets that take OTLP, as `unix:/path`.
+    pub sockets: Vec<String>,
     /// The UI's address, if this process shows it.
     pub ui: Option<SocketAddr>,
     /// Where health and metrics are asked, if not at the UI's address.
@@ -45,6 +47,8 @@ pub struct Serving {
     pub database: Database,
     /// What the analysis has done since the start.
     pub stats: Arc<assembly::Stats>,
+    asks_who_sends: bool,
+    encrypts: bool,
     tasks: JoinSet<()>,
     intake: CancellationToken,
     analysis: CancellationToken,
@@ -83,21 +87,25 @@ pub async fn run(options: ServeOptions) -> anyhow::Result<ExitCode> {
 /// Something could not be started; what was started is stopped again.
 pub async fn start(options: &ServeOptions, if_taken: IfTaken) -> anyhow::Result<Serving> {
     let alerting = alerting(options)?;
+    let receiver_options = options.receiver.to_receiver()?;
     // Bound before Postgres starts: a taken port is told at once, and clients queue meanwhile.
     let listeners = Listeners::bind(options, if_taken).await?;
     let database = Database::open(&options.database).await?;
     let mut serving = Serving {
-        grpc: listeners.grpc.as_ref().and_then(|it| it.local_addr().ok()),
-        http: listeners.http.as_ref().and_then(|it| it.local_addr().ok()),
+        grpc: listeners.grpc.as_ref().and_then(Listener::local_address),
+        http: listeners.http.as_ref().and_then(Listener::local_address),
+        sockets: listeners.sockets(),
         ui: listeners.ui.as_ref().and_then(|it| it.local_addr().ok()),
         admin: listeners.admin.as_ref().and_then(|it| it.local_addr().ok()),
         database,
         stats: Arc::default(),
+        asks_who_sends: options.receiver.asks_who_sends(),
+        encrypts: options.receiver.tls_certificate.is_some(),
         tasks: JoinSet::new(),
         intake: CancellationToken::new(),
         analysis: CancellationToken::new(),
     };
-    serving.spawn_all(options, listeners, alerting);
+    serving.spawn_all(options, listeners, receiver_options, alerting);
     Ok(serving)
 }
 
@@ -106,6 +114,7 @@ impl Serving {
         &mut self,
         options: &ServeOptions,
         listeners: Listeners,
+        receiver_options: receiver::Options,
         mut alerting: Option<Alerting>,
     ) {
         let store = &self.database.store;
@@ -113,21 +122,14 @@ impl Serving {
         let analyses = options.plays(Role::Analyzer);
         let handoff = (collects && analyses).then(|| Arc::new(Handoff::new(store.shards())));
         let journal = collects.then(|| Journal::start_beside(store.clone(), handoff.clone()));
-        let receiver = journal.clone().map(Receiver::new);
+        let receiver = journal
+            .clone()
+            .map(|journal| Receiver::with_options(journal, receiver_options));
         if let Some(receiver) = &receiver {
-            if let Some(listener) = listeners.grpc {
-                self.tasks.spawn(receiver::grpc::serve(
-                    listener,
-                    receiver.clone(),
-                    self.intake.clone(),
-                ));
-            }
-            if let Some(listener) = listeners.http {
-                self.tasks.spawn(receiver::http::serve(
-                    listener,
-                    receiver.clone(),
-                    self.intake.clone(),
-                ));
+            for listener in [listeners.grpc, listeners.http].into_iter().flatten() {
+                let (receiver, intake) = (receiver.clone(), self.intake.clone());
+                self.tasks
+                    .spawn(receiver::serve(listener, receiver, intake));
             }
         }
         if let (Some(alerting), None) = (&mut alerting, &options.public_url) {
@@ -222,22 +224,23 @@ impl Serving {
         if let Some(ui) = self.ui {
             println!("  UI         http://{ui}");
         }
+        let scheme = if self.encrypts { "https" } else { "http" };
         if let Some(grpc) = self.grpc {
-            println!("  OTLP/gRPC  http://{grpc}");
+            println!("  OTLP/gRPC  {scheme}://{grpc}");
         }
         if let Some(http) = self.http {
-            println!("  OTLP/HTTP  http://{http}");
+            println!("  OTLP/HTTP  {scheme}://{http}");
         }
         if let Some(admin) = self.admin {
             println!("  health     http://{admin}");
         }
-        for address in [self.grpc, self.http, self.ui, self.admin]
-            .into_iter()
-            .flatten()
-        {
-            if !address.ip().is_loopback() {
-                tracing::warn!(%address, "reachable from other machines, and nobody is asked for a password");
-            }
+        for socket in &self.sockets {
+            println!("  OTLP       {socket}");
+        }
+        let otlp = [self.grpc, self.http].into_iter().flatten();
+        let otlp = otlp.filter(|_| !self.asks_who_sends);
+        for address in otlp.chain(self.ui).chain(self.admin).filter(is_open) {
+            tracing::warn!(%address, "reachable from other machines, and nobody is asked for a password");
         }
     }
 
@@ -291,8 +294,8 @@ fn alerting(options: &ServeOptions) -> anyhow::Result<Option<Alerting>> {
 
 /// All listeners, bound before anything runs.
 struct Listeners {
-    grpc: Option<TcpListener>,
-    http: Option<TcpListener>,
+    grpc: Option<Listener>,
+    http: Option<Listener>,
     ui: Option<TcpListener>,
     admin: Option<TcpListener>,
 }
@@ -306,9 +309,9 @@ impl Listeners {
             admin: None,
         };
         if options.plays(Role::Collector) {
-            let (grpc, http) = (options.listen_grpc, options.listen_http);
-            listeners.grpc = Some(bind("--listen-grpc", grpc, GRPC_PORT, if_taken).await?);
-            listeners.http = Some(bind("--listen-http", http, HTTP_PORT, if_taken).await?);
+            let (grpc, http) = (&options.listen_grpc, &options.listen_http);
+            listeners.grpc = Some(bind_otlp("--listen-grpc", grpc, GRPC_PORT, if_taken).await?);
+            listeners.http = Some(bind_otlp("--listen-http", http, HTTP_PORT, if_taken).await?);
         }
         if options.plays(Role::Web) {
             listeners.ui = Some(bind("--listen-ui", options.listen_ui, UI_PORT, if_taken).await?);
@@ -322,6 +325,36 @@ impl Listeners {
         }
         Ok(listeners)
     }
+
+    fn sockets(&self) -> Vec<String> {
+        let otlp = [&self.grpc, &self.http].into_iter().flatten();
+        let sockets = otlp.filter(|it| it.local_address().is_none());
+        sockets.map(Listener::name).collect()
+    }
+}
+
+async fn bind_otlp(
+    flag: &str,
+    wanted: &Option<ListenAddress>,
+    port: u16,
+    if_taken: IfTaken,
+) -> anyhow::Result<Listener> {
+    let wanted = match wanted {
+        Some(ListenAddress::Unix(path)) => {
+            let socket = UnixSocket::bind(path).await;
+            let socket =
+                socket.with_context(|| format!("cannot listen on {} ({flag})", path.display()))?;
+            return Ok(Listener::Unix(socket));
+        }
+        Some(ListenAddress::Tcp(address)) => Some(*address),
+        None => None,
+    };
+    Ok(bind(flag, wanted, port, if_taken).await?.into())
+}
+
+/// Whether other machines reach an address.
+fn is_open(address: &SocketAddr) -> bool {
+    !address.ip().is_loopback()
 }
 
 async fn bind(
@@ -405,6 +438,19 @@ mod tests {
             "{error}"
         );
         assert!(error.contains("--listen-ui"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn t1_t2_t7_ports_are_otlps_and_on_loopback_unless_told_otherwise() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = taken.local_addr().unwrap().port();
+        drop(taken);
+        let listener = bind_otlp("--listen-grpc", &None, port, IfTaken::Fail).await;
+        let address = listener.unwrap().local_address().unwrap();
+        assert_eq!(address, (Ipv4Addr::LOCALHOST, port).into());
+        assert!(!is_open(&address));
+        assert!(is_open(&"0.0.0.0:4317".parse().unwrap()));
+        assert_eq!((GRPC_PORT, HTTP_PORT), (4317, 4318));
     }
 
     #[tokio::test]

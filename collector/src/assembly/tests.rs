@@ -181,7 +181,7 @@ const REQUESTS: &str = "select coalesce(sum(requests), 0)::bigint from culprit.r
 const HITS: &str = "select coalesce(sum(traces), 0)::bigint from culprit.finding_hits";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_retry_changes_nothing() {
+async fn p5_a_retry_changes_nothing() {
     let running = Running::start().await;
     running.send(n_plus_one(1)).await;
     running.send(n_plus_one(1)).await;

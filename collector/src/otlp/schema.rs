@@ -60,6 +60,15 @@ impl Message {
         }
     }
 
+    /// Whether a key would be a field's name if it were written in `lowerCamelCase`.
+    pub(crate) fn is_snake_case_of_a_field(&self, key: &str) -> bool {
+        let without = |key: &str| key.replace('_', "").to_ascii_lowercase();
+        key.contains('_') && {
+            let key = without(key);
+            self.fields.iter().any(|it| without(it.json) == key)
+        }
+    }
+
     /// The field of that JSON name.
     pub(crate) fn named(&self, json: &str) -> Option<&'static Field> {
         self.fields.iter().find(|it| it.json == json)

@@ -416,7 +416,7 @@ fn one_shard_and_nothing_rejected_takes_the_bytes_as_they_are() {
 }
 
 #[test]
-fn rejections_say_what_is_wrong_and_how_often() {
+fn p1_rejections_say_what_is_wrong_and_how_often() {
     let with = |trace: usize, span: usize| Span {
         trace_id: vec![7; trace],
         span_id: vec![7; span],
@@ -428,7 +428,7 @@ fn rejections_say_what_is_wrong_and_how_often() {
     };
     let spans = vec![with(24, 8), valid_span(), with(24, 8), with(16, 0), zero];
     let accepted = accept(request_of(spans).encode_to_vec().into(), 1).unwrap();
-    assert_eq!(accepted.rejected, 4);
+    assert_eq!((accepted.rejected, accepted.bad_trace_ids), (4, 2));
     assert_eq!(
         accepted.message,
         "2 spans rejected: trace_id has 24 bytes instead of 16; 1 span rejected: no span_id; \
@@ -437,8 +437,125 @@ fn rejections_say_what_is_wrong_and_how_often() {
     assert_eq!(accepted.batch.parts[0].spans, 1);
 }
 
+/// Accepts one span and decodes what is stored of it.
+fn accepted(span: Span, check: impl FnOnce(&Spans<'_>, &analyzer::span::Span<'_>)) {
+    let accepted = accept(request_of(vec![span]).encode_to_vec().into(), 1).unwrap();
+    assert_eq!((accepted.rejected, accepted.message), (0, String::new()));
+    let stored = &accepted.batch.parts[0].otlp;
+    let mut decoded = Spans::default();
+    decode_into(&mut decoded, stored, |_| true).unwrap();
+    check(&decoded, &decoded.spans[0]);
+}
+
 #[test]
-fn empty_requests_are_fine() {
+fn p2_a_parent_id_that_is_none_makes_a_root() {
+    for (parent, expected) in [
+        (vec![], None),
+        (vec![0; 8], None),
+        (vec![7; 4], None),
+        (vec![7; 16], None),
+        (vec![7; 8], Some([7; 8])),
+    ] {
+        let span = Span {
+            parent_span_id: parent.clone(),
+            ..valid_span()
+        };
+        accepted(span, |_, span| {
+            assert_eq!(span.parent_id.map(|it| it.0), expected, "{parent:?}");
+        });
+    }
+}
+
+#[test]
+fn p3_p4_s7_s10_odd_names_and_times_are_kept_as_they_came() {
+    let year_2200 = 7_258_118_400_000_000_000;
+    for (start, end) in [
+        (0, 0),
+        (5, 0),
+        (5, 4),
+        (0, u64::MAX),
+        (u64::MAX, u64::MAX),
+        (u64::MAX, 0),
+        (i64::MAX as u64, i64::MAX as u64 + 1),
+        (year_2200, year_2200 + 1),
+    ] {
+        for name in ["", "nul \0", "\u{202e}\u{1b}[31m"] {
+            let span = Span {
+                name: name.into(),
+                start_time_unix_nano: start,
+                end_time_unix_nano: end,
+                ..valid_span()
+            };
+            accepted(span, |_, span| {
+                assert_eq!((span.name, span.start_ns, span.end_ns), (name, start, end));
+            });
+        }
+    }
+}
+
+/// Fields that OTLP 1.10 has given to profiles, and the group of spans it had before 1.0.
+#[test]
+fn p7_p8_fields_of_other_versions_do_no_harm() {
+    let mut value = Vec::new();
+    wire::put_tag(&mut value, 8, wire::VARINT);
+    wire::put_varint(&mut value, 3);
+    let mut attribute = Vec::new();
+    wire::put_delimited(&mut attribute, 1, b"key");
+    wire::put_delimited(&mut attribute, 2, &value);
+    wire::put_tag(&mut attribute, 3, wire::VARINT);
+    wire::put_varint(&mut attribute, 4);
+    let mut span = valid_span().encode_to_vec();
+    wire::put_delimited(&mut span, 9, &attribute);
+    let mut spans = Vec::new();
+    wire::put_delimited(&mut spans, 2, &span);
+    let mut resource = Vec::new();
+    wire::put_delimited(&mut resource, 2, &spans);
+    wire::put_delimited(&mut resource, 1000, b"instrumentation_library_spans");
+    let mut request = Vec::new();
+    wire::put_delimited(&mut request, 1, &resource);
+
+    let accepted = accept(request.into(), 1).unwrap();
+    assert_eq!((accepted.rejected, accepted.batch.parts[0].spans), (0, 1));
+    let stored = &accepted.batch.parts[0].otlp;
+    let mut decoded = Spans::default();
+    decode_into(&mut decoded, stored, |_| true).unwrap();
+    assert_eq!(decoded.attributes[0].key, "key");
+    assert_eq!(decoded.attributes[0].value, Value::Empty);
+    to_json(stored).unwrap();
+}
+
+#[test]
+fn s9_large_spans_are_kept_whole() {
+    let text = |length: usize| Some(any_value::Value::StringValue("x".repeat(length)));
+    let sql = pair(
+        "db.query.text".into(),
+        Some(AnyValue {
+            value: text(1 << 20),
+        }),
+    );
+    let few = |at: u32| pair(format!("k{at}"), Some(AnyValue { value: text(3) }));
+    let mut attributes: Vec<_> = (0..100_000).map(few).collect();
+    attributes.push(sql);
+    let event = |at: u64| Event {
+        time_unix_nano: at,
+        attributes: vec![few(1)],
+        ..Event::default()
+    };
+    let span = Span {
+        attributes,
+        events: (0..10_000).map(event).collect(),
+        ..valid_span()
+    };
+    accepted(span, |all, span| {
+        let attributes = all.attributes_at(&span.attributes);
+        assert_eq!(attributes.len(), 100_001);
+        assert!(matches!(attributes[100_000].value, Value::Str(it) if it.len() == 1 << 20));
+        assert_eq!(span.events.len(), 10_000);
+    });
+}
+
+#[test]
+fn n11_empty_requests_are_fine() {
     for bytes in [&b""[..], b"\x0a\x00", b"\x0a\x02\x12\x00"] {
         let accepted = accept(Bytes::copy_from_slice(bytes), 1).unwrap();
         assert!(accepted.batch.parts.is_empty());
@@ -447,7 +564,7 @@ fn empty_requests_are_fine() {
 }
 
 #[test]
-fn values_nest_as_deep_as_prost_reads_and_no_deeper() {
+fn s1_values_nest_as_deep_as_prost_reads_and_no_deeper() {
     let nested = |messages: usize| {
         let mut value = Vec::new();
         for _ in 0..messages / 2 {
@@ -480,7 +597,7 @@ fn values_nest_as_deep_as_prost_reads_and_no_deeper() {
 }
 
 #[test]
-fn broken_text_groups_and_wrong_types_are_no_otlp() {
+fn s8_n7_p7_broken_text_groups_and_wrong_types_are_no_otlp() {
     let inside_span = |field: &[u8]| {
         let mut bytes = [&valid_span().encode_to_vec()[..], field].concat();
         for number in [2, 2, 1] {
@@ -490,7 +607,12 @@ fn broken_text_groups_and_wrong_types_are_no_otlp() {
         accept(bytes.into(), 1).map(|it| it.batch.parts.len())
     };
     let what = |field: &[u8]| inside_span(field).unwrap_err().what;
-    assert_eq!(what(b"\x2a\x02a\xff"), "text that is not UTF-8");
+    let error = inside_span(b"\x2a\x02a\xff").unwrap_err();
+    // Three messages with tag and length, the two ids, the text's own head, and its first byte.
+    assert_eq!(
+        (error.what, error.at),
+        ("text that is not UTF-8", 6 + 28 + 2 + 1)
+    );
     assert_eq!(what(b"\x28\x01"), "a field of the wrong wire type");
     assert_eq!(
         what(b"\xa3\x06\xa4\x06"),
@@ -561,7 +683,7 @@ fn shards_are_even_and_never_change() {
 }
 
 #[test]
-fn content_is_the_bytes_of_the_span() {
+fn p5_content_is_the_bytes_of_the_span() {
     let content = |span: &Span| {
         let bytes = request_of(vec![span.clone()]).encode_to_vec();
         let mut decoded = Spans::default();
@@ -574,6 +696,12 @@ fn content_is_the_bytes_of_the_span() {
     };
     assert_eq!(content(&valid_span()), content(&valid_span()));
     assert_ne!(content(&valid_span()), content(&named));
+    // Client and server that share an id are two spans.
+    let of_kind = |kind| Span {
+        kind,
+        ..valid_span()
+    };
+    assert_ne!(content(&of_kind(2)), content(&of_kind(3)));
     assert_eq!(content_hash(b""), content_hash(b""));
     assert_ne!(content_hash(&[0; 7]), content_hash(&[0; 8]));
 }

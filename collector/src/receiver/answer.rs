@@ -6,6 +6,7 @@
 //! | malformed | 400 | INVALID_ARGUMENT | no |
 //! | too large | 413 | RESOURCE_EXHAUSTED | no, because there is no RetryInfo |
 //! | unsupported | 415 | UNIMPLEMENTED | no |
+//! | unauthenticated | 401 | UNAUTHENTICATED | no |
 //! | overloaded | 429 | UNAVAILABLE | after Retry-After, RetryInfo |
 //! | unavailable, too slow | 503 | UNAVAILABLE | after Retry-After, RetryInfo |
 //!
@@ -40,6 +41,8 @@ pub enum Answer {
     },
     /// A content type or encoding that is not understood.
     Unsupported(String),
+    /// No token, or none that is valid.
+    Unauthenticated(&'static str),
     /// More is in flight than may be.
     Overloaded {
         /// When to come again; jitter is added.
@@ -92,6 +95,7 @@ impl Answer {
             Answer::Malformed(_) => Some(Refusal::Malformed),
             Answer::TooLarge { .. } => Some(Refusal::TooLarge),
             Answer::Unsupported(_) => Some(Refusal::Unsupported),
+            Answer::Unauthenticated(_) => Some(Refusal::Unauthenticated),
             Answer::Overloaded { .. } => Some(Refusal::Overloaded),
             Answer::TooSlow { .. } => Some(Refusal::TooSlow),
             Answer::Unavailable { .. } => Some(Refusal::Unavailable),
@@ -105,6 +109,7 @@ impl Answer {
             Answer::Malformed(_) => StatusCode::BAD_REQUEST,
             Answer::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Answer::Unsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Answer::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Answer::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
             Answer::TooSlow { .. } | Answer::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -123,6 +128,7 @@ impl Answer {
                 ),
             ),
             Answer::Unsupported(what) => (Code::Unimplemented, what.clone()),
+            Answer::Unauthenticated(why) => (Code::Unauthenticated, (*why).to_owned()),
             Answer::Overloaded { .. } => (
                 Code::Unavailable,
                 "more spans are arriving than can be stored; come again".to_owned(),
@@ -172,6 +178,10 @@ pub(super) struct RpcStatus {
     pub retry_after: Option<Duration>,
 }
 
+/// What a refused request's body is called in a `BadRequest`.
+const BODY: &str = "body";
+
+const BAD_REQUEST: &str = "type.googleapis.com/google.rpc.BadRequest";
 const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
 
 impl RpcStatus {
@@ -182,6 +192,15 @@ impl RpcStatus {
             message: message.into(),
             retry_after: None,
         }
+    }
+
+    /// Says more than code and message: when to come again, or which part of the request is bad.
+    pub(super) fn has_details(&self) -> bool {
+        self.retry_after.is_some() || self.is_bad_request()
+    }
+
+    fn is_bad_request(&self) -> bool {
+        self.code == Code::InvalidArgument
     }
 
     /// Encoded as protobuf.
@@ -196,10 +215,15 @@ impl RpcStatus {
             put_varint(&mut duration, delay.as_secs());
             let mut retry_info = Vec::new();
             put_delimited(&mut retry_info, 1, &duration);
-            let mut any = Vec::new();
-            put_delimited(&mut any, 1, RETRY_INFO.as_bytes());
-            put_delimited(&mut any, 2, &retry_info);
-            put_delimited(&mut out, 3, &any);
+            put_detail(&mut out, RETRY_INFO, &retry_info);
+        }
+        if self.is_bad_request() {
+            let mut violation = Vec::new();
+            put_delimited(&mut violation, 1, BODY.as_bytes());
+            put_delimited(&mut violation, 2, self.message.as_bytes());
+            let mut bad_request = Vec::new();
+            put_delimited(&mut bad_request, 1, &violation);
+            put_detail(&mut out, BAD_REQUEST, &bad_request);
         }
         out
     }
@@ -211,8 +235,21 @@ impl RpcStatus {
             let delay = format!("{}s", delay.as_secs());
             status["details"] = serde_json::json!([{"@type": RETRY_INFO, "retryDelay": delay}]);
         }
+        if self.is_bad_request() {
+            let violation = serde_json::json!({"field": BODY, "description": self.message});
+            let detail = serde_json::json!({"@type": BAD_REQUEST, "fieldViolations": [violation]});
+            status["details"] = serde_json::json!([detail]);
+        }
         status.to_string().into_bytes()
     }
+}
+
+/// A `google.protobuf.Any` among a status' details.
+fn put_detail(status: &mut Vec<u8>, name: &str, message: &[u8]) {
+    let mut any = Vec::new();
+    put_delimited(&mut any, 1, name.as_bytes());
+    put_delimited(&mut any, 2, message);
+    put_delimited(status, 3, &any);
 }
 
 /// An `ExportTraceServiceResponse`; `partial_success` is set only if there is something to say.
@@ -255,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn n3_n4_partial_success_is_set_only_if_something_was_rejected() {
+    fn n3_n4_n5_j10_partial_success_is_set_only_if_there_is_something_to_say() {
         let decode = |rejected, message| {
             let bytes = success_protobuf(rejected, message);
             ExportTraceServiceResponse::decode(&bytes[..]).unwrap()
@@ -279,14 +316,22 @@ mod tests {
     }
 
     #[test]
-    fn n8_n10_only_refusals_that_pass_carry_a_delay() {
+    fn n7_n8_n9_n10_n13_only_refusals_that_pass_carry_a_delay() {
         let retry_after = Duration::from_millis(900);
         let reason = "Postgres is restarting".to_owned();
         for (answer, retries) in [
             (Answer::malformed("no"), false),
             (Answer::too_large(20 << 20), false),
             (Answer::Unsupported("br".into()), false),
+            (Answer::Unauthenticated("no token"), false),
             (Answer::Overloaded { retry_after }, true),
+            (
+                Answer::TooSlow {
+                    retry_after,
+                    deadline: retry_after,
+                },
+                true,
+            ),
             (
                 Answer::Unavailable {
                     retry_after,
@@ -308,13 +353,38 @@ mod tests {
             );
             let details: ErrorDetails = grpc.get_error_details();
             assert_eq!(details.retry_info().is_some(), retries, "{answer:?}");
+            assert_eq!(is_retried(&answer), retries, "{answer:?}");
+            let malformed = matches!(answer, Answer::Malformed(_));
+            let violations = details.bad_request().map(|it| &it.field_violations);
+            assert_eq!(violations.is_some(), malformed, "{answer:?}");
+            if let Some(violations) = violations {
+                assert_eq!(violations[0].description, status.message);
+            }
             if let Some(delay) = details.retry_info().and_then(|it| it.retry_delay) {
                 assert!((1..=3).contains(&delay.as_secs()), "{delay:?}");
             }
             let json: serde_json::Value = serde_json::from_slice(&status.to_json()).unwrap();
             assert_eq!(json["code"], status.code as i32);
-            assert_eq!(json.get("details").is_some(), retries);
+            assert_eq!(json.get("details").is_some(), retries || malformed);
         }
+    }
+
+    /// By what OTLP tells clients: the statuses they come again for.
+    fn is_retried(answer: &Answer) -> bool {
+        let by_http = matches!(answer.http_status().as_u16(), 429 | 502 | 503 | 504);
+        let code = answer.status().code;
+        let by_grpc = matches!(
+            code,
+            Code::Cancelled
+                | Code::DeadlineExceeded
+                | Code::Aborted
+                | Code::OutOfRange
+                | Code::Unavailable
+                | Code::DataLoss
+        );
+        assert_eq!(by_http, by_grpc, "both transports say the same: {answer:?}");
+        assert!(answer.http_status() != 500 && code != Code::Internal && code != Code::Unknown);
+        by_http
     }
 
     #[test]

@@ -15,7 +15,6 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http_body_util::{BodyExt, Full};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use tonic_health::ServingStatus;
@@ -23,10 +22,13 @@ use tonic_health::server::HealthReporter;
 
 use super::answer::{Answer, RpcStatus, success_protobuf};
 use super::inflate::{Encoding, SUPPORTED};
-use super::stats::{OtherSignal, Tally, Via};
-use super::{Format, Receiver, discard, serve};
+use super::stats::{OtherSignal, Refusal, Tally, Via};
+use super::{Format, OtherSignals, Receiver, discard};
 
 const TRACE_SERVICE: &str = "opentelemetry.proto.collector.trace.v1.TraceService";
+/// What can be asked for health: the whole server, which has no name, and what it is for.
+const HEALTH_SERVICES: [&str; 2] = ["", TRACE_SERVICE];
+
 const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
@@ -37,32 +39,37 @@ const PREFIX_BYTES: usize = 5;
 /// How often the health service looks whether spans can be stored.
 const HEALTH_EVERY: Duration = Duration::from_millis(500);
 
-/// Serves OTLP/gRPC on a bound listener until `shutdown`, then answers what is in flight.
-pub async fn serve(listener: TcpListener, receiver: Receiver, shutdown: CancellationToken) {
-    let limits = receiver.limits().clone();
+/// OTLP/gRPC's services, and health.
+pub(super) fn router(receiver: &Receiver, shutdown: &CancellationToken) -> Router {
     let (reporter, health) = tonic_health::server::health_reporter();
     tokio::spawn(report_health(reporter, receiver.clone(), shutdown.clone()));
-    let router = Router::new()
+    Router::new()
         .route(TRACES, any(traces))
         .route(LOGS, any(logs))
         .route(METRICS, any(metrics))
         .route_service("/grpc.health.v1.Health/{method}", health)
-        .fallback(unknown)
-        .with_state(receiver);
-    serve::serve(listener, router, &limits, shutdown).await;
+        .with_state(receiver.clone())
 }
 
-async fn report_health(reporter: HealthReporter, receiver: Receiver, shutdown: CancellationToken) {
+async fn report_health(
+    mut reporter: HealthReporter,
+    receiver: Receiver,
+    shutdown: CancellationToken,
+) {
     loop {
         let status = if receiver.is_ready() && !shutdown.is_cancelled() {
             ServingStatus::Serving
         } else {
             ServingStatus::NotServing
         };
-        for service in ["", TRACE_SERVICE] {
+        for service in HEALTH_SERVICES {
             reporter.set_service_status(service, status).await;
         }
         if shutdown.is_cancelled() {
+            // Ends the calls of those who watch: they would hold up the way out.
+            for service in HEALTH_SERVICES {
+                reporter.clear_service_status(service).await;
+            }
             return;
         }
         let next_look = tokio::time::sleep(HEALTH_EVERY);
@@ -76,6 +83,7 @@ async fn report_health(reporter: HealthReporter, receiver: Receiver, shutdown: C
 async fn traces(State(receiver): State<Receiver>, request: Request) -> Response {
     let (head, mut body) = request.into_parts();
     if let Some(response) = not_grpc(&head.method, &head.headers) {
+        receiver.stats().refused(Refusal::Unsupported);
         discard(&mut body).await;
         return response;
     }
@@ -88,6 +96,9 @@ async fn traces(State(receiver): State<Receiver>, request: Request) -> Response 
 }
 
 async fn export(receiver: &Receiver, headers: &HeaderMap, body: &mut Body) -> (Answer, Tally) {
+    if let Err(answer) = receiver.authenticate(headers) {
+        return (answer, Tally::default());
+    }
     let Some(encoding) = encoding(headers) else {
         let found = headers.get(ENCODING);
         let what = format!("encoding {found:?} is not supported; send one of {SUPPORTED}");
@@ -151,29 +162,48 @@ async fn other_signal(receiver: &Receiver, signal: OtherSignal, request: Request
     if let Some(response) = not_grpc(&head.method, &head.headers) {
         return response;
     }
+    if let Err(answer) = receiver.authenticate(&head.headers) {
+        receiver.stats().refused(Refusal::Unauthenticated);
+        return reply(&answer);
+    }
     receiver.stats().other_signal(signal);
-    success(Vec::new())
+    match receiver.other_signals() {
+        OtherSignals::Discard => success(Vec::new()),
+        OtherSignals::Reject => {
+            let what = "culprit takes traces only";
+            refusal(&RpcStatus::new(Code::Unimplemented, what))
+        }
+    }
 }
 
-async fn unknown(request: Request) -> Response {
+/// Any other method.
+pub(super) async fn unknown(receiver: &Receiver, request: Request) -> Response {
+    receiver.stats().refused(Refusal::Unknown);
     let (head, mut body) = request.into_parts();
     discard(&mut body).await;
-    let path = head.uri.path();
-    not_grpc(&head.method, &head.headers).unwrap_or_else(|| {
-        let what = format!("{path} is not a method of this server");
-        refusal(&RpcStatus::new(Code::Unimplemented, what))
-    })
+    let what = format!("{} is not a method of this server", head.uri.path());
+    refusal(&RpcStatus::new(Code::Unimplemented, what))
 }
 
-/// The most frequent mistake: an OTLP/HTTP exporter pointed at the gRPC port.
-fn not_grpc(method: &Method, headers: &HeaderMap) -> Option<Response> {
+/// Whether a request is gRPC, by its content type: `application/grpc`, `application/grpc+proto`.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE);
-    let grpc = content_type.is_some_and(|it| it.as_bytes().starts_with(b"application/grpc"));
-    if grpc && method == Method::POST {
-        return None;
+    content_type.is_some_and(|it| it.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// OTLP over gRPC is protobuf in a POST of HTTP/2, whatever else gRPC may carry.
+fn not_grpc(method: &Method, headers: &HeaderMap) -> Option<Response> {
+    if method != Method::POST || !is_grpc(headers) {
+        let what = "this path is OTLP/gRPC's; OTLP/HTTP sends traces to /v1/traces\n";
+        return Some((StatusCode::UNSUPPORTED_MEDIA_TYPE, what).into_response());
     }
-    let what = "this is OTLP/gRPC; OTLP/HTTP has a port of its own (4318 by default)\n";
-    Some((StatusCode::UNSUPPORTED_MEDIA_TYPE, what).into_response())
+    let content_type = headers.get(CONTENT_TYPE)?.to_str().unwrap_or_default();
+    let format = content_type.split(';').next()?.trim();
+    let is_protobuf = matches!(format, "application/grpc" | "application/grpc+proto");
+    (!is_protobuf).then(|| {
+        let what = format!("{format} is not supported; send application/grpc");
+        refusal(&RpcStatus::new(Code::Unimplemented, what))
+    })
 }
 
 fn reply(answer: &Answer) -> Response {
@@ -202,9 +232,10 @@ const ACCEPTED: &str = "grpc-accept-encoding";
 
 /// A status without a message: in the headers alone.
 fn refusal(status: &RpcStatus) -> Response {
-    let details = match status.retry_after {
-        Some(_) => status.to_protobuf().into(),
-        None => Bytes::new(),
+    let details = if status.has_details() {
+        status.to_protobuf().into()
+    } else {
+        Bytes::new()
     };
     let status = Status::with_details(status.code, &status.message, details);
     let mut response: Response = status.into_http();

@@ -1,48 +1,48 @@
 //! OTLP/HTTP: `POST /v1/traces` as protobuf or JSON, over HTTP/1.1 or HTTP/2.
 //!
 //! Every refusal's body is a `google.rpc.Status` in the request's own format, so that an exporter
-//! can print why. Logs and metrics are answered with success and discarded: SDKs export all three
-//! signals by default and would log an error a minute otherwise.
+//! can print why.
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{
-    ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, RETRY_AFTER,
+    ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::answer::{Answer, RpcStatus, success_json, success_protobuf};
 use super::inflate::{Encoding, SUPPORTED};
-use super::stats::{OtherSignal, Tally, Via};
-use super::{Format, Receiver, discard, serve};
+use super::stats::{OtherSignal, Refusal, Tally, Via};
+use super::{Format, OtherSignals, Receiver, cors, discard};
 
 /// What the paths of signals allow.
 const ALLOWED: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 
-/// Serves OTLP/HTTP on a bound listener until `shutdown`, then answers what is in flight.
-pub async fn serve(listener: TcpListener, receiver: Receiver, shutdown: CancellationToken) {
-    let limits = receiver.limits().clone();
-    let router = router(receiver, shutdown.clone());
-    serve::serve(listener, router, &limits, shutdown).await;
-}
-
-/// Every path of the port.
-fn router(receiver: Receiver, shutdown: CancellationToken) -> Router {
+/// OTLP/HTTP's paths, and whether we are well.
+pub(super) fn router(receiver: &Receiver, shutdown: &CancellationToken) -> Router {
+    let shutdown = shutdown.clone();
     let ready = get(async move |State(receiver): State<Receiver>| readyz(&receiver, &shutdown));
-    Router::new()
+    let mut signals = Router::new()
         .route("/v1/traces", any(traces))
         .route("/v1/logs", any(logs))
-        .route("/v1/metrics", any(metrics))
+        .route("/v1/metrics", any(metrics));
+    if let Some(sites) = receiver.cors() {
+        let sites = Arc::new(sites.clone());
+        signals = signals.route_layer(middleware::from_fn_with_state(sites, cors::layer));
+    }
+    Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", ready)
-        .fallback(not_found)
-        .with_state(receiver)
+        .merge(signals)
+        .with_state(receiver.clone())
 }
 
 fn readyz(receiver: &Receiver, shutdown: &CancellationToken) -> Response {
@@ -60,7 +60,7 @@ async fn traces(State(receiver): State<Receiver>, request: Request) -> Response 
     let (head, mut body) = request.into_parts();
     let shown = Shown::of(&head.headers);
     if head.method != Method::POST {
-        return not_post(&head.method, shown, &mut body).await;
+        return not_post(&receiver, &head.method, shown, &mut body).await;
     }
     let (answer, tally) = export(&receiver, &head.headers, &mut body).await;
     let via = match shown.format {
@@ -75,6 +75,9 @@ async fn traces(State(receiver): State<Receiver>, request: Request) -> Response 
 }
 
 async fn export(receiver: &Receiver, headers: &HeaderMap, body: &mut Body) -> (Answer, Tally) {
+    if let Err(answer) = receiver.authenticate(headers) {
+        return (answer, Tally::default());
+    }
     let (format, encoding) = match (content_type(headers), content_encoding(headers)) {
         (Some((format, _)), Some(encoding)) => (format, encoding),
         (None, _) => return (unsupported_type(headers), Tally::default()),
@@ -100,10 +103,18 @@ async fn other_signal(receiver: &Receiver, signal: OtherSignal, request: Request
     let (head, mut body) = request.into_parts();
     let shown = Shown::of(&head.headers);
     if head.method != Method::POST {
-        return not_post(&head.method, shown, &mut body).await;
+        return not_post(receiver, &head.method, shown, &mut body).await;
     }
-    discard(&mut body).await;
+    discard_unless_asked(&head.headers, &mut body).await;
+    if let Err(answer) = receiver.authenticate(&head.headers) {
+        receiver.stats().refused(Refusal::Unauthenticated);
+        return reply(shown, &answer);
+    }
     receiver.stats().other_signal(signal);
+    if receiver.other_signals() == OtherSignals::Reject {
+        let status = RpcStatus::new(Code::Unimplemented, "culprit takes traces only");
+        return refusal(shown, StatusCode::NOT_FOUND, &status);
+    }
     let nothing_to_say = Answer::Taken {
         rejected: 0,
         message: String::new(),
@@ -111,11 +122,12 @@ async fn other_signal(receiver: &Receiver, signal: OtherSignal, request: Request
     reply(shown, &nothing_to_say)
 }
 
-async fn not_post(method: &Method, shown: Shown, body: &mut Body) -> Response {
+async fn not_post(receiver: &Receiver, method: &Method, shown: Shown, body: &mut Body) -> Response {
     discard(body).await;
     let mut response = if method == Method::OPTIONS {
         StatusCode::NO_CONTENT.into_response()
     } else {
+        receiver.stats().refused(Refusal::Unknown);
         let status = RpcStatus::new(Code::Unimplemented, "spans are sent with POST");
         refusal(shown, StatusCode::METHOD_NOT_ALLOWED, &status)
     };
@@ -123,7 +135,9 @@ async fn not_post(method: &Method, shown: Shown, body: &mut Body) -> Response {
     response
 }
 
-async fn not_found(request: Request) -> Response {
+/// Any other path.
+pub(super) async fn not_found(receiver: &Receiver, request: Request) -> Response {
+    receiver.stats().refused(Refusal::Unknown);
     let (head, mut body) = request.into_parts();
     discard_unless_asked(&head.headers, &mut body).await;
     let what = "this is OTLP/HTTP; traces are sent to /v1/traces";
@@ -210,6 +224,10 @@ fn reply(shown: Shown, answer: &Answer) -> Response {
     if matches!(answer, Answer::Unsupported(_)) {
         let supported = HeaderValue::from_static(SUPPORTED);
         response.headers_mut().insert(ACCEPT_ENCODING, supported);
+    }
+    if matches!(answer, Answer::Unauthenticated(_)) {
+        let bearer = HeaderValue::from_static("Bearer");
+        response.headers_mut().insert(WWW_AUTHENTICATE, bearer);
     }
     response
 }

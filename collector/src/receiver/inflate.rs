@@ -14,6 +14,9 @@ use super::answer::Answer;
 /// usual encoders use at their best levels; a frame that wants more is malformed to us.
 const ZSTD_WINDOW_LOG_MAX: u32 = 24;
 
+/// OTLP usually shrinks to a sixth or so: room for that is taken at once, which spares copies.
+const USUAL_RATIO: usize = 8;
+
 /// How much is inflated between two looks at the limit, bytes.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -61,18 +64,18 @@ pub(super) fn inflate(
         _ if body.is_empty() => return Ok(body),
         Encoding::Gzip => {
             let mut decoder = flate2::bufread::MultiGzDecoder::new(&body[..]);
-            read_all(&mut decoder, bytes_max, charge)
+            read_all(&mut decoder, body.len(), bytes_max, charge)
         }
         Encoding::Deflate => {
             let mut decoder = flate2::bufread::ZlibDecoder::new(&body[..]);
-            let inflated = read_all(&mut decoder, bytes_max, charge)?;
+            let inflated = read_all(&mut decoder, body.len(), bytes_max, charge)?;
             match decoder.into_inner() {
                 [] => Ok(inflated),
                 _ => Err(Answer::malformed("deflate: something behind the stream")),
             }
         }
         Encoding::Zstd => match zstd(&body) {
-            Ok(mut decoder) => read_all(&mut decoder, bytes_max, charge),
+            Ok(mut decoder) => read_all(&mut decoder, body.len(), bytes_max, charge),
             Err(cause) => Err(malformed(&cause)),
         },
     };
@@ -87,12 +90,18 @@ fn zstd(body: &[u8]) -> io::Result<zstd::stream::read::Decoder<'static, impl Buf
 
 fn read_all(
     from: &mut impl Read,
+    compressed_bytes: usize,
     bytes_max: usize,
     charge: &mut Charge,
 ) -> Result<Vec<u8>, Answer> {
-    let mut inflated = Vec::new();
+    let mut inflated = Vec::with_capacity((USUAL_RATIO * compressed_bytes).min(bytes_max));
     loop {
         let before = inflated.len();
+        if inflated.capacity() - before < PIECE_BYTES {
+            // Twice as much, but never beyond what may be used.
+            let more = before.min(bytes_max.saturating_sub(before)) + PIECE_BYTES;
+            inflated.reserve_exact(more);
+        }
         let mut piece = from.take(PIECE_BYTES as u64);
         let read = piece
             .read_to_end(&mut inflated)

@@ -34,7 +34,8 @@ const SKIPPED_DEPTH_MAX: usize = 128;
 pub struct Decoded {
     /// The request as protobuf; its ids are not validated yet.
     pub protobuf: Vec<u8>,
-    /// The first mistake that was worked around, for people: ids that are not hexadecimal.
+    /// The first mistake that was worked around, for people: ids that are not hexadecimal, keys in
+    /// `snake_case`.
     pub hint: Option<String>,
 }
 
@@ -148,6 +149,11 @@ impl<'a> Decoder<'a> {
     fn member(&mut self, message: &'static Message, key: &str) -> Result<(), JsonError> {
         let Some(field) = message.named(key) else {
             self.snake_case |= self.open.len() == 1 && key == "resource_spans";
+            if message.is_snake_case_of_a_field(key) {
+                self.hint.get_or_insert_with(|| {
+                    format!("{key} was left out: keys are lowerCamelCase in OTLP/JSON")
+                });
+            }
             return self.tokens.skip_value();
         };
         self.forget(field.number);
@@ -773,13 +779,19 @@ mod tests {
     }
 
     #[test]
-    fn j3_j7_unknown_fields_and_null_are_nothing() {
+    fn j3_j7_p7_unknown_fields_and_null_are_nothing() {
         let span = span(
             r#""name":null,"future":{"a":[1,{"b":null}]},"kind":null,"links":null,
                "attributes":[null,{"key":"k","extra":1,"value":{"future":{},"intValue":1}}]"#,
         );
         assert_eq!((span.name, span.kind), (String::new(), 0));
         assert_eq!(span.attributes.len(), 1);
+        let old = r#"{"resourceSpans":[{"instrumentationLibrarySpans":[{"spans":[{}]}]}]}"#;
+        assert!(
+            request(old).unwrap().resource_spans[0]
+                .scope_spans
+                .is_empty()
+        );
         for json in [r#"{"future":[1]}"#, r#"{"doubleValue":null}"#, "{}"] {
             assert_eq!(value(json), None, "{json}");
         }
@@ -790,6 +802,13 @@ mod tests {
         assert_eq!(
             span(r#""start_time_unix_nano":"5""#).start_time_unix_nano,
             0
+        );
+        let decoded = decode(in_span(r#""start_time_unix_nano":"5","own_key":1"#).as_bytes());
+        let hint = decoded.unwrap().hint.unwrap();
+        assert!(hint.contains("start_time_unix_nano"), "{hint}");
+        assert_eq!(
+            decode(in_span(r#""own_key":1"#).as_bytes()).unwrap().hint,
+            None
         );
         let error = request(r#"{"resource_spans":[{"scope_spans":[]}]}"#).unwrap_err();
         assert!(error.what.contains("resourceSpans"), "{error}");

@@ -1,30 +1,43 @@
 //! The one path both transports take: body → inflate → decode → accept → journal → [`Answer`].
 //!
-//! [`grpc`] and [`http`] only translate: which bytes, compressed how, in which format, and how the
-//! answer is said. A request is answered with success when its spans are durable, never before.
+//! Every listener answers both protocols. `grpc` and `http` only translate: which bytes, compressed
+//! how, in which format, and how the answer is said. A request is answered with success when its spans are durable, never before.
 
-pub mod grpc;
-pub mod http;
-pub mod json;
-
-mod admission;
-mod answer;
-mod inflate;
+mod listener;
+mod tls;
 mod serve;
+mod pace;
+mod grpc;
+mod http;
+mod cors;
+mod auth;
+mod answer;
+mod admission;
+mod inflate;
+pub mod json;
 mod stats;
+mod watched;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody};
+use axum::http::HeaderMap;
 use http_body_util::BodyExt;
 
 pub use answer::Answer;
+pub use auth::Tokens;
+pub use cors::Cors;
+pub use listener::{ListenAddress, Listener, UnixSocket};
+pub use pace::Patience;
+pub use serve::serve;
 pub use stats::{
     AcceptedCounts, Counts, OtherSignal, Problem, Refusal, Rejection, Snapshot, Stats, Via,
 };
+pub use tls::{Tls, TlsFiles};
+pub use watched::Watched;
 
 use crate::journal::Journal;
 use crate::otlp::{self, Accepted};
@@ -42,7 +55,19 @@ pub struct Limits {
     /// How long a body may take to arrive.
     pub body_deadline: Duration,
     /// Connections per listener; further ones wait in the kernel's queue.
-    pub connections_max: usize,
+    pub connections_max: u32,
+    /// Connections of one address (an IPv6 /64 counts as one) per listener; further ones are
+    /// closed at once, so that one host cannot keep all others out.
+    pub connections_per_peer_max: u32,
+    /// After this long, a tenth more or less, a connection is asked to end, so that load balancers
+    /// spread its client again; `None`: never.
+    pub connection_age_max: Option<Duration>,
+    /// How long a connection that was asked to end may go on with the requests it has.
+    pub connection_grace: Duration,
+    /// How often an HTTP/2 client is asked whether it is still there.
+    pub ping_every: Duration,
+    /// How long silence may last.
+    pub patience: Patience,
     /// Requests at once on one HTTP/2 connection; further ones wait in the client.
     pub streams_max: u32,
 }
@@ -56,10 +81,46 @@ impl Default for Limits {
             in_flight_bytes_max: 64 << 20,
             body_deadline: Duration::from_secs(30),
             connections_max: 1024,
+            // A half, so that there is room for others. Behind a proxy all clients are one.
+            connections_per_peer_max: 512,
+            connection_age_max: Some(Duration::from_secs(30 * 60)),
+            connection_grace: Duration::from_secs(30),
+            ping_every: Duration::from_secs(30),
+            patience: Patience::default(),
             streams_max: 128,
         }
     }
 }
+
+/// What a receiver may be told.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// What it takes at once.
+    pub limits: Limits,
+    /// Who may send; anybody without tokens.
+    pub tokens: Option<Watched<Tokens>>,
+    /// Which web sites' pages may send; none if not set.
+    pub cors: Option<Cors>,
+    /// Network connections are encrypted; not those of Unix sockets.
+    pub tls: Option<Tls>,
+    /// What becomes of logs and metrics.
+    pub other_signals: OtherSignals,
+}
+
+/// What becomes of requests with logs or metrics, which culprit does not keep.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OtherSignals {
+    /// Success, and nothing is kept: SDKs export all three signals by default and would log an
+    /// error a minute otherwise. The status page says so.
+    #[default]
+    Discard,
+    /// 404, UNIMPLEMENTED: an error in the sender's log.
+    Reject,
+}
+
+/// A sender that is told of something odd which cost nothing is told so this often; SDKs log each
+/// such answer.
+const WARNING_EVERY: Duration = Duration::from_secs(60);
 
 /// Bodies of up to so many bytes are decoded where they arrive; larger ones on a thread of their
 /// own, so that they hold up nobody for longer than about a millisecond.
@@ -85,9 +146,10 @@ pub struct Receiver {
 #[derive(Debug)]
 struct Inner {
     journal: Journal,
-    limits: Limits,
+    options: Options,
     admission: Admission,
     stats: Arc<Stats>,
+    warned: Mutex<Option<Instant>>,
 }
 
 /// How a request body is written.
@@ -100,17 +162,17 @@ enum Format {
 impl Receiver {
     /// A receiver that writes to this journal, with the usual limits.
     pub fn new(journal: Journal) -> Self {
-        Self::with_limits(journal, Limits::default())
+        Self::with_options(journal, Options::default())
     }
 
     /// A receiver that writes to this journal.
-    pub fn with_limits(journal: Journal, limits: Limits) -> Self {
-        let admission = Admission::new(limits.in_flight_bytes_max);
+    pub fn with_options(journal: Journal, options: Options) -> Self {
         let inner = Inner {
             journal,
-            limits,
-            admission,
+            admission: Admission::new(options.limits.in_flight_bytes_max),
+            options,
             stats: Arc::default(),
+            warned: Mutex::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -133,7 +195,42 @@ impl Receiver {
     }
 
     fn limits(&self) -> &Limits {
-        &self.inner.limits
+        &self.inner.options.limits
+    }
+
+    fn tls(&self) -> Option<&Tls> {
+        self.inner.options.tls.as_ref()
+    }
+
+    fn cors(&self) -> Option<&Cors> {
+        self.inner.options.cors.as_ref()
+    }
+
+    fn other_signals(&self) -> OtherSignals {
+        self.inner.options.other_signals
+    }
+
+    /// Whether a request with these headers may send anything.
+    fn authenticate(&self, headers: &HeaderMap) -> Result<(), Answer> {
+        let Some(tokens) = &self.inner.options.tokens else {
+            return Ok(());
+        };
+        tokens.get().check(headers).map_err(Answer::Unauthenticated)
+    }
+
+    /// Whether it is time for another warning.
+    fn may_warn(&self) -> bool {
+        let mut warned = self
+            .inner
+            .warned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let is_due = warned.is_none_or(|it| now - it >= WARNING_EVERY);
+        if is_due {
+            *warned = Some(now);
+        }
+        is_due
     }
 
     fn charge(&self) -> Charge {
@@ -186,9 +283,15 @@ impl Receiver {
         };
         match self.inner.journal.append(accepted.batch).await {
             Ok(()) => {
+                let is_said =
+                    accepted.rejected > 0 || accepted.message.is_empty() || self.may_warn();
                 let answer = Answer::Taken {
                     rejected: accepted.rejected,
-                    message: accepted.message,
+                    message: if is_said {
+                        accepted.message
+                    } else {
+                        String::new()
+                    },
                 };
                 (answer, tally)
             }
@@ -242,8 +345,13 @@ fn accept(
     };
     let accepted = otlp::accept(protobuf, shards);
     let mut accepted = accepted.map_err(|it| Answer::malformed(it.to_string()))?;
-    if let (Some(hint), 1..) = (hint, accepted.rejected) {
-        accepted.message = format!("{}; {hint}", accepted.message);
+    if let Some(hint) = hint {
+        let separator = if accepted.message.is_empty() {
+            ""
+        } else {
+            "; "
+        };
+        accepted.message = format!("{}{separator}{hint}", accepted.message);
     }
     if accepted.batch.parts.len() > 1 || accepted.rejected > 0 {
         let copied = accepted.batch.parts.iter().map(|it| it.otlp.len());
@@ -257,15 +365,15 @@ enum ReadError {
     Refused(Answer),
 }
 
-/// One frame is taken as it is; several are copied together. Memory is taken as bytes arrive, not
-/// as they are announced.
+/// One frame is taken as it is; several are copied together, once and when all are there, so that
+/// memory is taken as bytes arrive and not as they are announced.
 async fn read_within(
     body: &mut Body,
     bytes_max: usize,
     charge: &mut Charge,
 ) -> Result<Bytes, ReadError> {
-    let mut first = Bytes::new();
-    let mut gathered = Vec::new();
+    let mut gathered: Vec<Bytes> = Vec::new();
+    let mut length = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|cause| {
             let why = format!("the request ended early: {cause}");
@@ -274,23 +382,19 @@ async fn read_within(
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        if first.len().max(gathered.len()) + data.len() > bytes_max {
+        length += data.len();
+        if length > bytes_max {
             return Err(ReadError::TooLarge);
         }
         charge.add(data.len()).map_err(ReadError::Refused)?;
-        if first.is_empty() && gathered.is_empty() {
-            first = data;
-            continue;
+        if !data.is_empty() {
+            gathered.push(data);
         }
-        if gathered.is_empty() {
-            gathered.extend_from_slice(&std::mem::take(&mut first));
-        }
-        gathered.extend_from_slice(&data);
     }
-    Ok(if gathered.is_empty() {
-        first
-    } else {
-        gathered.into()
+    Ok(match gathered.len() {
+        0 => Bytes::new(),
+        1 => gathered.swap_remove(0),
+        _ => gathered.concat().into(),
     })
 }
 

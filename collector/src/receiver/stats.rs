@@ -319,6 +319,11 @@ impl Stats {
         });
     }
 
+    /// A connection was closed at once.
+    pub(super) fn connection_refused(&self) {
+        self.refused_connections.fetch_add(1, Relaxed);
+    }
+
     /// Logs or metrics came.
     pub(super) fn other_signal(&self, signal: OtherSignal) {
         self.other_signals[signal as usize].fetch_add(1, Relaxed);
