@@ -92,7 +92,7 @@ where b.shard = r.shard and b.id = r.block_id;
 update culprit.trace_blocks set endpoints = '{}' where endpoints is null;
 
 -- The way to a trace by its id. New entries wait in a list that every look reads through: a short one.
-create index trace_blocks_traces on culprit.trace_blocks using gin (trace_ids) with (gin_pending_list_limit = 256);
+create index trace_blocks_traces on culprit.trace_blocks using gin (trace_ids) with (gin_pending_list_limit = 64);
 -- Newest first.
 create index trace_blocks_time on culprit.trace_blocks (last_start_ns);
 
