@@ -91,8 +91,13 @@ from (
 where b.shard = r.shard and b.id = r.block_id;
 update culprit.trace_blocks set endpoints = '{}' where endpoints is null;
 
+-- A block by its number. Without shard and day: on a young partition, of which the planner knows
+-- nothing yet, it would take an index with these for the way to a trace.
+alter table culprit.trace_blocks drop constraint trace_blocks_pkey;
+create index trace_blocks_id on culprit.trace_blocks (id);
+
 -- The way to a trace by its id. New entries wait in a list that every look reads through: a short one.
-create index trace_blocks_traces on culprit.trace_blocks using gin (trace_ids) with (gin_pending_list_limit = 256);
+create index trace_blocks_traces on culprit.trace_blocks using gin (trace_ids) with (gin_pending_list_limit = 64);
 -- Newest first.
 create index trace_blocks_time on culprit.trace_blocks (last_start_ns);
 

@@ -11,7 +11,7 @@ use super::flight::Due;
 use crate::block_filter;
 use crate::contribution::Contribution;
 use crate::deltas::Day;
-use crate::otlp::{self, At, Head, Pile, Source};
+use crate::otlp::{self, At, Pile, Source};
 use crate::store::StoreError;
 use crate::store::traces_again::{OldRequest, StoredBlock};
 
@@ -81,9 +81,6 @@ pub struct Final {
     pub contribution: Contribution,
     /// What it added before, and how that was counted.
     pub old: Option<(Contribution, Stored)>,
-    /// Of a trace that was finalised before: what its spans say about callees that report. Its
-    /// parts have never been in flight together.
-    pub united: Vec<Head>,
     /// The pack that holds all of its spans, each once: a position in [`Done::packs`].
     pub pack: usize,
 }
@@ -250,15 +247,10 @@ fn look_at<'w>(
             return Ok(refused(panic_text(panic.as_ref()), &spans));
         }
     };
-    let united = match stored {
-        Some(_) => otlp::heads_of(&sources.sources, &spans).map_err(damaged)?,
-        None => Vec::new(),
-    };
     let day = stored.map_or(work.today, |(stored, _)| stored.day);
     Ok(Outcome::Final(Box::new(Final {
         pack: piles.add(day, &sources.sources, &spans, words),
         contribution,
-        united,
         old: old
             .map(|(contribution, _)| contribution)
             .zip(stored.map(|(stored, _)| stored.clone())),

@@ -4,13 +4,17 @@
 //! its server span. Which callees report is learned from the traces themselves. All of it is told
 //! from [`Head`]s, without unpacking a span.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::otlp::{Head, Side};
 
 /// Callees remembered. At the bound no more are learned: traces that call the others may be
 /// finalised twice.
 const CALLEES_MAX: usize = 20_000;
+
+/// Calls remembered that nobody had answered when their trace became final. At the bound all are
+/// forgotten: their callees are learned a little later.
+const ASKED_MAX: usize = 50_000;
 
 /// Spans of a trace up to which looking through all of them is quicker than a set.
 const FEW: usize = 24;
@@ -19,6 +23,8 @@ const FEW: usize = 24;
 #[derive(Clone, Debug, Default)]
 pub struct Callees {
     reporting: HashSet<u32, foldhash::fast::RandomState>,
+    /// Client spans of final traces whose callees nobody knew to report: id → callee.
+    asked: HashMap<u64, u32, foldhash::fast::RandomState>,
 }
 
 impl Callees {
@@ -32,8 +38,31 @@ impl Callees {
             return;
         }
         let answered: HashSet<u64> = servers(heads).collect();
-        let reporting = unknown.into_iter().filter(|it| answered.contains(&it.id));
-        self.reporting.extend(reporting.map(|it| it.callee));
+        for call in unknown {
+            if answered.contains(&call.id) {
+                self.reporting.insert(call.callee);
+            } else {
+                self.asked.insert(call.id, call.callee);
+            }
+        }
+        if self.asked.len() > ASKED_MAX {
+            self.asked.clear();
+        }
+    }
+
+    /// Spans have arrived: one of them may answer a call of a trace that is final already.
+    pub fn hear<'a>(&mut self, heads: impl Iterator<Item = &'a Head>) {
+        if self.asked.is_empty() {
+            return;
+        }
+        for client in servers(heads) {
+            if let Some(callee) = self.asked.remove(&client)
+                && self.reporting.len() < CALLEES_MAX
+            {
+                self.reporting.insert(callee);
+                self.asked.retain(|_, it| *it != callee);
+            }
+        }
     }
 
     /// Nothing seems to be missing.
@@ -106,6 +135,16 @@ mod tests {
             assert!(!callees.is_complete(call(false, more).iter()));
             assert!(callees.is_complete(call(true, more).iter()));
         }
+    }
+
+    #[test]
+    fn an_answer_that_comes_when_the_trace_is_final_is_heard() {
+        let mut callees = Callees::default();
+        callees.learn(call(false, 0).iter());
+        callees.hear([head(3, 9, Side::Server, 0)].iter());
+        assert!(callees.is_complete(call(false, 0).iter()));
+        callees.hear([head(3, 2, Side::Server, 0)].iter());
+        assert!(!callees.is_complete(call(false, 0).iter()));
     }
 
     #[test]

@@ -504,6 +504,7 @@ impl<'a> Owner<'a> {
                 payload: row.payload,
                 raw_bytes: raw.len(),
             };
+            self.callees.hear(heads.iter().map(|it| &it.1));
             self.flight.add(arrived, &heads, row.suspect, &skip, now);
         }
         Ok(())
@@ -727,7 +728,6 @@ impl<'a> Owner<'a> {
                 Outcome::Final(last) => {
                     let heads = self.flight.finish(due.trace_id);
                     self.callees.learn(heads.iter());
-                    self.callees.learn(last.united.iter());
                     if due.suspect {
                         tick.released.push(due.trace_id);
                     }

@@ -81,8 +81,7 @@ fn for_each(
     Ok(())
 }
 
-/// The head of the span whose own bytes stand there.
-pub(super) fn head(bytes: &[u8], span: Range<usize>) -> Result<(TraceId, Head), WireError> {
+fn head(bytes: &[u8], span: Range<usize>) -> Result<(TraceId, Head), WireError> {
     let mut trace_id = TraceId::default();
     let mut head = Head::default();
     let mut reader = Reader::over(bytes, span.clone());

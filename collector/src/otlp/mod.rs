@@ -24,7 +24,7 @@ pub use accept::accept;
 pub use decode::{array_values, decode_into};
 pub use heads::{Head, Side, heads};
 pub use pile::Pile;
-pub use source::{At, Source, bytes_of, decode_all, distinct, heads_of, write};
+pub use source::{At, Source, bytes_of, decode_all, distinct, write};
 pub use to_json::{any_value_to_json, to_json};
 
 use analyzer::span::TraceId;

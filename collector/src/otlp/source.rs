@@ -8,7 +8,6 @@ use std::collections::HashSet;
 use analyzer::span::{Spans, TraceId};
 
 use super::decode::decode_one;
-use super::heads::{Head, head};
 use super::outline::{Outline, SpanAt, outline};
 use super::{WireError, content_hash, decode};
 
@@ -104,16 +103,6 @@ pub fn decode_all<'a>(sources: &'a [Source], spans: &[At]) -> Result<Spans<'a>, 
         }
     }
     Ok(decoded)
-}
-
-/// The heads of these spans.
-///
-/// # Errors
-/// The bytes are damaged.
-pub fn heads_of(sources: &[Source], spans: &[At]) -> Result<Vec<Head>, WireError> {
-    let spans = spans.iter().filter_map(|at| span_at(sources, *at));
-    let heads = spans.map(|(source, span)| Ok(head(&source.bytes, span.body())?.1));
-    heads.collect()
 }
 
 /// These spans as a valid request, for what is kept outside of blocks.

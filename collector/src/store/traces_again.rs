@@ -113,19 +113,23 @@ impl Store {
         }
         let ids: Vec<Uuid> = traces.iter().map(|it| uuid(*it)).collect();
         let mut transaction = self.pool().begin().await?;
-        // Comparing arrays means unpacking them, of which the planner knows nothing.
+        // Comparing arrays means unpacking them, of which the planner knows nothing. One look into the
+        // index for each trace: with all of them at once every array would be compared with every id.
         transaction
             .execute("set local enable_seqscan = off")
             .await?;
         let rows: Vec<(i32, i64, Uuid)> = sqlx::query_as(
-            "select distinct b.day - date '1970-01-01', b.id, r.trace_id
-             from culprit.trace_blocks b cross join unnest(b.trace_ids) as r(trace_id)
-             where b.trace_ids && $1 and b.shard = $2 and r.trace_id = any($1)
-               and b.day between date '1970-01-01' + $3 - 1 and date '1970-01-01' + $3 + 1
-               and not exists (
+            "select found.day - date '1970-01-01', found.id, wanted.trace_id
+             from unnest($1) as wanted(trace_id)
+             cross join lateral (
+                 select b.day, b.id from culprit.trace_blocks b
+                 where b.trace_ids @> array[wanted.trace_id] and b.shard = $2
+                   and b.day between date '1970-01-01' + $3 - 1 and date '1970-01-01' + $3 + 1
+             ) found
+             where not exists (
                    select from culprit.superseded x
-                   where x.block_id = b.id and x.shard = b.shard and x.day = b.day
-                     and x.trace_id = r.trace_id)
+                   where x.block_id = found.id and x.shard = $2 and x.day = found.day
+                     and x.trace_id = wanted.trace_id)
              order by 1, 2",
         )
         .bind(ids)
