@@ -134,12 +134,14 @@ async fn r2_postgres_is_killed_and_comes_back() {
     let culprit = Culprit::serve(data.path(), &[]).await;
     send(&culprit, 1).await;
     culprit.kill_postgres().await;
-    let taken = send_until_refused(&culprit, 2, 6).await;
-    assert!(taken.is_empty(), "Postgres is dead");
+    // A backend may outlive its postmaster for a commit or two, which are as durable as any.
+    let mut numbers = send_until_refused(&culprit, 2, 6).await;
+    let refused = 2 + numbers.len() as u64;
+    numbers.extend([1, refused]);
     let (status, _) = http::get(&format!("{}/healthz", culprit.http)).await;
     assert_eq!(status, 200, "culprit itself is well");
-    send(&culprit, 2).await;
-    end_well(culprit, data.path(), 1..=2).await;
+    send(&culprit, refused).await;
+    end_well(culprit, data.path(), numbers).await;
 }
 
 /// A failover that leaves us on what has become a replica.
