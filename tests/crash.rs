@@ -35,6 +35,9 @@ const SPANS: usize = 8;
 /// rightly takes longer and longer to start it again.
 const POSTGRES_KILLS_MAX: u32 = 3;
 
+/// A client that hears nothing for so long comes again.
+const SENT_WITHIN: Duration = Duration::from_secs(10);
+
 /// Promised: after SIGTERM culprit has ended within this time.
 const TERMINATED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -275,17 +278,32 @@ async fn send(
         for (positions, part) in parts(n_plus_one(number, SPANS as u64 - 2), &mut dice) {
             let times = 1 + dice.below(3) / 2;
             for _ in 0..times {
-                let address = address.borrow().clone();
-                let taken =
-                    tokio::time::timeout(Duration::from_secs(20), export(&address, part.clone()));
-                if matches!(taken.await, Ok(Ok(()))) {
-                    let mut model = model.lock().expect("no panic");
-                    model.entry(number).or_default().extend(&positions);
+                if !send_until_taken(&address, &part, &stop).await {
+                    return;
                 }
+                let mut model = model.lock().expect("no panic");
+                model.entry(number).or_default().extend(&positions);
             }
         }
         tokio::time::sleep(dice.millis(10, 60)).await;
     }
+}
+
+/// As an SDK does: again and again until it is acknowledged, or until `stop`.
+async fn send_until_taken(
+    address: &watch::Receiver<String>,
+    request: &ExportTraceServiceRequest,
+    stop: &CancellationToken,
+) -> bool {
+    while !stop.is_cancelled() {
+        let address = address.borrow().clone();
+        let sent = export(&address, request.clone());
+        if matches!(tokio::time::timeout(SENT_WITHIN, sent).await, Ok(Ok(()))) {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    false
 }
 
 /// One trace as one request, or as two of them, the later spans first.

@@ -127,6 +127,23 @@ async fn assert_stored_once(culprit: &Culprit, number: u64) {
     assert!(ids.len() >= 2, "trace {number}: {ids:?}");
 }
 
+/// Refused with a delay while it is away, and soon back, without anybody's doing.
+#[tokio::test]
+async fn r2_postgres_is_killed_and_comes_back() {
+    let data = data_directory();
+    let culprit = Culprit::serve(data.path(), &[]).await;
+    send(&culprit, 1).await;
+    culprit.kill_postgres().await;
+    // A backend may outlive its postmaster for a commit or two, which are as durable as any.
+    let mut numbers = send_until_refused(&culprit, 2, 6).await;
+    let refused = 2 + numbers.len() as u64;
+    numbers.extend([1, refused]);
+    let (status, _) = http::get(&format!("{}/healthz", culprit.http)).await;
+    assert_eq!(status, 200, "culprit itself is well");
+    send(&culprit, refused).await;
+    end_well(culprit, data.path(), numbers).await;
+}
+
 /// A failover that leaves us on what has become a replica.
 #[tokio::test]
 async fn r5_a_read_only_database_refuses_until_it_is_writable_again() {

@@ -7,8 +7,8 @@ pub mod spans;
 
 use std::time::{Duration, Instant};
 
-/// Whatever is waited for happens within this time, also on a busy machine and after crashes, when rows
-/// that were read in several lives are taken one trace at a time.
+/// Whatever is waited for happens within this time, also on a busy machine and after many crashes, when
+/// what was being analysed at several of them is taken one trace at a time.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Asks again and again until there is an answer; panics with `what` when patience ends.

@@ -80,8 +80,8 @@ const BLOCKS_PER_TICK: usize = 48;
 const CARRIED_ROWS_MAX: usize = 64;
 
 /// As [`SPANS_PER_TICK`], after an owner died: the fewer traces were analysed when the next one
-/// does, the fewer fall under suspicion.
-const SPANS_PER_CAREFUL_TICK: usize = 4_000;
+/// does, the fewer fall under suspicion, and the more is done before.
+const SPANS_PER_CAREFUL_TICK: usize = 1_000;
 
 /// A row whose traces were being analysed at so many deaths has probably caused them: its traces
 /// are taken one by one.
