@@ -166,15 +166,23 @@ async fn own_once(
             Err(error) => {
                 stats.failed_ticks.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(shard, %error, "the analysis starts anew from the journal");
-                PAUSE_AFTER_ERROR
+                store.note(&error);
+                jittered(PAUSE_AFTER_ERROR)
             }
         },
         Ok(None) => ACQUIRE_EVERY,
         Err(error) => {
             tracing::debug!(shard, %error, "no lease");
-            PAUSE_AFTER_ERROR
+            store.note(&error);
+            jittered(PAUSE_AFTER_ERROR)
         }
     }
+}
+
+/// Up to half as long again: owners that failed together do not come back together.
+fn jittered(pause: Duration) -> Duration {
+    let random = Uuid::new_v4().as_u128() as u32;
+    pause + pause.mul_f64(0.5 * f64::from(random) / f64::from(u32::MAX))
 }
 
 /// Runs an owner while its lease is kept, and cleans up behind it.

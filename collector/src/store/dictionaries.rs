@@ -4,9 +4,9 @@
 //! that two processes which learn the same names at once cannot deadlock. Cached after the commit.
 
 use sha2::{Digest, Sha256};
-use sqlx::PgConnection;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::pool::Connection;
 use super::{Store, StoreError};
 use crate::contribution::{Contribution, Request, ServiceName};
 
@@ -350,12 +350,12 @@ impl Store {
             return Ok(());
         }
         let select = "select digest, id from culprit.statements where digest = any($1)";
-        let mut connection = self.pool().acquire().await?;
+        let mut session = self.pool().session().await?;
         let digests: Vec<Vec<u8>> = missing.keys().map(|it| it.to_vec()).collect();
         known
             .statements
-            .extend(ids_by_digest(&mut connection, select, &digests).await?);
-        drop(connection);
+            .extend(ids_by_digest(&mut session, select, &digests).await?);
+        session.end().await?;
         missing.retain(|digest, _| !known.statements.contains_key(digest));
         if missing.is_empty() {
             return Ok(());
@@ -438,7 +438,7 @@ impl Store {
 }
 
 async fn ids_by_digest(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     select: &'static str,
     digests: &[Vec<u8>],
 ) -> Result<Vec<([u8; 32], i32)>, StoreError> {

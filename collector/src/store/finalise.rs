@@ -6,11 +6,12 @@
 use analyzer::category::Category;
 use analyzer::span::{SpanId, TraceId};
 use serde_json::Value;
-use sqlx::{Executor, PgConnection};
+use sqlx::Executor;
 use uuid::Uuid;
 
 use super::journal::{NewRow, consume_rows, insert_rows};
 use super::leases::{Lease, renew};
+use super::pool::Connection;
 use super::{Store, StoreError, encoding};
 use crate::contribution::signed;
 use crate::deltas::{Day, Deltas, Key};
@@ -177,8 +178,9 @@ impl Store {
     /// # Errors
     /// Postgres cannot be written to.
     pub async fn suspect(&self, shard: i16, trace: Quarantined) -> Result<(), StoreError> {
-        let mut connection = self.pool().acquire().await?;
-        insert_quarantined(&mut connection, shard, vec![trace]).await
+        let mut session = self.pool().session().await?;
+        insert_quarantined(&mut session, shard, vec![trace]).await?;
+        Ok(session.end().await?)
     }
 
     /// Takes traces out of quarantine that were there on suspicion only.
@@ -186,8 +188,9 @@ impl Store {
     /// # Errors
     /// Postgres cannot be written to.
     pub async fn acquit(&self, shard: i16, traces: &[TraceId]) -> Result<(), StoreError> {
-        let mut connection = self.pool().acquire().await?;
-        release(&mut connection, shard, traces).await
+        let mut session = self.pool().session().await?;
+        release(&mut session, shard, traces).await?;
+        Ok(session.end().await?)
     }
 
     /// The traces of a shard that are in quarantine.
@@ -226,7 +229,7 @@ pub fn span_number(span_id: SpanId) -> i64 {
 }
 
 async fn delete_replaced(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     shard: i16,
     replaced: &[Replaced],
 ) -> Result<(), StoreError> {
@@ -252,7 +255,7 @@ async fn delete_replaced(
 }
 
 async fn insert_blocks(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     shard: i16,
     blocks: Vec<NewBlock>,
 ) -> Result<(), StoreError> {
@@ -288,7 +291,7 @@ async fn insert_blocks(
 }
 
 async fn insert_requests(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     shard: i16,
     analysis_version: i16,
     requests: &[NewRequest],
@@ -368,7 +371,7 @@ async fn insert_requests(
 
 /// Appends roll-up rows; empty changes leave no row.
 pub(super) async fn insert_deltas(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     shard: i16,
     part: i64,
     deltas: &Deltas,
@@ -390,7 +393,7 @@ fn key_columns<T>(rows: &[(&Key, &T)]) -> [Vec<i32>; 4] {
 }
 
 async fn insert_minutes(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     shard: i16,
     part: i64,
     deltas: &Deltas,
@@ -438,7 +441,7 @@ async fn insert_minutes(
 }
 
 async fn insert_hours(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     shard: i16,
     part: i64,
     deltas: &Deltas,
@@ -495,7 +498,7 @@ async fn insert_hours(
 }
 
 async fn insert_hits(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     shard: i16,
     part: i64,
     deltas: &Deltas,
@@ -536,7 +539,7 @@ async fn insert_hits(
 }
 
 async fn insert_quarantined(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     shard: i16,
     traces: Vec<Quarantined>,
 ) -> Result<(), StoreError> {
@@ -557,7 +560,7 @@ async fn insert_quarantined(
 }
 
 async fn release(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     shard: i16,
     traces: &[TraceId],
 ) -> Result<(), StoreError> {

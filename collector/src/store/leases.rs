@@ -1,9 +1,9 @@
 //! Who may write a shard's results. Ownership is fenced: every writing transaction starts by
 //! renewing its lease, so that an owner that was stopped and comes back cannot write.
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::pool::Connection;
 use super::{Store, StoreError};
 
 /// The review's shard: it is one task for all shards.
@@ -137,8 +137,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::LeaseLost`] if somebody else has it; or Postgres cannot be reached.
     pub async fn renew_lease(&self, lease: &Lease) -> Result<(), StoreError> {
-        let mut connection = self.pool().acquire().await?;
-        renew(&mut connection, lease).await
+        let mut session = self.pool().session().await?;
+        renew(&mut session, lease).await?;
+        Ok(session.end().await?)
     }
 
     /// Gives a lease back, so that a successor need not wait for it to expire.
@@ -160,7 +161,7 @@ impl Store {
 }
 
 /// The fence: the first statement of every transaction that writes a shard's results.
-pub(super) async fn renew(connection: &mut PgConnection, lease: &Lease) -> Result<(), StoreError> {
+pub(super) async fn renew(connection: &mut Connection, lease: &Lease) -> Result<(), StoreError> {
     let renewed = sqlx::query(
         "update culprit.leases set expires_at = now() + make_interval(secs => $4)
          where shard = $1 and owner = $2 and epoch = $3",
