@@ -9,5 +9,8 @@ mod alerts;
 mod bad_input;
 mod crash;
 mod demo;
+mod migrations;
+mod pooler;
+mod roles;
 mod round_trip;
 mod sdk_python;

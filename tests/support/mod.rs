@@ -1,7 +1,9 @@
 //! What the tests share: a culprit process, spans to send, and questions to ask.
 
 pub mod culprit;
+pub mod external;
 pub mod http;
+pub mod process;
 pub mod spans;
 
 use std::time::{Duration, Instant};

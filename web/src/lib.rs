@@ -9,6 +9,7 @@ pub mod explain;
 pub mod health;
 pub mod bench;
 pub mod database;
+pub mod data_age;
 pub mod pages;
 pub mod api;
 pub mod assets;
@@ -96,6 +97,10 @@ pub fn router(state: AppState) -> Router {
         .route("/static/{file}", get(assets::show))
         .fallback(pages::not_found)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::from_fn_with_state(
+            state.store.clone(),
+            data_age::tell,
+        ))
         .layer(axum::middleware::map_response(guard))
         .with_state(state)
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::AppState;
 use crate::cli::{Role, ServeOptions};
-use crate::database::Database;
+use crate::database::{Database, Purpose};
 
 /// Where things listen unless told otherwise: loopback only, nothing is authenticated.
 const GRPC_PORT: u16 = 4317;
@@ -79,7 +79,9 @@ pub async fn start(options: &ServeOptions, if_taken: IfTaken) -> anyhow::Result<
     let alerting = alerting(options)?;
     // Bound before Postgres starts: a taken port is told at once, and clients queue meanwhile.
     let listeners = Listeners::bind(options, if_taken).await?;
-    let database = Database::open(&options.database).await?;
+    let works = options.plays(Role::Collector) || options.plays(Role::Analyzer);
+    let purpose = if works { Purpose::Work } else { Purpose::Look };
+    let database = Database::open(&options.database, purpose).await?;
     let mut serving = Serving {
         grpc: listeners.grpc.as_ref().and_then(|it| it.local_addr().ok()),
         http: listeners.http.as_ref().and_then(|it| it.local_addr().ok()),
@@ -130,7 +132,7 @@ impl Serving {
         }
         if let Some(listener) = listeners.ui {
             let state = AppState {
-                store: self.database.store.for_people(),
+                store: self.database.people.clone(),
                 grpc: self.grpc,
                 http: self.http,
                 receiver: receiver.as_ref().map(Receiver::stats),
