@@ -6,7 +6,7 @@ PYTHON ?= python3
 # What the tests with official SDKs run on; made once, below cargo's target directory.
 VENV = target/test-python
 
-.PHONY: help demo serve test chaos bench postgres
+.PHONY: help demo serve test chaos bench postgres pgbouncer
 
 help:
 	@echo 'make demo    culprit, a demo shop under traffic, and the UI with findings in it'
@@ -25,7 +25,7 @@ bench: postgres
 	$(CARGO) run --release --bin culprit -- bench ingest
 	$(CARGO) bench -p analyzer
 
-test: postgres $(VENV)/ready
+test: postgres pgbouncer $(VENV)/ready
 	CULPRIT_TEST_PYTHON="$(CURDIR)/$(VENV)/bin/python" $(CARGO) test --workspace --no-fail-fast
 
 chaos: postgres
@@ -35,6 +35,10 @@ chaos: postgres
 # Present is what culprit itself finds: on PATH, or where packages put it.
 postgres:
 	@sh ./collector/install-postgres.sh
+
+# For the test that goes through a pooler.
+pgbouncer:
+	@sh ./tests/install-pgbouncer.sh
 
 $(VENV)/ready: Makefile
 	@mkdir -p target

@@ -11,5 +11,8 @@ mod crash;
 mod demo;
 mod faults;
 mod metrics;
+mod migrations;
+mod pooler;
+mod roles;
 mod round_trip;
 mod sdk_python;

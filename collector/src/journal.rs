@@ -343,7 +343,7 @@ async fn commit(
             return Ok(());
         }
         Ok(Err(error)) => {
-            store.look_again_after(&error);
+            store.note(&error);
             error.to_string()
         }
         Err(_) => format!("no commit within {} s", COMMIT_TIMEOUT.as_secs()),

@@ -44,6 +44,23 @@ pub async fn store() -> Store {
         .expect("a migrated database")
 }
 
+/// As [`store`], with more shards.
+pub async fn store_with_shards(shards: u16) -> Store {
+    let options = database().await;
+    let mut connection = PgConnection::connect_with(&options)
+        .await
+        .expect("the test cluster answers");
+    sqlx::query("update culprit.meta set value = $1 where key = 'shards'")
+        .bind(shards.to_string())
+        .execute(&mut connection)
+        .await
+        .expect("a migrated database");
+    connection.close().await.expect("a connection that closes");
+    Store::connect(options, shards)
+        .await
+        .expect("a migrated database")
+}
+
 /// The process's cluster, started when it is first asked for.
 fn cluster() -> &'static PgConnectOptions {
     static CLUSTER: OnceLock<PgConnectOptions> = OnceLock::new();

@@ -2,7 +2,9 @@
 
 pub mod culprit;
 pub mod database;
+pub mod external;
 pub mod http;
+pub mod process;
 pub mod spans;
 
 use std::time::{Duration, Instant};

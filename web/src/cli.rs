@@ -100,6 +100,22 @@ pub struct DatabaseOptions {
         value_name = "URL"
     )]
     pub database_url: Option<String>,
+    /// A replica of that database: the UI reads from it, and says how old what it shows is when the
+    /// replica falls behind.
+    #[arg(
+        long,
+        env = "CULPRIT_READ_DATABASE_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    pub read_database_url: Option<String>,
+    /// The URL leads to a connection pooler in transaction mode (PgBouncer, pool_mode=transaction).
+    #[arg(long, env = "CULPRIT_POOLED")]
+    pub pooled: bool,
+    /// Connections that this process opens at most, those of the UI (six) aside; at the bound its tasks
+    /// wait for each other [default: 12].
+    #[arg(long, env = "CULPRIT_DATABASE_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    pub database_connections: Option<u32>,
     /// Where the private Postgres keeps its data [default: /var/lib/culprit for root,
     /// ~/.local/share/culprit for others].
     #[arg(long, env = "CULPRIT_DATA_DIR", value_name = "DIR")]
@@ -198,6 +214,9 @@ impl DatabaseOptions {
     fn or(self, file: DatabaseOptions) -> DatabaseOptions {
         DatabaseOptions {
             database_url: self.database_url.or(file.database_url),
+            read_database_url: self.read_database_url.or(file.read_database_url),
+            pooled: self.pooled || file.pooled,
+            database_connections: self.database_connections.or(file.database_connections),
             data_dir: self.data_dir.or(file.data_dir),
             shards: self.shards.or(file.shards),
         }

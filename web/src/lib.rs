@@ -17,6 +17,7 @@ pub mod admin;
 pub mod logging;
 pub mod bench;
 pub mod database;
+pub mod data_age;
 pub mod pages;
 pub mod api;
 pub mod assets;
@@ -107,6 +108,10 @@ pub fn router(state: AppState) -> Router {
         // The rest.
         .route("/static/{file}", get(assets::show))
         .fallback(pages::not_found)
+        .layer(axum::middleware::from_fn_with_state(
+            state.store.clone(),
+            data_age::tell,
+        ))
         .with_state(state)
         .merge(admin)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

@@ -11,8 +11,8 @@ use std::time::UNIX_EPOCH;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use collector::store::Connections;
 use collector::store::overview::{Counted, Overview};
+use collector::store::pool::Connections;
 use collector::{assembly, journal, receiver, review};
 
 use crate::exposition::{CONTENT_TYPE, Kind, Samples};

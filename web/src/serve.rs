@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::AppState;
 use crate::admin;
 use crate::cli::{Role, ServeOptions};
-use crate::database::Database;
+use crate::database::{Database, Purpose};
 use crate::vitals::Vitals;
 
 /// Where things listen unless told otherwise: loopback only, nothing is authenticated.
@@ -90,7 +90,9 @@ pub async fn start(options: &ServeOptions, if_taken: IfTaken) -> anyhow::Result<
     let receiver_options = options.receiver.to_receiver()?;
     // Bound before Postgres starts: a taken port is told at once, and clients queue meanwhile.
     let listeners = Listeners::bind(options, if_taken).await?;
-    let database = Database::open(&options.database).await?;
+    let works = options.plays(Role::Collector) || options.plays(Role::Analyzer);
+    let purpose = if works { Purpose::Work } else { Purpose::Look };
+    let database = Database::open(&options.database, purpose).await?;
     let mut serving = Serving {
         grpc: listeners.grpc.as_ref().and_then(Listener::local_address),
         http: listeners.http.as_ref().and_then(Listener::local_address),
@@ -135,7 +137,7 @@ impl Serving {
         if let (Some(alerting), None) = (&mut alerting, &options.public_url) {
             alerting.public_url = self.ui.map(|it| format!("http://{it}")).unwrap_or_default();
         }
-        let mut vitals = Vitals::new(store.for_people(), store.clone());
+        let mut vitals = Vitals::new(self.database.people.clone(), store.clone());
         vitals.stopping = self.intake.clone();
         vitals.receiver = receiver.as_ref().map(Receiver::stats);
         vitals.journal = journal.as_ref().map(Journal::stats);

@@ -5,14 +5,14 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use crate::cli::{DatabaseOptions, ServeOptions};
-use crate::database::Database;
+use crate::database::{Database, Purpose};
 
 /// Recounts and compares; exit code 1 if there is a difference.
 ///
 /// # Errors
 /// The database cannot be opened or read.
 pub async fn run(options: ServeOptions) -> anyhow::Result<ExitCode> {
-    let database = Database::open(&options.database).await?;
+    let database = Database::open(&options.database, Purpose::Look).await?;
     let settings = Settings {
         log_destinations: options.log_destinations,
     };
@@ -50,7 +50,7 @@ pub async fn run(options: ServeOptions) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// The database cannot be opened, or a migration failed.
 pub async fn migrate(options: DatabaseOptions) -> anyhow::Result<ExitCode> {
-    let database = Database::open(&options).await?;
+    let database = Database::open(&options, Purpose::Work).await?;
     println!(
         "the schema culprit is up to date ({} shards)",
         database.store.shards()

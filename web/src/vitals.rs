@@ -148,13 +148,26 @@ impl Vitals {
         }
     }
 
+    /// Only people read: a replica is good enough for them.
+    fn reads_only(&self) -> bool {
+        self.journal.is_none() && self.assembly.is_none()
+    }
+
+    /// The way to the database that is written to.
+    fn writing_store(&self) -> &Store {
+        match self.store.is_replica() {
+            true => &self.working_store,
+            false => &self.store,
+        }
+    }
+
     /// How the whole is, or why the database does not tell.
     ///
     /// # Errors
     /// The database's words, for people.
     pub async fn overview(&self) -> Result<Overview, String> {
         in_time(async {
-            if !self.store.is_writable().await? {
+            if !self.reads_only() && !self.writing_store().is_writable().await? {
                 return Ok(Err("it is read-only".to_owned()));
             }
             Ok(Ok(self.store.overview().await?))
@@ -181,11 +194,9 @@ impl Vitals {
         if self.journal.as_ref().is_some_and(|it| !it.is_ready()) {
             return Err("the database cannot be written to".to_owned());
         }
-        // Only people read: a replica is good enough for them.
-        let reads_only = self.journal.is_none() && self.assembly.is_none();
-        match in_time(self.store.is_writable()).await {
+        match in_time(self.writing_store().is_writable()).await {
             Ok(true) => Ok(()),
-            Ok(false) if reads_only => Ok(()),
+            Ok(false) if self.reads_only() => Ok(()),
             Ok(false) => Err("the database is read-only".to_owned()),
             Err(problem) => Err(format!("the database does not answer: {problem}")),
         }

@@ -6,6 +6,7 @@
 //! journal has it.
 
 mod analyse;
+mod balance;
 mod completeness;
 mod flight;
 mod known;
@@ -44,6 +45,7 @@ pub use analyse::{analyse, damaged, decompress, spans_by_trace, unite};
 pub use flight::Idle;
 
 use analyse::{BLOCK_ZSTD_LEVEL, Final, Outcome, Pack, Stored, Work};
+use balance::{Balancer, Seat};
 use completeness::Callees;
 use flight::{Arrived, Due, Flight};
 use known::Known;
@@ -96,7 +98,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const POLL_EVERY: Duration = Duration::from_secs(1);
 
 /// How often a lease is renewed: three times until others may take it.
-const RENEW_EVERY: Duration = Duration::from_secs(4);
+const RENEW_EVERY: Duration = Duration::from_secs(3);
 
 /// How often old journal rows are looked through: that walks over all open spans.
 const CARRY_EVERY: Duration = Duration::from_secs(2);
@@ -107,8 +109,8 @@ const MERGE_EVERY: Duration = Duration::from_secs(30);
 /// How long after an error an owner starts anew.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 
-/// How often a shard that another process owns is tried.
-const ACQUIRE_EVERY: Duration = Duration::from_secs(2);
+/// How often a shard is tried that was free a moment ago and is not.
+const ACQUIRE_EVERY: Duration = Duration::from_secs(1);
 
 /// What an assembly needs to know.
 #[derive(Clone, Debug, Default)]
@@ -144,60 +146,86 @@ pub struct Stats {
     pub tick_seconds: Histogram,
 }
 
-/// Owns as many shards as it can get until `shutdown`; gives them back then.
+/// Owns its share of the shards until `shutdown` ([`balance`]); gives them back then.
 pub async fn run(store: Store, options: Options, stats: Arc<Stats>, shutdown: CancellationToken) {
     let process = Uuid::now_v7();
-    let owners = (0..store.shards() as i16)
-        .map(|shard| own(store.clone(), shard, process, &options, &stats, &shutdown));
-    futures_util::future::join_all(owners).await;
+    let (balancer, seats) = Balancer::new(&store, process, options.sole_owner, &shutdown);
+    let owners = seats
+        .into_iter()
+        .map(|seat| own(store.clone(), seat, process, &options, &stats));
+    tokio::join!(balancer.run(), futures_util::future::join_all(owners));
 }
 
-/// Owns one shard, again and again.
-async fn own(
-    store: Store,
+/// Owns one shard whenever it is this process's turn.
+async fn own(store: Store, mut seat: Seat, process: Uuid, options: &Options, stats: &Stats) {
+    let mut before = Before::default();
+    while let Some(turn) = seat.turn().await {
+        while !turn.is_cancelled() {
+            let owning = own_once(
+                &store,
+                seat.shard,
+                process,
+                options,
+                stats,
+                &mut before,
+                &turn,
+            );
+            let pause = owning.await;
+            tokio::select! {
+                () = turn.cancelled() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+}
+
+/// Takes the lease, and works until the turn ends or something goes wrong; says how long to wait then.
+async fn own_once(
+    store: &Store,
     shard: i16,
     process: Uuid,
     options: &Options,
     stats: &Stats,
-    shutdown: &CancellationToken,
-) {
-    let mut before = Before::default();
-    while !shutdown.is_cancelled() {
-        let pause = match store
-            .acquire_lease(shard, process, options.sole_owner)
-            .await
-        {
-            Ok(Some(lease)) => {
-                let owner = Owner::new(&store, lease, options, stats);
-                let handoff = options.handoff.as_deref();
-                let owned = |it| handoff.inspect(|handoff| handoff.set_owned(shard, it));
-                owned(true);
-                let held = hold(owner, &mut before, shutdown).await;
-                owned(false);
-                match held {
-                    Ok(()) => {
-                        let _ = store.release_lease(&lease).await;
-                        Duration::ZERO
-                    }
-                    Err(error) => {
-                        store.look_again_after(&error);
-                        stats.failed_ticks.fetch_add(1, Ordering::Relaxed);
-                        tracing::warn!(shard, %error, "the analysis starts anew from the journal");
-                        PAUSE_AFTER_ERROR
-                    }
+    before: &mut Before,
+    turn: &CancellationToken,
+) -> Duration {
+    match store
+        .acquire_lease(shard, process, options.sole_owner)
+        .await
+    {
+        Ok(Some(lease)) => {
+            let handoff = options.handoff.as_deref();
+            let owned = |it| handoff.inspect(|handoff| handoff.set_owned(shard, it));
+            let owner = Owner::new(store, lease, options, stats);
+            owned(true);
+            let held = hold(owner, before, turn).await;
+            owned(false);
+            match held {
+                Ok(()) => {
+                    let _ = store.release_lease(&lease).await;
+                    Duration::ZERO
+                }
+                Err(error) => {
+                    stats.failed_ticks.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(shard, %error, "the analysis starts anew from the journal");
+                    store.note(&error);
+                    jittered(PAUSE_AFTER_ERROR)
                 }
             }
-            Ok(None) => ACQUIRE_EVERY,
-            Err(error) => {
-                tracing::debug!(shard, %error, "no lease");
-                PAUSE_AFTER_ERROR
-            }
-        };
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = tokio::time::sleep(pause) => {}
+        }
+        Ok(None) => ACQUIRE_EVERY,
+        Err(error) => {
+            tracing::debug!(shard, %error, "no lease");
+            store.note(&error);
+            jittered(PAUSE_AFTER_ERROR)
         }
     }
+}
+
+/// Up to half as long again: owners that failed together do not come back together.
+fn jittered(pause: Duration) -> Duration {
+    let random = Uuid::new_v4().as_u128() as u32;
+    pause + pause.mul_f64(0.5 * f64::from(random) / f64::from(u32::MAX))
 }
 
 /// What this process's former ownership of a shard left to the next.

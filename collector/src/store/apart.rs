@@ -10,11 +10,11 @@
 use analyzer::category::Category;
 use analyzer::profile::{Profile, ProfileNode};
 use analyzer::seeded_hash::{SeededMap, SeededSet};
-use sqlx::PgConnection;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::dictionaries::OTHER;
+use super::pool::Connection;
 use super::{Store, StoreError};
 use crate::deltas::Day;
 
@@ -157,8 +157,9 @@ impl Store {
         unknown.dedup();
         unknown.retain(|it| !known.days.contains_key(it));
         if !unknown.is_empty() {
-            let mut connection = self.pool().acquire().await?;
-            let rows = read(&mut connection, &unknown, READ).await?;
+            let mut session = self.pool().session().await?;
+            let rows = read(&mut session, &unknown, READ).await?;
+            session.end().await?;
             known.remember(rows);
         }
         let missing = known.missing(wanted);
@@ -227,7 +228,7 @@ const READ_FOR_UPDATE: &str = "
     order by c.day, c.endpoint_id for update of c";
 
 async fn read(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     keys: &[Key],
     select: &'static str,
 ) -> Result<Vec<Row>, StoreError> {

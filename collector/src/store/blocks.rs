@@ -6,11 +6,11 @@
 
 use analyzer::category::Category;
 use analyzer::span::{SpanId, TraceId};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::StoreError;
 use super::finalise::{span_number, uuid};
+use super::pool::Connection;
 use crate::contribution::signed;
 use crate::deltas::Day;
 
@@ -67,7 +67,7 @@ pub struct NewRequest {
 /// Writes one block. Blocks come a few at a time, each of a hundred kilobytes and more: a
 /// statement for each costs nothing beside that.
 pub(super) async fn insert_block(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     shard: i16,
     analysis_version: i16,
     block: NewBlock,
@@ -160,7 +160,7 @@ impl Columns<'_> {
 
 /// Copies of traces that later blocks replace.
 pub(super) async fn supersede(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     shard: i16,
     replaced: &[Replaced],
 ) -> Result<(), StoreError> {

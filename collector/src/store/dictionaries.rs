@@ -6,12 +6,12 @@
 use analyzer::seeded_hash::{SeededMap, SeededSet};
 use analyzer::{Callee, Service};
 use sha2::{Digest, Sha256};
-use sqlx::PgConnection;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::apart::{Apart, Wanted};
+use super::pool::Connection;
 use super::{Store, StoreError};
 use crate::contribution::{Contribution, Names, Request};
 use crate::deltas::Day;
@@ -344,8 +344,9 @@ impl Store {
         if known.other_statement.is_none() && wanted.iter().any(full) {
             let other = (String::new(), OTHER.to_owned());
             let only = BTreeMap::from([(statement_digest("", OTHER), other)]);
-            let mut connection = self.pool().acquire().await?;
-            let found = insert_statements(&mut connection, only).await?;
+            let mut session = self.pool().session().await?;
+            let found = insert_statements(&mut session, only).await?;
+            session.end().await?;
             known.add_statements(found);
         }
         Ok(())
@@ -568,7 +569,7 @@ impl Store {
 
 /// Taken by everybody who adds names, so that caps are counted exactly: what is beyond a cap once
 /// is beyond it for good. Held for a few milliseconds, and only while something is new.
-async fn lock(transaction: &mut PgConnection) -> Result<(), StoreError> {
+async fn lock(transaction: &mut Connection) -> Result<(), StoreError> {
     /// Any number that nobody else in this database is likely to use.
     const KEY: i64 = 0x0063_756c_7072_6974;
     sqlx::query("select pg_advisory_xact_lock($1)")
@@ -586,7 +587,7 @@ fn remove(missing: &mut Named, found: &[((i32, String), i32)]) {
 
 /// What of `missing` there is room for, and an `(other)` for each service without; those are `filled`.
 async fn with_room(
-    transaction: &mut PgConnection,
+    transaction: &mut Connection,
     family: &Family,
     missing: Named,
     filled: &mut Vec<i32>,
@@ -619,7 +620,7 @@ async fn with_room(
 }
 
 async fn find_named(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     family: &Family,
     keys: &Named,
 ) -> Result<Vec<((i32, String), i32)>, StoreError> {
@@ -634,7 +635,7 @@ async fn find_named(
 
 /// All names of these services.
 async fn names_of(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     family: &Family,
     services: &[i32],
 ) -> Result<Vec<((i32, String), i32)>, StoreError> {
@@ -677,7 +678,7 @@ fn service_columns(names: &BTreeSet<ServiceName>) -> [Vec<String>; 3] {
 }
 
 async fn find_services(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     names: &BTreeSet<ServiceName>,
 ) -> Result<Vec<(ServiceName, i32)>, StoreError> {
     let [namespaces, names, environments] = service_columns(names);
@@ -694,9 +695,7 @@ async fn find_services(
     Ok(service_names(rows))
 }
 
-async fn all_services(
-    connection: &mut PgConnection,
-) -> Result<Vec<(ServiceName, i32)>, StoreError> {
+async fn all_services(connection: &mut Connection) -> Result<Vec<(ServiceName, i32)>, StoreError> {
     let rows: Vec<ServiceRow> =
         sqlx::query_as("select id, namespace, name, environment from culprit.services")
             .fetch_all(connection)
@@ -705,7 +704,7 @@ async fn all_services(
 }
 
 async fn insert_services(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     names: &BTreeSet<ServiceName>,
 ) -> Result<(), StoreError> {
     let [namespaces, names, environments] = service_columns(names);
@@ -727,7 +726,7 @@ type NewStatements = BTreeMap<[u8; 32], (String, String)>;
 const FIND_STATEMENTS: &str = "select digest, id from culprit.statements where digest = any($1)";
 
 async fn insert_statements(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     new: NewStatements,
 ) -> Result<Vec<([u8; 32], i32)>, StoreError> {
     let digests: Vec<Vec<u8>> = new.keys().map(|it| it.to_vec()).collect();
@@ -751,7 +750,7 @@ const FIND_FINDINGS: &str = "select digest, id from culprit.finding_keys where d
 
 /// What of `missing` there is room for; endpoints without are `filled`.
 async fn findings_with_room<'a>(
-    transaction: &mut PgConnection,
+    transaction: &mut Connection,
     missing: BTreeMap<[u8; 32], NewFinding<'a>>,
     filled: &mut Vec<i32>,
 ) -> Result<BTreeMap<[u8; 32], NewFinding<'a>>, StoreError> {
@@ -779,7 +778,7 @@ async fn findings_with_room<'a>(
 }
 
 async fn insert_findings(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     new: &BTreeMap<[u8; 32], NewFinding<'_>>,
 ) -> Result<(), StoreError> {
     let values: Vec<_> = new.values().collect();
@@ -804,7 +803,7 @@ async fn insert_findings(
 }
 
 async fn ids_by_digest(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     select: &'static str,
     digests: &[Vec<u8>],
 ) -> Result<Vec<([u8; 32], i32)>, StoreError> {

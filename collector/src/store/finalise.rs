@@ -5,12 +5,13 @@
 
 use analyzer::span::{SpanId, TraceId};
 use serde_json::Value;
-use sqlx::{Executor, PgConnection};
+use sqlx::Executor;
 use uuid::Uuid;
 
 use super::blocks::{NewBlock, Replaced, insert_block, supersede};
 use super::journal::{NewRow, consume_rows, insert_rows};
 use super::leases::{Lease, renew};
+use super::pool::Connection;
 use super::{Store, StoreError, encoding};
 use crate::deltas::{Day, Deltas, Key};
 
@@ -124,8 +125,9 @@ impl Store {
     /// # Errors
     /// Postgres cannot be written to.
     pub async fn suspect(&self, shard: i16, trace: Quarantined) -> Result<(), StoreError> {
-        let mut connection = self.pool().acquire().await?;
-        insert_quarantined(&mut connection, shard, vec![trace]).await
+        let mut session = self.pool().session().await?;
+        insert_quarantined(&mut session, shard, vec![trace]).await?;
+        Ok(session.end().await?)
     }
 
     /// Takes traces out of quarantine that were there on suspicion only.
@@ -133,8 +135,9 @@ impl Store {
     /// # Errors
     /// Postgres cannot be written to.
     pub async fn acquit(&self, shard: i16, traces: &[TraceId]) -> Result<(), StoreError> {
-        let mut connection = self.pool().acquire().await?;
-        release(&mut connection, shard, traces).await
+        let mut session = self.pool().session().await?;
+        release(&mut session, shard, traces).await?;
+        Ok(session.end().await?)
     }
 
     /// The traces of a shard whose analysis ended a process often enough.
@@ -178,7 +181,7 @@ pub fn span_number(span_id: SpanId) -> i64 {
 
 /// Appends roll-up rows; empty changes leave no row.
 pub(super) async fn insert_deltas(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     shard: i16,
     part: i64,
     deltas: &Deltas,
@@ -200,7 +203,7 @@ fn key_columns<T>(rows: &[(&Key, &T)]) -> [Vec<i32>; 4] {
 }
 
 async fn insert_minutes(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     shard: i16,
     part: i64,
     deltas: &Deltas,
@@ -248,7 +251,7 @@ async fn insert_minutes(
 }
 
 async fn insert_hours(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     shard: i16,
     part: i64,
     deltas: &Deltas,
@@ -305,7 +308,7 @@ async fn insert_hours(
 }
 
 async fn insert_hits(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     shard: i16,
     part: i64,
     deltas: &Deltas,
@@ -346,7 +349,7 @@ async fn insert_hits(
 }
 
 async fn insert_quarantined(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     shard: i16,
     traces: Vec<Quarantined>,
 ) -> Result<(), StoreError> {
@@ -367,7 +370,7 @@ async fn insert_quarantined(
 }
 
 async fn release(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     shard: i16,
     traces: &[TraceId],
 ) -> Result<(), StoreError> {

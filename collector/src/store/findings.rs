@@ -1,10 +1,11 @@
 //! The lives of findings. Only the review writes here; ticks append to `finding_hits`.
 
 use serde_json::Value;
-use sqlx::{Executor, PgConnection};
+use sqlx::Executor;
 use uuid::Uuid;
 
 use super::leases::{Lease, renew};
+use super::pool::Connection;
 use super::{Store, StoreError, encoding};
 use crate::store::encoding::Hits;
 
@@ -275,7 +276,7 @@ impl Store {
     }
 }
 
-async fn upsert(connection: &mut PgConnection, judged: &Judged) -> Result<(), StoreError> {
+async fn upsert(connection: &mut Connection, judged: &Judged) -> Result<(), StoreError> {
     let recent = &judged.recent;
     let evidence = &recent.example["evidence"];
     sqlx::query(

@@ -1,9 +1,9 @@
 //! The journal table: rows come in with one statement, are read by their shard's owner, and go
 //! when what they held is final.
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::pool::Connection;
 use super::{Store, StoreError};
 
 /// A journal row to write. Payload is zstd of OTLP.
@@ -54,8 +54,9 @@ impl Store {
     /// # Errors
     /// Postgres cannot be written to; then none is written, or, if the connection broke, maybe all.
     pub async fn append_journal(&self, rows: Vec<NewRow>) -> Result<(), StoreError> {
-        let mut connection = self.pool().acquire().await?;
-        insert_rows(&mut connection, rows).await
+        let mut session = self.pool().session().await?;
+        insert_rows(&mut session, rows).await?;
+        Ok(session.end().await?)
     }
 
     /// The rows of a shard that its owner does not hold yet, oldest first, at most `rows_max`. Only
@@ -106,9 +107,9 @@ impl Store {
     /// # Errors
     /// Postgres cannot be written to.
     pub async fn blame_rows(&self, shard: i16, ids: &[Uuid]) -> Result<(), StoreError> {
-        let mut connection = self.pool().acquire().await?;
-        blame(&mut connection, shard, ids).await?;
-        Ok(())
+        let mut session = self.pool().session().await?;
+        blame(&mut session, shard, ids).await?;
+        Ok(session.end().await?)
     }
 
     /// What waits, over all shards.
@@ -130,7 +131,7 @@ impl Store {
 
 /// As [`Store::append_journal`], within a transaction of the caller's.
 pub(super) async fn insert_rows(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     rows: Vec<NewRow>,
 ) -> Result<(), StoreError> {
     let mut shards = Vec::with_capacity(rows.len());
@@ -161,7 +162,7 @@ pub(super) async fn insert_rows(
 
 /// Counts a death against rows; returns how many of them are still there.
 pub(super) async fn blame(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     shard: i16,
     ids: &[Uuid],
 ) -> Result<u64, StoreError> {
@@ -181,7 +182,7 @@ pub(super) async fn blame(
 
 /// Takes rows out of the journal; returns how many were there.
 pub(super) async fn consume_rows(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     shard: i16,
     ids: &[Uuid],
 ) -> Result<u64, StoreError> {

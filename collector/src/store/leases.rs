@@ -1,18 +1,22 @@
 //! Who may write a shard's results. Ownership is fenced: every writing transaction starts by
 //! renewing its lease, so that an owner that was stopped and comes back cannot write.
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::journal::blame;
+use super::pool::Connection;
 use super::{Store, StoreError};
 
 /// The review's shard: it is one task for all shards.
 pub const REVIEW_SHARD: i16 = -1;
 
-/// A lease that is not renewed for this long is anybody's. Long enough for a pause of the whole
-/// machine's scheduling, short enough that findings go on within a quarter of a minute.
-const LEASE_SECONDS: f64 = 15.0;
+/// A lease that is not renewed for this long is anybody's, and an analyzer that is not heard of for this
+/// long has no share. Long enough for a pause of the whole machine's scheduling; short enough that a dead
+/// process's shards are taken over, and findings go on, within a quarter of a minute.
+const LEASE_SECONDS: f64 = 10.0;
+
+/// Rows of analyzers that ended without a word are swept out after this long.
+const FORGOTTEN_SECONDS: f64 = 3_600.0;
 
 /// The right to write one shard's results, until somebody else takes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,7 +31,76 @@ pub struct Lease {
     pub orphaned: bool,
 }
 
+/// How a shard's lease stands, as one process sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, sqlx::FromRow)]
+pub struct Standing {
+    /// The shard.
+    pub shard: i16,
+    /// It is that process's, even if it has expired.
+    pub mine: bool,
+    /// Anybody may take it.
+    pub free: bool,
+}
+
 impl Store {
+    /// Says that an analyzer lives; returns all that do, itself among them, in an order that is the same
+    /// for everyone. Holders of leases count too: processes of a version that does not say that they live.
+    ///
+    /// # Errors
+    /// Postgres cannot be written to.
+    pub async fn join_analyzers(&self, process: Uuid) -> Result<Vec<Uuid>, StoreError> {
+        sqlx::query(
+            "with forgotten as (
+                delete from culprit.analyzers where seen_at < now() - make_interval(secs => $2))
+             insert into culprit.analyzers (process) values ($1)
+             on conflict (process) do update set seen_at = now()",
+        )
+        .bind(process)
+        .bind(FORGOTTEN_SECONDS)
+        .execute(self.pool())
+        .await?;
+        let processes = sqlx::query_scalar(
+            "select process from culprit.analyzers
+             where seen_at > now() - make_interval(secs => $1)
+             union
+             select owner from culprit.leases
+             where shard >= 0 and owner is not null and expires_at > now()
+             order by 1",
+        )
+        .bind(LEASE_SECONDS)
+        .fetch_all(self.pool())
+        .await?;
+        Ok(processes)
+    }
+
+    /// An analyzer ends: the others need not wait to see it.
+    ///
+    /// # Errors
+    /// Postgres cannot be written to.
+    pub async fn leave_analyzers(&self, process: Uuid) -> Result<(), StoreError> {
+        sqlx::query("delete from culprit.analyzers where process = $1")
+            .bind(process)
+            .execute(self.pool())
+            .await?;
+        Ok(())
+    }
+
+    /// How the leases of all shards stand for `process`; shards that nobody ever owned have none.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn standing(&self, process: Uuid) -> Result<Vec<Standing>, StoreError> {
+        let standing = sqlx::query_as(
+            "select shard, owner is not distinct from $1 as mine,
+                    owner is null or expires_at < now() as free
+             from culprit.leases where shard >= 0 order by shard",
+        )
+        .bind(process)
+        .fetch_all(self.pool())
+        .await?;
+        Ok(standing)
+    }
+
     /// Takes a shard's lease if it is free, expired, or already `owner`'s. With `even_if_held`,
     /// takes it anyhow: for a database that is this process's alone, whose former owner is dead.
     ///
@@ -151,7 +224,7 @@ impl Store {
 }
 
 /// The fence: the first statement of every transaction that writes a shard's results.
-pub(super) async fn renew(connection: &mut PgConnection, lease: &Lease) -> Result<(), StoreError> {
+pub(super) async fn renew(connection: &mut Connection, lease: &Lease) -> Result<(), StoreError> {
     let renewed = sqlx::query(
         "update culprit.leases
          set expires_at = now() + make_interval(secs => $4), analysing = null

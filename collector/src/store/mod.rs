@@ -15,18 +15,20 @@ pub mod leases;
 pub mod outbox;
 pub mod overview;
 pub mod partitions;
+pub mod pool;
 pub mod quarantine;
 pub mod recount;
 pub mod requests;
+pub mod replica;
 pub mod rollups;
+pub mod schema;
 pub mod services;
 pub mod traces;
 pub mod traces_again;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{Connection, PgConnection};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use sqlx::postgres::PgConnectOptions;
+
+use pool::{Access, Connections, Pool};
 
 /// What can go wrong between us and Postgres.
 #[derive(Debug, thiserror::Error)]
@@ -34,9 +36,35 @@ pub enum StoreError {
     /// Postgres said no, or could not be reached.
     #[error(transparent)]
     Postgres(#[from] sqlx::Error),
-    /// The schema could not be brought up to date.
-    #[error("the database's schema could not be brought up to date: {0}")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// Nobody has created the schema yet.
+    #[error(
+        "the database has no schema `culprit` yet; run `culprit migrate`, or start a collector or analyzer on it"
+    )]
+    NoSchema,
+    /// Migrations are missing, and it is not this role's task to run them.
+    #[error(
+        "the schema is at version {found}, and this culprit needs {needed}; \
+         run `culprit migrate`, or start a collector or analyzer of this version"
+    )]
+    SchemaTooOld {
+        /// The schema's version.
+        found: i64,
+        /// The program's.
+        needed: i64,
+    },
+    /// A newer culprit has changed the schema so that this one cannot work with it.
+    #[error(
+        "the schema is at version {found}, made by a newer culprit; this one knows {known}: run the newer one"
+    )]
+    SchemaTooNew {
+        /// The schema's version.
+        found: i64,
+        /// The program's.
+        known: i64,
+    },
+    /// The schema went another way than this program's migrations.
+    #[error("migration {0} was applied to the database in another form than this culprit has it")]
+    OtherMigration(i64),
     /// There is a schema of our name that is not ours.
     #[error(
         "the database has a schema `culprit` that culprit did not create; \
@@ -59,96 +87,57 @@ pub enum StoreError {
 /// The way to the database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
-    pool: PgPool,
+    pool: Pool,
     shards: u16,
-    stale: Stale,
+    /// Where a replica's store asks for what the replica does not have yet.
+    primary: Option<Pool>,
 }
 
-/// Connections that are older than this moment lead to the wrong server: a primary that has become
-/// a replica keeps its connections, and would be asked to write for ever.
-#[derive(Clone, Debug)]
-struct Stale(Arc<Mutex<Instant>>);
-
-impl Stale {
-    fn none() -> Stale {
-        Stale(Arc::new(Mutex::new(Instant::now())))
-    }
-
-    fn all(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    fn is(&self, age: Duration) -> bool {
-        let stale = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        age >= stale.elapsed()
-    }
-}
-
-/// Connections at one moment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Connections {
-    /// Somebody works with them.
-    pub in_use: u32,
-    /// Open and free.
-    pub idle: u32,
-    /// So many there may be; then callers wait.
-    pub most: u32,
-}
-
-/// Connections of the shard owners, the journal and the review; at the bound callers wait, at most [`ACQUIRE_TIMEOUT`].
-const CONNECTIONS_MAX: u32 = 12;
+/// Connections of the shard owners, the journal and the review, unless told otherwise.
+pub const CONNECTIONS: u32 = 12;
 
 /// Connections for pages and the API; at the bound pages wait.
 const PEOPLES_CONNECTIONS_MAX: u32 = 6;
 
-/// A page that asks for more than this gets an error.
-const PEOPLES_STATEMENT_TIMEOUT: &str = "15s";
-
-/// After this long without a free connection the caller gets an error instead of waiting on.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-
-impl StoreError {
-    /// Postgres' code for what went wrong, if it was Postgres.
-    pub fn sqlstate(&self) -> Option<String> {
-        let StoreError::Postgres(sqlx::Error::Database(error)) = self else {
-            return None;
-        };
-        error.code().map(|code| code.into_owned())
-    }
-
-    /// Postgres refuses what was to be written, and would refuse it again: a value it cannot hold, a
-    /// key that is there. Not a missing partition (23514), which is made meanwhile.
-    pub fn is_about_the_data(&self) -> bool {
-        self.sqlstate().is_some_and(|code| {
-            let class = code.get(..2).unwrap_or_default();
-            ["22", "23", "54"].contains(&class) && code != "23514"
-        })
-    }
-}
-
 impl Store {
-    /// Connects, creates or updates the schema, and reads how many shards it has. A new schema gets
-    /// `shards` of them; in an existing one they are fixed.
+    /// Connects straight to a database with the usual bounds; see [`Store::open`].
     ///
     /// # Errors
-    /// Postgres cannot be reached, the schema is not ours, or a migration failed.
+    /// As [`Store::open`].
     pub async fn connect(options: PgConnectOptions, shards: u16) -> Result<Store, StoreError> {
-        let options = options.application_name("culprit");
-        migrate(&options, shards).await?;
-        let options = durable(options).await?;
-        let stale = Stale::none();
-        let known_stale = stale.clone();
-        let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS_MAX)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .before_acquire(move |_, meta| {
-                let good = !known_stale.is(meta.age);
-                Box::pin(async move { Ok(good) })
-            })
-            // A ping before every statement would double the round trips of ingest.
-            .test_before_acquire(false)
-            .connect_with(options)
-            .await?;
+        let access = Access {
+            options,
+            pooled: false,
+            connections: CONNECTIONS,
+        };
+        Store::open(&access, shards).await
+    }
+
+    /// Connects, creates or updates the schema, makes partitions, and reads how many shards there are. A
+    /// new schema gets `shards` of them; in an existing one they are fixed.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached, the schema is not ours or too new, or a migration failed.
+    pub async fn open(access: &Access, shards: u16) -> Result<Store, StoreError> {
+        let pool = Pool::durable(access).await?;
+        schema::migrate(&pool, shards).await?;
+        let store = Store::on(pool).await?;
+        store.create_partitions().await?;
+        Ok(store)
+    }
+
+    /// Connects to a schema that must be there, and changes nothing: reading rights are enough.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached, or the schema is missing, too old or too new.
+    pub async fn open_to_read(access: &Access) -> Result<Store, StoreError> {
+        let pool = Pool::new(access);
+        pool.probe().await?;
+        schema::check(&pool).await?;
+        Store::on(pool).await
+    }
+
+    async fn on(pool: Pool) -> Result<Store, StoreError> {
         let shards: String =
             sqlx::query_scalar("select value from culprit.meta where key = 'shards'")
                 .fetch_one(&pool)
@@ -156,39 +145,25 @@ impl Store {
         let shards = shards
             .parse()
             .map_err(|_| StoreError::Damaged(format!("culprit.meta: shards is '{shards}'")))?;
-        let store = Store {
+        Ok(Store {
             pool,
             shards,
-            stale,
-        };
-        store.create_partitions().await?;
-        Ok(store)
+            primary: None,
+        })
     }
 
     /// A way to the same database for people: connections of its own, so that a slow page never
     /// keeps spans waiting, and an end for every statement that takes too long.
     pub fn for_people(&self) -> Store {
-        let options = (*self.pool.connect_options()).clone();
-        let options = options.options([("statement_timeout", PEOPLES_STATEMENT_TIMEOUT)]);
-        let pool = PgPoolOptions::new()
-            .max_connections(PEOPLES_CONNECTIONS_MAX)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_lazy_with(options);
         Store {
-            pool,
-            shards: self.shards,
-            stale: self.stale.clone(),
+            pool: self.pool.for_people(PEOPLES_CONNECTIONS_MAX),
+            ..self.clone()
         }
     }
 
     /// The connections right now.
     pub fn connections(&self) -> Connections {
-        let idle = self.pool.num_idle() as u32;
-        Connections {
-            in_use: self.pool.size().saturating_sub(idle),
-            idle,
-            most: self.pool.options().get_max_connections(),
-        }
+        self.pool.connections()
     }
 
     /// How many shards the schema was created with.
@@ -197,7 +172,7 @@ impl Store {
     }
 
     /// The pool, for the files of this folder and for tests.
-    pub fn pool(&self) -> &PgPool {
+    pub fn pool(&self) -> &Pool {
         &self.pool
     }
 
@@ -211,16 +186,16 @@ impl Store {
                 .fetch_one(&self.pool)
                 .await?;
         if read_only != "off" {
-            self.stale.all();
+            // After a failover the name may lead to another server by now.
+            self.pool.reconnect();
         }
         Ok(read_only == "off")
     }
 
-    /// After "cannot execute … in a read-only transaction" (25006) every connection is made anew
-    /// before it is used: the name may lead to another server by now.
-    pub fn look_again_after(&self, error: &StoreError) {
-        if error.sqlstate().is_some_and(|code| code == "25006") {
-            self.stale.all();
+    /// Looks at what went wrong: connections to a server that takes no writes any more are given up.
+    pub fn note(&self, error: &StoreError) {
+        if error.code().as_deref() == Some(READ_ONLY_TRANSACTION) {
+            self.pool.reconnect();
         }
     }
 
@@ -230,79 +205,121 @@ impl Store {
     }
 }
 
-/// An answered commit must be on the disk. A database that does not wait for it by default is told to
-/// for our sessions; one that never waits is a reason to warn.
-async fn durable(options: PgConnectOptions) -> Result<PgConnectOptions, StoreError> {
-    let mut connection = PgConnection::connect_with(&options).await?;
-    let (fsync, commit): (String, String) =
-        sqlx::query_as("select current_setting('fsync'), current_setting('synchronous_commit')")
-            .fetch_one(&mut connection)
-            .await?;
-    connection.close().await?;
-    if fsync != "on" {
-        tracing::warn!(
-            "the database runs with fsync = off: spans that were acknowledged are lost when its machine stops"
-        );
-    }
-    if commit == "off" {
-        return Ok(options.options([("synchronous_commit", "on")]));
-    }
-    Ok(options)
-}
+/// What Postgres answers to a write on a replica.
+const READ_ONLY_TRANSACTION: &str = "25006";
 
-/// Brings the schema up to date, creating it if there is none. Safe to run in several processes at
-/// once: sqlx takes an advisory lock for it.
-///
-/// # Errors
-/// As [`Store::connect`].
-pub async fn migrate(options: &PgConnectOptions, shards: u16) -> Result<(), StoreError> {
-    let mut connection = PgConnection::connect_with(options).await?;
-    refuse_other_encodings(&mut connection).await?;
-    refuse_foreign_schema(&mut connection).await?;
-    let mut migrator = sqlx::migrate!("../migrations");
-    migrator.dangerous_set_table_name("culprit.migrations");
-    // Asked for only where it is missing: it needs a right that a prepared schema's owner may lack.
-    let exists: bool = sqlx::query_scalar("select to_regnamespace('culprit') is not null")
-        .fetch_one(&mut connection)
-        .await?;
-    if !exists {
-        migrator.create_schema("culprit");
+impl StoreError {
+    /// Postgres' code of the error (SQLSTATE), if it is Postgres' own.
+    pub fn code(&self) -> Option<std::borrow::Cow<'_, str>> {
+        match self {
+            StoreError::Postgres(sqlx::Error::Database(error)) => error.code(),
+            _ => None,
+        }
     }
-    migrator.run(&mut connection).await?;
-    sqlx::query(
-        "insert into culprit.meta (key, value) values ('shards', $1) on conflict do nothing",
-    )
-    .bind(shards.to_string())
-    .execute(&mut connection)
-    .await?;
-    connection.close().await?;
-    Ok(())
-}
 
-/// Any other encoding would fail on the first character it lacks, in the middle of a tick.
-async fn refuse_other_encodings(connection: &mut PgConnection) -> Result<(), StoreError> {
-    let encoding: String = sqlx::query_scalar("select current_setting('server_encoding')")
-        .fetch_one(connection)
-        .await?;
-    if encoding == "UTF8" {
-        Ok(())
-    } else {
-        Err(StoreError::Encoding(encoding))
+    /// Postgres refuses what was to be written, and would refuse it again: a value it cannot hold, a
+    /// key that is there. Not a missing partition (23514), which is made meanwhile.
+    pub fn is_about_the_data(&self) -> bool {
+        self.code().is_some_and(|code| {
+            let class = code.get(..2).unwrap_or_default();
+            ["22", "23", "54"].contains(&class) && code != "23514"
+        })
+    }
+
+    /// What to do about it, if that is known.
+    pub fn advice(&self) -> Option<&'static str> {
+        let text = self.to_string();
+        match self.code().as_deref() {
+            Some("53300") => Some(
+                "the server has no connection left: raise its max_connections, or lower --database-connections",
+            ),
+            Some("25006") => Some(
+                "the server takes no writes: it is a replica, or a primary that was replaced; give the primary's address",
+            ),
+            Some("28P01" | "28000") => Some("check the user and the password in the URL"),
+            Some("3D000") => Some("create the database first"),
+            Some("42501") => {
+                Some("the user lacks a right; see the README on the rights of each role")
+            }
+            // Named statements meet another connection's.
+            Some("42P05" | "26000") => Some(POOLER),
+            _ if text.contains("unsupported startup parameter") => Some(POOLER),
+            _ => None,
+        }
     }
 }
 
-async fn refuse_foreign_schema(connection: &mut PgConnection) -> Result<(), StoreError> {
-    let foreign: bool = sqlx::query_scalar(
-        "select exists (select from pg_namespace where nspname = 'culprit')
-            and to_regclass('culprit.migrations') is null
-            and exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
-                        where n.nspname = 'culprit')",
-    )
-    .fetch_one(connection)
-    .await?;
-    if foreign {
-        Err(StoreError::ForeignSchema)
-    } else {
-        Ok(())
+const POOLER: &str =
+    "there seems to be a connection pooler in transaction mode in between: add --pooled";
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+    use super::*;
+
+    /// A session keeps what it began with, as a connection to a demoted server would.
+    #[tokio::test]
+    async fn connections_to_a_server_that_takes_no_writes_any_more_are_given_up() {
+        let options = crate::testing::database().await;
+        let name = options.get_database().unwrap().to_owned();
+        let mut admin = PgConnection::connect_with(&options).await.unwrap();
+        // One, so that nobody gets another by chance.
+        let access = Access {
+            options,
+            pooled: false,
+            connections: 1,
+        };
+        let store = Store::open(&access, 1).await.unwrap();
+        let mut read_only = async |value: &str| {
+            let alter =
+                format!("alter database {name} set default_transaction_read_only = {value}");
+            admin.execute(AssertSqlSafe(alter)).await.unwrap();
+        };
+        let row = || vec![crate::journal::row(0, 1, b"spans")];
+        read_only("on").await;
+        store.pool().reconnect();
+        let error = store.append_journal(row()).await.unwrap_err();
+        assert_eq!(error.code().as_deref(), Some("25006"));
+        assert!(error.advice().unwrap().contains("primary"));
+        read_only("off").await;
+        assert!(store.append_journal(row()).await.is_err());
+        store.note(&error);
+        store.append_journal(row()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn settings_that_lose_what_is_confirmed_are_named() {
+        let options = crate::testing::database().await;
+        let named = async |synchronous_commit: &str| {
+            let options = options
+                .clone()
+                .options([("synchronous_commit", synchronous_commit)]);
+            // Straight connections would turn it on for themselves.
+            let access = Access {
+                options,
+                pooled: true,
+                connections: 2,
+            };
+            let store = Store::open(&access, 1).await.unwrap();
+            store.unsafe_settings().await.unwrap()
+        };
+        // Clusters of tests are in a hurry.
+        let hurried = ["fsync = off", "full_page_writes = off"];
+        assert_eq!(named("on").await, hurried);
+        assert_eq!(named("off").await[..2], hurried);
+        assert_eq!(named("off").await[2], "synchronous_commit = off");
+    }
+
+    #[tokio::test]
+    async fn straight_connections_wait_for_the_disk_whatever_the_default_is() {
+        let options = crate::testing::database().await;
+        let options = options.options([("synchronous_commit", "off")]);
+        let store = Store::connect(options, 1).await.unwrap();
+        let commit: String = sqlx::query_scalar("select current_setting('synchronous_commit')")
+            .fetch_one(store.pool())
+            .await
+            .unwrap();
+        assert_eq!(commit, "on");
     }
 }

@@ -3,8 +3,9 @@
 //! There is no DEFAULT partition: one row in it would make creating that day fail. A partition is
 //! created detached and then attached, so that writers never wait for the parent's lock.
 
-use sqlx::{AssertSqlSafe, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, Executor};
 
+use super::pool::Connection;
 use super::{Store, StoreError};
 
 /// The tables that are partitioned by `day`.
@@ -51,7 +52,7 @@ impl Store {
 }
 
 async fn create(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     table: &str,
     day: &str,
     from: &str,

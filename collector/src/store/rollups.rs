@@ -4,10 +4,11 @@
 use analyzer::profile::ProfileSum;
 use serde_json::Value;
 use sqlx::postgres::PgRow;
-use sqlx::{Executor, PgConnection, Row};
+use sqlx::{Executor, Row};
 
 use super::finalise::insert_deltas;
 use super::leases::{Lease, renew};
+use super::pool::Connection;
 use super::{Store, StoreError, encoding};
 use crate::deltas::{Deltas, HitsDelta, HourDelta, Key, MinuteDelta};
 
@@ -179,7 +180,7 @@ fn sums(minutes: &[PgRow], hours: &[PgRow], finding_hits: &[PgRow]) -> Result<De
 }
 
 async fn delete_parts(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     delete: &'static str,
     shard: i16,
     rows: Vec<RowName>,
@@ -204,7 +205,7 @@ async fn delete_parts(
 }
 
 async fn all(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     select: &'static str,
     shard: i16,
 ) -> Result<Vec<PgRow>, StoreError> {

@@ -50,11 +50,19 @@ struct Place {
 }
 
 impl Store {
-    /// The spans of a trace, or `None` if none is kept.
+    /// The spans of a trace, or `None` if none is kept. What a replica does not have, its primary is
+    /// asked for: a link in an alert is followed sooner than a replica follows.
     ///
     /// # Errors
     /// Postgres cannot be reached, or what is stored is damaged.
     pub async fn trace(&self, trace_id: TraceId) -> Result<Option<StoredTrace>, StoreError> {
+        match (self.trace_here(trace_id).await?, self.primary()) {
+            (None, Some(primary)) => primary.trace_here(trace_id).await,
+            (found, _) => Ok(found),
+        }
+    }
+
+    async fn trace_here(&self, trace_id: TraceId) -> Result<Option<StoredTrace>, StoreError> {
         if let Some(found) = self.final_trace(trace_id).await? {
             return Ok(Some(found));
         }

@@ -3,11 +3,12 @@
 use analyzer::span::{SpanId, TraceId};
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use sqlx::{Executor, PgConnection};
+use sqlx::Executor;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
 use super::finalise::{FLAG_TAIL, uuid};
+use super::pool::Connection;
 use super::{Store, StoreError};
 use crate::deltas::{Counted, Day};
 
@@ -207,7 +208,7 @@ impl Store {
 }
 
 async fn read_blocks(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     shard: i16,
     keys: &[(Day, i64)],
 ) -> Result<Vec<StoredBlock>, StoreError> {

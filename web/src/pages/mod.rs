@@ -18,7 +18,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{Html, IntoResponse, Response};
 use collector::store::StoreError;
 
-use crate::assets;
+use crate::{assets, data_age};
 
 /// What the frame around every page needs.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +31,11 @@ impl Frame {
     /// The version of style and scripts.
     pub fn assets(&self) -> &'static str {
         assets::version()
+    }
+
+    /// How old what the page shows is, if that is worth saying.
+    pub fn data_age(&self) -> Option<String> {
+        data_age::current()
     }
 
     /// culprit's version.
