@@ -61,7 +61,11 @@ pub async fn recount(
             )
             .await?;
         }
-        let stored = store.stored_rollups(shard).await?;
+        let mut stored = store.stored_rollups(shard).await?;
+        // Compared at the width stored: a merged hour, together with what is not merged yet.
+        let merged = stored.merged_hours();
+        sums.widen_like(&merged);
+        stored.widen_like(&merged);
         compare(&stored, &sums, &mut report);
     }
     Ok(report)
@@ -154,7 +158,21 @@ fn compare(stored: &Deltas, recounted: &Deltas, report: &mut Report) {
         same_minute,
         report,
     );
+    compare_all(
+        "merged minute",
+        &stored.merged_minutes,
+        &recounted.merged_minutes,
+        same_minute,
+        report,
+    );
     compare_all("hour", &stored.hours, &recounted.hours, same_hour, report);
+    compare_all(
+        "merged finding",
+        &stored.merged_hits,
+        &recounted.merged_hits,
+        same_hits,
+        report,
+    );
     compare_all("finding", &stored.hits, &recounted.hits, same_hits, report);
 }
 

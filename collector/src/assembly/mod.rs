@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::contribution::{Contribution, Request};
-use crate::deltas::{Counted, Day, minute_of};
+use crate::deltas::{Counted, Day, merged_before, minute_of};
 use crate::journal;
 use crate::otlp;
 use crate::store::dictionaries::Dictionaries;
@@ -35,6 +35,7 @@ use crate::store::finalise::{
     Quarantined, Replaced, Tick,
 };
 use crate::store::leases::Lease;
+use crate::store::rollups::Unmerged;
 use crate::store::traces_again::OldRequest;
 use crate::store::{Store, StoreError};
 
@@ -85,6 +86,9 @@ const CARRY_EVERY: Duration = Duration::from_secs(2);
 
 /// How often roll-up rows are merged.
 const MERGE_EVERY: Duration = Duration::from_secs(30);
+
+/// Merging goes on for so long before the owner looks at what has arrived.
+const MERGE_FOR_MAX: Duration = Duration::from_millis(100);
 
 /// How long after an error an owner starts anew.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
@@ -215,6 +219,7 @@ struct Owner<'a> {
     suspected: Vec<TraceId>,
     carried: Instant,
     merged: Instant,
+    unmerged: Unmerged,
     today: (Day, Instant),
 }
 
@@ -242,6 +247,7 @@ impl<'a> Owner<'a> {
             suspected: Vec::new(),
             carried: now,
             merged: now,
+            unmerged: Unmerged::default(),
             today: (0, now),
         }
     }
@@ -285,6 +291,7 @@ impl<'a> Owner<'a> {
             .await?;
         self.quarantined = self.store.quarantined(shard).await?.into_iter().collect();
         self.last_id = self.store.last_block_id(shard).await?;
+        self.unmerged = self.store.unmerged_rollups(shard).await?;
         self.today = (self.store.today().await?, Instant::now());
         Ok(())
     }
@@ -631,7 +638,9 @@ impl<'a> Owner<'a> {
         Ok(())
     }
 
-    async fn write(&mut self, tick: Tick) -> Result<(), StoreError> {
+    async fn write(&mut self, mut tick: Tick) -> Result<(), StoreError> {
+        tick.deltas.widen(merged_before(now_ns()));
+        self.unmerged.note(&tick.deltas);
         self.store
             .write_tick(&self.lease, ANALYSIS_VERSION, tick)
             .await?;
@@ -696,10 +705,25 @@ impl<'a> Owner<'a> {
             self.today = (self.store.today().await?, now);
         }
         if now - self.merged >= MERGE_EVERY {
-            let part = self.next_id();
-            self.store.merge_rollups(&self.lease, part).await?;
             self.store.create_partitions().await?;
+            self.unmerged.take_new();
             self.merged = now;
+        }
+        self.merge_rollups().await
+    }
+
+    /// Merges roll-up rows for a bounded time; what is left waits for the next look.
+    async fn merge_rollups(&mut self) -> Result<(), StoreError> {
+        let since = Instant::now();
+        let horizon = merged_before(now_ns());
+        self.store
+            .find_old_minutes(self.lease.shard, &mut self.unmerged, horizon)
+            .await?;
+        while !self.unmerged.is_done() && since.elapsed() < MERGE_FOR_MAX {
+            let part = self.next_id();
+            self.store
+                .merge_rollups(&self.lease, part, &mut self.unmerged, horizon)
+                .await?;
         }
         Ok(())
     }
@@ -713,12 +737,15 @@ impl<'a> Owner<'a> {
 
     /// Ids rise with time and never repeat within a shard, also when the clock goes back.
     fn next_id(&mut self) -> i64 {
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        self.last_id = (self.last_id + 1).max(now.as_micros() as i64);
+        self.last_id = (self.last_id + 1).max((now_ns() / 1_000) as i64);
         self.last_id
     }
+}
+
+/// Ns since the epoch, by the clock of this machine.
+fn now_ns() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |it| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX))
 }
 
 impl Decided {
