@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::contribution::{Contribution, Hit, Request, signed};
-use crate::store::dictionaries::{Dictionaries, Ids};
+use crate::store::dictionaries::Dictionaries;
 use crate::store::encoding::{Hits, StatementCalls, Statements, merge_sketch};
 
 /// A day of the database, in days since the epoch: decides the partition.
@@ -33,8 +33,10 @@ const NS_PER_MINUTE: u64 = 60_000_000_000;
 pub struct Counted {
     /// The partition of everything the trace contributes.
     pub day: Day,
-    /// Whose.
-    pub ids: Ids,
+    /// `endpoints.id`
+    pub endpoint: i32,
+    /// `versions.id`
+    pub version: i32,
     /// Minute of its start, since the epoch.
     pub minute: i32,
     /// It was counted into the slow tail's profile.
@@ -173,26 +175,24 @@ impl Deltas {
     ) {
         let Counted {
             day,
-            ids,
+            endpoint,
+            version,
             minute,
             tail,
         } = *counted;
-        let key = (day, ids.endpoint, ids.version, minute);
+        let key = (day, endpoint, version, minute);
         self.minutes.entry(key).or_default().add(request, sign);
-        let key = (day, ids.endpoint, ids.version, minute.div_euclid(60));
+        let key = (day, endpoint, version, minute.div_euclid(60));
         self.hours
             .entry(key)
             .or_default()
             .add(request, tail, names, sign);
         for hit in &request.hits {
-            let Some(finding) = names.finding(ids.endpoint, &hit.finding.fingerprint) else {
+            let Some(finding) = names.finding(endpoint, &hit.finding.fingerprint) else {
                 continue;
             };
             let slot = minute - minute.rem_euclid(HITS_MINUTES);
-            let delta = self
-                .hits
-                .entry((day, finding, ids.version, slot))
-                .or_default();
+            let delta = self.hits.entry((day, finding, version, slot)).or_default();
             delta.add(contribution, request, hit, sign);
         }
     }

@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::assembly::{analyse, damaged, decompress};
 use crate::contribution::Contribution;
-use crate::deltas::{Day, Deltas, HitsDelta, HourDelta, Key, MinuteDelta};
+use crate::deltas::{Deltas, HitsDelta, HourDelta, Key, MinuteDelta};
 use crate::otlp;
 use crate::store::dictionaries::Dictionaries;
-use crate::store::recount::BlockTraces;
+use crate::store::traces_again::StoredBlock;
 use crate::store::{Store, StoreError};
 
 /// Differences described in a report; more are only counted.
@@ -49,17 +49,19 @@ pub async fn recount(
 ) -> Result<Report, StoreError> {
     let mut report = Report::default();
     for shard in 0..store.shards() as i16 {
+        let mut names = Dictionaries::default();
         let mut sums = Deltas::default();
-        for day in store.stored_days(shard).await? {
-            recount_day(
-                store,
-                settings,
-                (shard, day),
-                &mut sums,
-                &mut report,
-                &progress,
-            )
-            .await?;
+        for keys in store.block_keys(shard).await?.chunks(BLOCKS_AT_ONCE) {
+            for block in store.blocks(shard, keys).await? {
+                let contributions = contributions(&block, settings)?;
+                store
+                    .learn(&mut names, &contributions.iter().collect::<Vec<_>>())
+                    .await?;
+                for contribution in &contributions {
+                    count(contribution, &block, &names, &mut sums, &mut report);
+                }
+            }
+            progress(&report);
         }
         let mut stored = store.stored_rollups(shard).await?;
         // Compared at the width stored: a merged hour, together with what is not merged yet.
@@ -71,49 +73,15 @@ pub async fn recount(
     Ok(report)
 }
 
-async fn recount_day(
-    store: &Store,
-    settings: &Settings,
-    (shard, day): (i16, Day),
-    sums: &mut Deltas,
-    report: &mut Report,
-    progress: &impl Fn(&Report),
-) -> Result<(), StoreError> {
-    let mut names = Dictionaries::default();
-    let blocks: Vec<(i64, BlockTraces)> = store
-        .counted_traces(shard, day)
-        .await?
-        .into_iter()
-        .collect();
-    for some in blocks.chunks(BLOCKS_AT_ONCE) {
-        let keys: Vec<(Day, i64)> = some.iter().map(|(id, _)| (day, *id)).collect();
-        let payloads = store.blocks(shard, &keys).await?;
-        for (id, traces) in some {
-            let Some(payload) = payloads.get(&(day, *id)) else {
-                report.differs(format!("block {id} of shard {shard} is missing"));
-                continue;
-            };
-            let contributions = contributions(&decompress(payload)?, traces, settings)?;
-            store
-                .learn(&mut names, &contributions.iter().collect::<Vec<_>>())
-                .await?;
-            for contribution in &contributions {
-                count(contribution, traces, &names, sums, report);
-            }
-        }
-        progress(report);
-    }
-    Ok(())
-}
-
+/// What the traces of a block that count add.
 fn contributions(
-    block: &[u8],
-    traces: &BlockTraces,
+    block: &StoredBlock,
     settings: &Settings,
 ) -> Result<Vec<Contribution>, StoreError> {
-    let contributions = traces.keys().map(|trace_id| {
+    let otlp = decompress(&block.payload)?;
+    let contributions = block.traces.keys().map(|trace_id| {
         let mut bytes = Vec::new();
-        otlp::select(block, |_, it| it == *trace_id, &mut bytes).map_err(damaged)?;
+        otlp::select(&otlp, |_, it| it == *trace_id, &mut bytes).map_err(damaged)?;
         Ok(Contribution::of(&analyse(&bytes, settings)?))
     });
     contributions.collect()
@@ -121,7 +89,7 @@ fn contributions(
 
 fn count(
     contribution: &Contribution,
-    traces: &BlockTraces,
+    block: &StoredBlock,
     names: &Dictionaries,
     sums: &mut Deltas,
     report: &mut Report,
@@ -129,7 +97,11 @@ fn count(
     let trace_id = contribution.trace_id;
     report.traces += 1;
     report.spans += u64::from(contribution.spans);
-    let rows = traces.get(&trace_id).map(Vec::as_slice).unwrap_or_default();
+    let rows = block
+        .traces
+        .get(&trace_id)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     for request in &contribution.requests {
         report.requests += 1;
         match rows

@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::completeness::Callees;
 use super::flight::Due;
 use crate::contribution::Contribution;
+use crate::deltas::Day;
 use crate::otlp;
 use crate::store::StoreError;
 use crate::store::traces_again::OldRequest;
@@ -35,9 +36,13 @@ pub struct Work {
 /// A trace that was finalised before.
 #[derive(Clone, Debug)]
 pub struct Stored {
-    /// Its request rows: how it was counted.
+    /// The partition of everything it contributed.
+    pub day: Day,
+    /// The block that holds it.
+    pub block_id: i64,
+    /// Its requests: how it was counted.
     pub requests: Vec<OldRequest>,
-    /// The block that holds it: zstd of OTLP.
+    /// That block's content: zstd of OTLP.
     pub block: Bytes,
 }
 
@@ -67,7 +72,7 @@ pub struct Final {
     /// All of its spans, each once: OTLP.
     pub otlp: Vec<u8>,
     /// What it added before, and how that was counted.
-    pub old: Option<(Contribution, Vec<OldRequest>)>,
+    pub old: Option<(Contribution, Stored)>,
     /// Callees of which nobody knew that they report.
     pub new_callees: Vec<String>,
 }
@@ -139,7 +144,7 @@ fn look_at(due: &Due, arrived: Vec<u8>, work: &Work) -> Result<Outcome, StoreErr
             let Some((contribution, old_contribution, new_callees)) = result? else {
                 return Ok(Outcome::Wait);
             };
-            let old = old_contribution.zip(stored.map(|it| it.requests.clone()));
+            let old = old_contribution.zip(stored.cloned());
             Ok(Outcome::Final(Box::new(Final {
                 contribution,
                 otlp,

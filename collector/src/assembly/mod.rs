@@ -26,17 +26,16 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::contribution::{Contribution, Request};
-use crate::deltas::{Counted, Day, merged_before, minute_of};
+use crate::deltas::{Counted, Day, Deltas, merged_before, minute_of};
 use crate::journal;
 use crate::otlp;
+use crate::store::blocks::{NewBlock, NewRequest, Replaced};
 use crate::store::dictionaries::Dictionaries;
 use crate::store::finalise::{
-    FLAG_ERROR, FLAG_FINDING, FLAG_FRAGMENT, FLAG_ROOT, FLAG_TAIL, NewBlock, NewRequest,
-    Quarantined, Replaced, Tick,
+    FLAG_ERROR, FLAG_FINDING, FLAG_FRAGMENT, FLAG_ROOT, FLAG_TAIL, Quarantined, Tick,
 };
 use crate::store::leases::Lease;
 use crate::store::rollups::Unmerged;
-use crate::store::traces_again::OldRequest;
 use crate::store::{Store, StoreError};
 
 pub use analyse::{analyse, damaged, decompress, unite};
@@ -227,6 +226,7 @@ struct Owner<'a> {
 struct Decided {
     due: Due,
     last: Final,
+    requests: Vec<NewRequest>,
 }
 
 impl<'a> Owner<'a> {
@@ -397,10 +397,10 @@ impl<'a> Owner<'a> {
             part: self.next_id(),
             ..Tick::default()
         };
-        let decided = self.sort_out(outcomes, &mut tick);
+        let mut decided = self.sort_out(outcomes, &mut tick);
         self.learn(&decided).await?;
-        self.count(&decided, &mut tick);
-        self.pack(&decided, &mut tick).await?;
+        self.count(&mut decided, &mut tick);
+        self.pack(&mut decided, &mut tick).await?;
         tick.consumed = self.flight.take_finished_rows();
         if !tick.is_empty() {
             self.write(tick).await?;
@@ -477,25 +477,22 @@ impl<'a> Owner<'a> {
             .map(|it| it.trace_id)
             .filter(|it| self.known.may_contain(*it))
             .collect();
-        let requests = self
-            .store
-            .stored_requests(shard, &ids, self.today.0)
-            .await?;
-        let mut keys: Vec<(Day, i64)> = requests
-            .values()
-            .flatten()
-            .map(|it| (it.day, it.block_id))
-            .collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let blocks = self.store.blocks(shard, &keys).await?;
-        let stored = requests.into_iter().filter_map(|(trace_id, requests)| {
-            let first = requests.first()?;
-            // Retention may have taken the block: then what comes now is a trace of its own.
-            let block = blocks.get(&(first.day, first.block_id))?.clone();
-            Some((trace_id, Stored { requests, block }))
-        });
-        Ok(stored.collect())
+        let mut stored = HashMap::new();
+        // In order of days: a trace id that was used on several goes on with the newest.
+        for block in self.store.blocks_with(shard, &ids, self.today.0).await? {
+            for trace_id in &ids {
+                if let Some(requests) = block.traces.get(trace_id) {
+                    let old = Stored {
+                        day: block.day,
+                        block_id: block.id,
+                        requests: requests.clone(),
+                        block: block.payload.clone(),
+                    };
+                    stored.insert(*trace_id, old);
+                }
+            }
+        }
+        Ok(stored)
     }
 
     /// Settles what does not become final, and returns what does.
@@ -516,7 +513,11 @@ impl<'a> Owner<'a> {
                     if due.suspect {
                         tick.released.push(due.trace_id);
                     }
-                    decided.push(Decided { due, last: *last });
+                    decided.push(Decided {
+                        due,
+                        last: *last,
+                        requests: Vec::new(),
+                    });
                 }
                 Outcome::Refused {
                     reason,
@@ -548,22 +549,23 @@ impl<'a> Owner<'a> {
     }
 
     /// Takes out what was counted and counts what is.
-    fn count(&mut self, decided: &[Decided], tick: &mut Tick) {
+    fn count(&mut self, decided: &mut [Decided], tick: &mut Tick) {
         for it in decided {
-            let day = it.day(self.today.0);
-            if let Some((old, rows)) = &it.last.old {
+            if let Some((old, stored)) = &it.last.old {
                 tick.replaced.push(Replaced {
                     trace_id: it.due.trace_id,
-                    day,
+                    block_id: stored.block_id,
+                    day: stored.day,
                 });
-                self.take_out(old, rows, tick);
+                self.take_out(old, stored, tick);
             }
-            self.count_in(&it.last, day, tick);
+            let day = it.day(self.today.0);
+            it.requests = self.count_in(&it.last, day, &mut tick.deltas);
         }
     }
 
-    fn take_out(&self, old: &Contribution, rows: &[OldRequest], tick: &mut Tick) {
-        for row in rows {
+    fn take_out(&self, old: &Contribution, stored: &Stored, tick: &mut Tick) {
+        for row in &stored.requests {
             let request = old.requests.iter().find(|it| it.span_id == row.span_id);
             if let (Some(request), Some(counted)) = (request, row.counted) {
                 tick.deltas.add(old, request, &counted, &self.names, -1);
@@ -571,8 +573,9 @@ impl<'a> Owner<'a> {
         }
     }
 
-    fn count_in(&mut self, last: &Final, day: Day, tick: &mut Tick) {
+    fn count_in(&mut self, last: &Final, day: Day, deltas: &mut Deltas) -> Vec<NewRequest> {
         let contribution = &last.contribution;
+        let mut requests = Vec::with_capacity(contribution.requests.len().max(1));
         for request in &contribution.requests {
             let Some(ids) = self.names.ids(request) else {
                 continue;
@@ -583,31 +586,31 @@ impl<'a> Owner<'a> {
                 .unwrap_or_else(|| self.tails.is_tail(ids.endpoint, request.duration_ns));
             let counted = Counted {
                 day,
-                ids,
+                endpoint: ids.endpoint,
+                version: ids.version,
                 minute,
                 tail,
             };
-            tick.deltas
-                .add(contribution, request, &counted, &self.names, 1);
-            tick.requests
-                .push(new_request(contribution, request, &counted));
+            deltas.add(contribution, request, &counted, &self.names, 1);
+            requests.push(new_request(contribution, request, &counted));
         }
         if contribution.requests.is_empty() {
-            tick.requests.push(new_fragment(contribution, day));
+            requests.push(new_fragment(contribution));
         }
+        requests
     }
 
     /// A request that was counted before stays in or out of the tail.
     fn was_tail(&self, last: &Final, request: &Request) -> Option<bool> {
-        let (_, rows) = last.old.as_ref()?;
-        let row = rows.iter().find(|it| it.span_id == request.span_id)?;
+        let (_, stored) = last.old.as_ref()?;
+        let mut rows = stored.requests.iter();
+        let row = rows.find(|it| it.span_id == request.span_id)?;
         row.counted.map(|it| it.tail)
     }
 
-    /// Packs the traces into blocks, and tells their rows which.
-    async fn pack(&mut self, decided: &[Decided], tick: &mut Tick) -> Result<(), StoreError> {
+    /// Packs the traces into blocks, with their requests.
+    async fn pack(&mut self, decided: &mut [Decided], tick: &mut Tick) -> Result<(), StoreError> {
         let mut piles: Vec<Pile> = Vec::new();
-        let mut block_of: HashMap<TraceId, i64> = HashMap::new();
         for it in decided {
             let day = it.day(self.today.0);
             let fits = |pile: &Pile| {
@@ -625,10 +628,7 @@ impl<'a> Owner<'a> {
                 }
             };
             piles[at].add(&it.last);
-            block_of.insert(it.due.trace_id, piles[at].id);
-        }
-        for request in &mut tick.requests {
-            request.block_id = block_of.get(&request.trace_id).copied().unwrap_or_default();
+            piles[at].requests.append(&mut it.requests);
         }
         let packing =
             tokio::task::spawn_blocking(move || piles.into_iter().map(Pile::pack).collect());
@@ -751,8 +751,8 @@ fn now_ns() -> u64 {
 impl Decided {
     /// The day of the first finalisation stays.
     fn day(&self, today: Day) -> Day {
-        let old = self.last.old.as_ref().and_then(|(_, rows)| rows.first());
-        old.map_or(today, |row| row.day)
+        let old = self.last.old.as_ref();
+        old.map_or(today, |(_, stored)| stored.day)
     }
 }
 
@@ -764,6 +764,7 @@ struct Pile {
     spans: i32,
     traces: i32,
     raw: Vec<u8>,
+    requests: Vec<NewRequest>,
 }
 
 impl Pile {
@@ -781,6 +782,8 @@ impl Pile {
             traces: self.traces,
             raw_bytes: self.raw.len() as i32,
             payload: journal::compress(&self.raw, BLOCK_ZSTD_LEVEL),
+            requests: self.requests,
+            filter: None,
         }
     }
 }
@@ -788,15 +791,14 @@ impl Pile {
 fn new_request(contribution: &Contribution, request: &Request, counted: &Counted) -> NewRequest {
     let flag = |set: bool, flag: i16| if set { flag } else { 0 };
     NewRequest {
-        day: counted.day,
         trace_id: contribution.trace_id,
         span_id: request.span_id,
         start_ns: request.start_ns,
         duration_ns: request.duration_ns,
-        block_id: 0,
         categories: request.categories,
         calls: request.calls,
-        ids: Some(counted.ids),
+        endpoint: counted.endpoint,
+        version: counted.version,
         minute: counted.minute,
         weight: request.weight,
         spans: contribution.spans,
@@ -807,18 +809,17 @@ fn new_request(contribution: &Contribution, request: &Request, counted: &Counted
     }
 }
 
-fn new_fragment(contribution: &Contribution, day: Day) -> NewRequest {
+fn new_fragment(contribution: &Contribution) -> NewRequest {
     let fragment = contribution.fragment;
     NewRequest {
-        day,
         trace_id: contribution.trace_id,
         span_id: fragment.span_id,
         start_ns: fragment.start_ns,
         duration_ns: fragment.duration_ns,
-        block_id: 0,
         categories: Default::default(),
         calls: Default::default(),
-        ids: None,
+        endpoint: 0,
+        version: 0,
         minute: minute_of(fragment.start_ns),
         weight: 1,
         spans: contribution.spans,

@@ -214,7 +214,8 @@ async fn a_fragment_counts_when_its_entry_arrives() {
     running.send(queries).await;
     running.settle().await;
     assert_eq!(number(&running.store, REQUESTS).await, 0);
-    let rows = "select count(*) from culprit.request_rows where flags & 4 <> 0";
+    let rows = "select count(*) from culprit.trace_blocks b, unnest(b.trace_ids, b.flags) r (trace_id, flags)
+                where r.flags & 4 <> 0 and not exists (select from culprit.superseded x where x.block_id = b.id and x.trace_id = r.trace_id)";
     assert_eq!(number(&running.store, rows).await, 1);
     running.send(vec![entry]).await;
     running.settle().await;

@@ -2,6 +2,7 @@
 //!
 //! Every statement names the schema `culprit`; binds only, never text put together from input.
 
+pub mod blocks;
 pub mod bottlenecks;
 pub mod dictionaries;
 pub mod encoding;

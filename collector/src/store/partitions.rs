@@ -8,9 +8,8 @@ use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use super::{Store, StoreError};
 
 /// The tables that are partitioned by `day`.
-const TABLES: [&str; 5] = [
+const TABLES: [&str; 4] = [
     "trace_blocks",
-    "request_rows",
     "rollup_minutes",
     "rollup_hours",
     "finding_hits",

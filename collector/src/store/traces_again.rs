@@ -3,120 +3,127 @@
 use analyzer::span::{SpanId, TraceId};
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use std::collections::HashMap;
+use sqlx::{Executor, PgConnection};
+use std::collections::{BTreeMap, HashSet};
 use uuid::Uuid;
 
 use super::finalise::{FLAG_TAIL, uuid};
 use super::{Store, StoreError};
 use crate::deltas::{Counted, Day};
-use crate::store::dictionaries::Ids;
 
-/// A stored request: how it was counted, and where its trace is.
+/// A stored request: how it was counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OldRequest {
     /// The entry span.
     pub span_id: SpanId,
-    /// The block of the trace.
-    pub block_id: i64,
-    /// The partition of everything it contributed.
-    pub day: Day,
     /// How it was counted; `None` for a fragment, which was not.
     pub counted: Option<Counted>,
-    /// The version of the analysis that counted it.
-    pub analysis: i16,
 }
 
-/// A row of `request_rows` as far as it matters here.
+/// A block as it is stored, with those of its traces that count.
+#[derive(Clone, Debug)]
+pub struct StoredBlock {
+    /// The partition of everything its traces contributed.
+    pub day: Day,
+    /// Its number.
+    pub id: i64,
+    /// The version of the analysis that counted its requests.
+    pub analysis: i16,
+    /// zstd of OTLP.
+    pub payload: Bytes,
+    /// The traces that count, with their requests.
+    pub traces: BTreeMap<TraceId, Vec<OldRequest>>,
+}
+
 #[derive(sqlx::FromRow)]
 struct Row {
-    trace_id: Uuid,
-    span_id: i64,
-    block_id: i64,
     day: i32,
-    service_id: Option<i32>,
-    endpoint_id: Option<i32>,
-    version_id: Option<i32>,
-    minute: i32,
-    flags: i16,
+    id: i64,
     analysis: i16,
+    payload: Vec<u8>,
+    trace_ids: Vec<Uuid>,
+    span_ids: Vec<i64>,
+    endpoint_ids: Vec<i32>,
+    version_ids: Vec<i32>,
+    minutes: Vec<i32>,
+    flags: Vec<i16>,
 }
 
-impl From<Row> for OldRequest {
-    fn from(row: Row) -> Self {
-        let ids = row.service_id.zip(row.endpoint_id).zip(row.version_id);
-        OldRequest {
-            span_id: SpanId(row.span_id.to_be_bytes()),
-            block_id: row.block_id,
-            day: row.day,
-            counted: ids.map(|((service, endpoint), version)| Counted {
-                day: row.day,
-                ids: Ids {
-                    service,
-                    endpoint,
-                    version,
-                },
-                minute: row.minute,
-                tail: row.flags & FLAG_TAIL != 0,
-            }),
-            analysis: row.analysis,
+impl Row {
+    fn request(&self, at: usize) -> Option<(TraceId, OldRequest)> {
+        let endpoint = *self.endpoint_ids.get(at)?;
+        let counted = Counted {
+            day: self.day,
+            endpoint,
+            version: *self.version_ids.get(at)?,
+            minute: *self.minutes.get(at)?,
+            tail: self.flags.get(at)? & FLAG_TAIL != 0,
+        };
+        let request = OldRequest {
+            span_id: SpanId(self.span_ids.get(at)?.to_be_bytes()),
+            counted: (endpoint != 0).then_some(counted),
+        };
+        Some((TraceId(self.trace_ids.get(at)?.into_bytes()), request))
+    }
+
+    fn into_block(self, gone: &HashSet<(i32, i64, Uuid)>) -> StoredBlock {
+        let mut traces: BTreeMap<TraceId, Vec<OldRequest>> = BTreeMap::new();
+        for (at, trace_id) in self.trace_ids.iter().enumerate() {
+            if gone.contains(&(self.day, self.id, *trace_id)) {
+                continue;
+            }
+            if let Some((trace_id, request)) = self.request(at) {
+                traces.entry(trace_id).or_default().push(request);
+            }
+        }
+        StoredBlock {
+            day: self.day,
+            id: self.id,
+            analysis: self.analysis,
+            payload: self.payload.into(),
+            traces,
         }
     }
 }
 
 impl Store {
-    /// The stored requests of those traces of a shard that were finalised within a day. A trace id
-    /// that was used on several days goes on with the newest.
+    /// The blocks of a shard that hold any of these traces, finalised within a day. A trace id that
+    /// was used on several days goes on with the newest.
     ///
     /// # Errors
     /// Postgres cannot be reached.
-    pub async fn stored_requests(
+    pub async fn blocks_with(
         &self,
         shard: i16,
         traces: &[TraceId],
         today: Day,
-    ) -> Result<HashMap<TraceId, Vec<OldRequest>>, StoreError> {
-        let mut found = HashMap::new();
+    ) -> Result<Vec<StoredBlock>, StoreError> {
         if traces.is_empty() {
-            return Ok(found);
+            return Ok(Vec::new());
         }
-        for day in [today - 1, today, today + 1] {
-            found.extend(self.requests_of_day(shard, traces, day).await?);
-        }
-        Ok(found)
-    }
-
-    /// The stored requests of those traces of a shard that were finalised on `day`.
-    ///
-    /// # Errors
-    /// Postgres cannot be reached.
-    pub async fn requests_of_day(
-        &self,
-        shard: i16,
-        traces: &[TraceId],
-        day: Day,
-    ) -> Result<HashMap<TraceId, Vec<OldRequest>>, StoreError> {
         let ids: Vec<Uuid> = traces.iter().map(|it| uuid(*it)).collect();
-        let rows: Vec<Row> = sqlx::query_as(
-            "select trace_id, span_id, block_id, day - date '1970-01-01' as day,
-                    service_id, endpoint_id, version_id, minute, flags, analysis
-             from culprit.request_rows
-             where trace_id = any($1) and shard = $2 and day = date '1970-01-01' + $3
-             order by trace_id, span_id",
+        let mut transaction = self.pool().begin().await?;
+        // Comparing arrays means unpacking them, of which the planner knows nothing.
+        transaction
+            .execute("set local enable_seqscan = off")
+            .await?;
+        let keys: Vec<(i32, i64)> = sqlx::query_as(
+            "select day - date '1970-01-01', id from culprit.trace_blocks
+             where trace_ids && $1 and shard = $2
+               and day between date '1970-01-01' + $3 - 1 and date '1970-01-01' + $3 + 1
+             order by 1, 2",
         )
         .bind(ids)
         .bind(shard)
-        .bind(day)
-        .fetch_all(self.pool())
+        .bind(today)
+        .fetch_all(&mut *transaction)
         .await?;
-        let mut found: HashMap<TraceId, Vec<OldRequest>> = HashMap::new();
-        for row in rows {
-            let trace_id = TraceId(row.trace_id.into_bytes());
-            found.entry(trace_id).or_default().push(row.into());
-        }
-        Ok(found)
+        let blocks = read_blocks(&mut transaction, shard, &keys).await?;
+        transaction.commit().await?;
+        Ok(blocks)
     }
 
-    /// Blocks of a shard by (day, id): zstd of OTLP.
+    /// Blocks of a shard by (day, id), ascending.
     ///
     /// # Errors
     /// Postgres cannot be reached.
@@ -124,26 +131,11 @@ impl Store {
         &self,
         shard: i16,
         keys: &[(Day, i64)],
-    ) -> Result<HashMap<(Day, i64), Bytes>, StoreError> {
-        if keys.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let (days, ids): (Vec<i32>, Vec<i64>) = keys.iter().copied().unzip();
-        let rows: Vec<(i32, i64, Vec<u8>)> = sqlx::query_as(
-            "select b.day - date '1970-01-01', b.id, b.payload
-             from unnest($2::integer[], $3::bigint[]) as wanted(day, id)
-             join culprit.trace_blocks b
-               on b.day = date '1970-01-01' + wanted.day and b.id = wanted.id and b.shard = $1",
-        )
-        .bind(shard)
-        .bind(days)
-        .bind(ids)
-        .fetch_all(self.pool())
-        .await?;
-        Ok(rows
-            .into_iter()
-            .map(|(day, id, payload)| ((day, id), payload.into()))
-            .collect())
+    ) -> Result<Vec<StoredBlock>, StoreError> {
+        let mut transaction = self.pool().begin().await?;
+        let blocks = read_blocks(&mut transaction, shard, keys).await?;
+        transaction.commit().await?;
+        Ok(blocks)
     }
 
     /// Tells the ids of a shard's traces that were finalised yesterday or today, one by one: there
@@ -156,14 +148,15 @@ impl Store {
         shard: i16,
         mut tell: impl FnMut(TraceId),
     ) -> Result<(), StoreError> {
-        let mut ids = sqlx::query_scalar::<_, Uuid>(
-            "select trace_id from culprit.request_rows
+        let mut blocks = sqlx::query_scalar::<_, Vec<Uuid>>(
+            "select trace_ids from culprit.trace_blocks
              where shard = $1 and day >= (now() at time zone 'utc')::date - 1",
         )
         .bind(shard)
         .fetch(self.pool());
-        while let Some(id) = ids.try_next().await? {
-            tell(TraceId(id.into_bytes()));
+        while let Some(ids) = blocks.try_next().await? {
+            ids.into_iter()
+                .for_each(|id| tell(TraceId(id.into_bytes())));
         }
         Ok(())
     }
@@ -180,4 +173,38 @@ impl Store {
                 .await?;
         Ok(id.unwrap_or_default())
     }
+}
+
+async fn read_blocks(
+    connection: &mut PgConnection,
+    shard: i16,
+    keys: &[(Day, i64)],
+) -> Result<Vec<StoredBlock>, StoreError> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (days, ids): (Vec<i32>, Vec<i64>) = keys.iter().copied().unzip();
+    let rows: Vec<Row> = sqlx::query_as(
+        "select b.day - date '1970-01-01' as day, b.id, b.analysis, b.payload, b.trace_ids,
+                b.span_ids, b.endpoint_ids, b.version_ids, b.minutes, b.flags
+         from unnest($2::integer[], $3::bigint[]) as wanted(day, id)
+         join culprit.trace_blocks b
+           on b.day = date '1970-01-01' + wanted.day and b.id = wanted.id and b.shard = $1
+         order by b.day, b.id",
+    )
+    .bind(shard)
+    .bind(days)
+    .bind(&ids)
+    .fetch_all(&mut *connection)
+    .await?;
+    let gone: Vec<(i32, i64, Uuid)> = sqlx::query_as(
+        "select day - date '1970-01-01', block_id, trace_id from culprit.superseded
+         where block_id = any($2) and shard = $1",
+    )
+    .bind(shard)
+    .bind(ids)
+    .fetch_all(connection)
+    .await?;
+    let gone: HashSet<_> = gone.into_iter().collect();
+    Ok(rows.into_iter().map(|row| row.into_block(&gone)).collect())
 }
