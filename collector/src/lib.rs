@@ -9,6 +9,7 @@ pub mod receiver;
 pub mod journal;
 pub mod assembly;
 pub mod contribution;
+pub mod block_filter;
 pub mod deltas;
 pub mod store;
 pub mod review;

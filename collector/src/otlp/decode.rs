@@ -228,6 +228,23 @@ fn value<'a>(body: &'a [u8]) -> Result<Value<'a>, WireError> {
     Ok(found)
 }
 
+/// The elements of an encoded `AnyValue` that is an array; of anything else, none.
+pub fn array_values<'a>(encoded: &'a [u8]) -> Vec<Value<'a>> {
+    let mut elements = Vec::new();
+    let mut reader = Reader::new(encoded);
+    while let Ok(Some(field)) = reader.field() {
+        if let (5, Raw::Delimited(range)) = (field.number, field.value) {
+            let mut reader = Reader::over(encoded, range);
+            while let Ok(Some(field)) = reader.field() {
+                if let (1, Raw::Delimited(range)) = (field.number, field.value) {
+                    elements.extend(value(&encoded[range]).ok());
+                }
+            }
+        }
+    }
+    elements
+}
+
 fn kind(number: u64) -> SpanKind {
     match number {
         1 => SpanKind::Internal,

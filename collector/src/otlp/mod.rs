@@ -18,7 +18,7 @@ mod to_json;
 pub(crate) mod wire;
 
 pub use accept::accept;
-pub use decode::decode_into;
+pub use decode::{array_values, decode_into};
 pub use to_json::{any_value_to_json, to_json};
 
 use analyzer::span::TraceId;
