@@ -156,6 +156,15 @@ impl Deltas {
         );
     }
 
+    /// Forgets about the other days.
+    pub fn retain_days(&mut self, wanted: impl Fn(Day) -> bool) {
+        self.minutes.retain(|key, _| wanted(key.0));
+        self.merged_minutes.retain(|key, _| wanted(key.0));
+        self.hours.retain(|key, _| wanted(key.0));
+        self.hits.retain(|key, _| wanted(key.0));
+        self.merged_hits.retain(|key, _| wanted(key.0));
+    }
+
     /// Which hours are merged.
     pub fn merged_hours(&self) -> MergedHours {
         MergedHours {

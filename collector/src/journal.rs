@@ -10,12 +10,13 @@
 
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use crate::disk::DiskGuard;
 use crate::store::Store;
 use crate::store::journal::NewRow;
 
@@ -82,6 +83,9 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(15);
 /// What refused clients are told to wait. The receiver adds jitter.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// The same while the disk is almost full: room is made by dropping days, which takes longer.
+const RETRY_AFTER_DISK: Duration = Duration::from_secs(10);
+
 /// How often an unwritable database is asked whether it is back.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 
@@ -100,6 +104,7 @@ struct Inner {
     queue: mpsc::Sender<Waiting>,
     waiting_bytes: AtomicUsize,
     ready: AtomicBool,
+    disk: OnceLock<Arc<DiskGuard>>,
 }
 
 #[derive(Debug)]
@@ -119,6 +124,7 @@ impl Journal {
             queue,
             waiting_bytes: AtomicUsize::new(0),
             ready: AtomicBool::new(true),
+            disk: OnceLock::new(),
         });
         // The committer must not keep the queue open: it would never end.
         tokio::spawn(commit_all(store, waiting, Arc::downgrade(&inner)));
@@ -135,6 +141,12 @@ impl Journal {
         let bytes = batch.bytes();
         if bytes == 0 {
             return Ok(());
+        }
+        if let Some(reason) = self.inner.disk.get().and_then(|it| it.refusal()) {
+            return Err(Refused::Unavailable {
+                retry_after: RETRY_AFTER_DISK,
+                reason,
+            });
         }
         let before = self.inner.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
         let admitted = Admitted {
@@ -170,7 +182,14 @@ impl Journal {
 
     /// Batches can be taken right now (for `/readyz` and the gRPC health service).
     pub fn is_ready(&self) -> bool {
-        self.inner.ready.load(Ordering::Relaxed)
+        let has_room = self.inner.disk.get().is_none_or(|it| !it.is_low());
+        has_room && self.inner.ready.load(Ordering::Relaxed)
+    }
+
+    /// From now on nothing is taken while the guard says that the disk is almost full. Set once;
+    /// later guards are left alone.
+    pub fn watch_disk(&self, guard: Arc<DiskGuard>) {
+        let _ = self.inner.disk.set(guard);
     }
 
     /// Bytes of OTLP that wait for a commit.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
+use crate::retention_options::RetentionOptions;
 use crate::{bench, demo_command, explain, health, serve, verify};
 
 /// Where every nanosecond of a request went, and what to fix first.
@@ -165,6 +166,10 @@ pub struct ServeOptions {
     )]
     #[serde(default)]
     pub log_destinations: Vec<String>,
+    /// What is kept for how long.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub retention: RetentionOptions,
 }
 
 /// What `demo` can be told.
@@ -233,6 +238,7 @@ impl ServeOptions {
             alert_webhook: self.alert_webhook.or(file.alert_webhook),
             alert_webhook_secret: self.alert_webhook_secret.or(file.alert_webhook_secret),
             log_destinations: list(self.log_destinations, file.log_destinations),
+            retention: self.retention.or(file.retention),
         }
     }
 

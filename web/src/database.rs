@@ -5,6 +5,7 @@ use collector::postgres::ManagedPostgres;
 use collector::store::Store;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, Executor, PgConnection};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::cli::DatabaseOptions;
@@ -24,6 +25,8 @@ pub struct Database {
     pub store: Store,
     /// The private Postgres, if it is one.
     pub postgres: Option<ManagedPostgres>,
+    /// Where it has its data.
+    pub state_dir: Option<PathBuf>,
 }
 
 impl Database {
@@ -62,6 +65,7 @@ async fn open_external(url: &str, options: &DatabaseOptions) -> anyhow::Result<D
     Ok(Database {
         store,
         postgres: None,
+        state_dir: None,
     })
 }
 
@@ -70,12 +74,14 @@ async fn open_private(options: &DatabaseOptions) -> anyhow::Result<Database> {
     if let Some(directory) = &options.data_dir {
         managed.state_dir = directory.clone();
     }
+    let state_dir = managed.state_dir.clone();
     let postgres = ManagedPostgres::start(managed).await?;
     let opened = open_on(&postgres, options).await;
     match opened {
         Ok(store) => Ok(Database {
             store,
             postgres: Some(postgres),
+            state_dir: Some(state_dir),
         }),
         Err(error) => {
             postgres.stop().await;

@@ -9,6 +9,7 @@ pub mod explain;
 pub mod health;
 pub mod bench;
 pub mod database;
+pub mod retention_options;
 pub mod pages;
 pub mod api;
 pub mod assets;

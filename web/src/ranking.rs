@@ -115,8 +115,13 @@ impl Row {
 
     /// What it costs over the covered time, oldest first, at most `points_max` points.
     pub fn cost_over_time(&self, covered: Covered, points_max: u64) -> Vec<CostPoint> {
-        let (first, last) = (covered.from_ns / SLOT_NS, covered.now_ns / SLOT_NS);
-        let slots = (last - first) / points_max.max(1) + 1;
+        let (mut first, last) = (covered.from_ns / SLOT_NS, covered.now_ns / SLOT_NS);
+        let mut slots = (last - first) / points_max.max(1) + 1;
+        if (last - first) * SLOT_NS > MINUTES_KEPT as u64 * minute_ns(1) {
+            // Older ones are merged into hours: a point must hold whole ones.
+            slots = slots.next_multiple_of(SLOTS_PER_HOUR);
+            first -= first % SLOTS_PER_HOUR;
+        }
         let step_ns = slots * SLOT_NS;
         let begins = (first * SLOT_NS..=last * SLOT_NS).step_by(step_ns as usize);
         begins

@@ -3,9 +3,10 @@
 use analyzer::Settings;
 use anyhow::Context;
 use collector::alert::{Alerting, Secret, Webhook};
+use collector::disk::DiskGuard;
 use collector::journal::Journal;
 use collector::receiver::{self, Receiver};
-use collector::{alert, assembly, review};
+use collector::{alert, assembly, housekeeping, review};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::AppState;
 use crate::cli::{Role, ServeOptions};
 use crate::database::Database;
+use crate::retention_options::Bytes;
 
 /// Where things listen unless told otherwise: loopback only, nothing is authenticated.
 const GRPC_PORT: u16 = 4317;
@@ -39,6 +41,10 @@ pub struct Serving {
     pub database: Database,
     /// What the analysis has done since the start.
     pub stats: Arc<assembly::Stats>,
+    /// How full the disk of the private Postgres is.
+    pub disk: Arc<DiskGuard>,
+    /// What housekeeping has done since the start.
+    pub housekeeping: Arc<housekeeping::Stats>,
     tasks: JoinSet<()>,
     intake: CancellationToken,
     analysis: CancellationToken,
@@ -86,6 +92,8 @@ pub async fn start(options: &ServeOptions, if_taken: IfTaken) -> anyhow::Result<
         ui: listeners.ui.as_ref().and_then(|it| it.local_addr().ok()),
         database,
         stats: Arc::default(),
+        disk: Arc::default(),
+        housekeeping: Arc::default(),
         tasks: JoinSet::new(),
         intake: CancellationToken::new(),
         analysis: CancellationToken::new(),
@@ -105,6 +113,9 @@ impl Serving {
         let journal = options
             .plays(Role::Collector)
             .then(|| Journal::start(store.clone()));
+        if let Some(journal) = &journal {
+            journal.watch_disk(self.disk.clone());
+        }
         let receiver = journal.clone().map(Receiver::new);
         if let Some(receiver) = &receiver {
             if let Some(listener) = listeners.grpc {
@@ -127,6 +138,7 @@ impl Serving {
         }
         if options.plays(Role::Analyzer) {
             self.spawn_analysis(options, alerting);
+            self.spawn_housekeeping(options);
         }
         if let Some(listener) = listeners.ui {
             let state = AppState {
@@ -176,6 +188,26 @@ impl Serving {
             self.tasks
                 .spawn(alert::run(store.clone(), alerting, shutdown));
         }
+    }
+
+    fn spawn_housekeeping(&mut self, options: &ServeOptions) {
+        let data_dir = self.database.state_dir.clone();
+        if let Some(directory) = data_dir.clone() {
+            let (disk, shutdown) = (self.disk.clone(), self.intake.clone());
+            let floor = options.retention.disk_free_min.map(Bytes::get);
+            self.tasks
+                .spawn(async move { disk.watch(directory, floor, shutdown).await });
+        }
+        let options = options
+            .retention
+            .housekeeping(data_dir, self.database.is_private());
+        self.tasks.spawn(housekeeping::run(
+            self.database.store.clone(),
+            options,
+            self.disk.clone(),
+            self.housekeeping.clone(),
+            self.analysis.clone(),
+        ));
     }
 
     /// One line per address, for people and for whoever started the process.

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::compaction;
 use crate::contribution::{Contribution, Request};
 use crate::deltas::{Counted, Day, Deltas, merged_before, minute_of};
 use crate::journal;
@@ -89,6 +90,12 @@ const MERGE_EVERY: Duration = Duration::from_secs(30);
 /// Merging goes on for so long before the owner looks at what has arrived.
 const MERGE_FOR_MAX: Duration = Duration::from_millis(100);
 
+/// How often a shard's owner looks for small blocks when it found none to pack.
+const COMPACT_EVERY: Duration = Duration::from_secs(30);
+
+/// After packing it pauses so many times as long: at most a tenth of its time goes there.
+const COMPACT_PAUSES: u32 = 9;
+
 /// How long after an error an owner starts anew.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 
@@ -121,6 +128,8 @@ pub struct Stats {
     pub failed_ticks: AtomicU64,
     /// Traces in flight.
     pub in_flight: AtomicU64,
+    /// Small blocks that were packed with others.
+    pub compacted_blocks: AtomicU64,
 }
 
 /// Owns as many shards as it can get until `shutdown`; gives them back then.
@@ -219,6 +228,7 @@ struct Owner<'a> {
     carried: Instant,
     merged: Instant,
     unmerged: Unmerged,
+    compact_at: Instant,
     today: (Day, Instant),
 }
 
@@ -248,6 +258,7 @@ impl<'a> Owner<'a> {
             carried: now,
             merged: now,
             unmerged: Unmerged::default(),
+            compact_at: now + COMPACT_EVERY,
             today: (0, now),
         }
     }
@@ -709,7 +720,40 @@ impl<'a> Owner<'a> {
             self.unmerged.take_new();
             self.merged = now;
         }
-        self.merge_rollups().await
+        self.merge_rollups().await?;
+        if now >= self.compact_at && !self.is_pressed() {
+            self.compact().await?;
+        }
+        Ok(())
+    }
+
+    /// Packs small blocks together, once, and says when next.
+    async fn compact(&mut self) -> Result<(), StoreError> {
+        let since = Instant::now();
+        let shard = self.lease.shard;
+        let small = self.store.small_blocks(shard).await?;
+        let planned = compaction::plan(&small, self.today.0);
+        let Some(first) = planned.first().copied() else {
+            self.compact_at = since + COMPACT_EVERY;
+            return Ok(());
+        };
+        let (day, id) = (first.day, self.next_id());
+        let ids: Vec<i64> = planned.iter().map(|it| it.id).collect();
+        let blocks = self.store.whole_blocks(shard, day, &ids).await?;
+        let packing = tokio::task::spawn_blocking(move || compaction::pack(day, id, blocks));
+        let packed = packing
+            .await
+            .map_err(|error| StoreError::Damaged(error.to_string()))??;
+        let is_done = self
+            .store
+            .replace_blocks(&self.lease, (day, &ids), first.analysis, packed)
+            .await?;
+        if is_done {
+            let stats = &self.stats.compacted_blocks;
+            stats.fetch_add(ids.len() as u64, Ordering::Relaxed);
+        }
+        self.compact_at = Instant::now() + since.elapsed() * COMPACT_PAUSES;
+        Ok(())
     }
 
     /// Merges roll-up rows for a bounded time; what is left waits for the next look.

@@ -217,7 +217,7 @@ impl Store {
         let mut rows = sqlx::query(
             "select finding_id, minute, traces, requests, saved_ns, hits
              from culprit.finding_hits
-             where minute > $1 - 10 and minute < $2 and ($3::integer is null or finding_id = $3)",
+             where minute > $1 - 60 and minute + width > $1 and minute < $2 and ($3::integer is null or finding_id = $3)",
         )
         .bind(minutes.from)
         .bind(minutes.to)
@@ -271,7 +271,7 @@ impl Store {
         let mut kept: Vec<Example> = Vec::new();
         let mut rows = sqlx::query_scalar::<_, Value>(
             "select examples from culprit.finding_hits
-             where finding_id = $1 and minute > $2 - 10 and minute < $3",
+             where finding_id = $1 and minute > $2 - 60 and minute + width > $2 and minute < $3",
         )
         .bind(finding)
         .bind(minutes.from)

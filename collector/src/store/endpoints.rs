@@ -280,7 +280,7 @@ impl Store {
              left join lateral (
                  select sum(saved_ns)::bigint as saved_ns, sum(requests)::bigint as requests
                  from culprit.finding_hits
-                 where finding_id = f.id and minute < $3 and minute > $2 - 10) h on true
+                 where finding_id = f.id and minute < $3 and minute > $2 - 60 and minute + width > $2) h on true
              where f.endpoint_id = $1
              order by saved_ns desc, f.id",
         )

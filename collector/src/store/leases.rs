@@ -9,6 +9,9 @@ use super::{Store, StoreError};
 /// The review's shard: it is one task for all shards.
 pub const REVIEW_SHARD: i16 = -1;
 
+/// Retention's shard: one process at a time takes days away.
+pub const RETENTION_SHARD: i16 = -2;
+
 /// A lease that is not renewed for this long is anybody's. Long enough for a pause of the whole
 /// machine's scheduling, short enough that findings go on within a quarter of a minute.
 const LEASE_SECONDS: f64 = 15.0;

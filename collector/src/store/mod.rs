@@ -4,6 +4,7 @@
 
 pub mod blocks;
 pub mod bottlenecks;
+pub mod compaction;
 pub mod dictionaries;
 pub mod encoding;
 pub mod endpoints;
@@ -16,6 +17,8 @@ pub mod partitions;
 pub mod quarantine;
 pub mod recount;
 pub mod requests;
+pub mod keeping;
+pub mod retention;
 pub mod rollups;
 pub mod services;
 pub mod traces;
