@@ -11,7 +11,7 @@
 //! because what has gathered to a full block is packed at once. A trace's requests are carried over
 //! as they were counted; copies that count no more are left out.
 
-use analyzer::span::{Spans, TraceId};
+use analyzer::span::TraceId;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use crate::assembly::{damaged, decompress};
 use crate::block_filter;
 use crate::deltas::Day;
 use crate::journal::compress;
-use crate::otlp;
+use crate::otlp::{self, At, Pile, Source};
 use crate::store::StoreError;
 use crate::store::blocks::{NewBlock, NewRequest};
 
@@ -65,10 +65,8 @@ pub struct Small {
 pub struct Whole {
     /// zstd of OTLP.
     pub payload: Bytes,
-    /// The requests of the traces that are wanted.
+    /// The requests of the traces that are wanted; there may be others in it.
     pub requests: Vec<NewRequest>,
-    /// There are other traces in it, to be left out.
-    pub has_gone: bool,
 }
 
 /// Which of the small blocks (by day and id) are to be packed next; of one day and one version of
@@ -132,26 +130,30 @@ impl Whole {
 /// # Errors
 /// A block is damaged.
 pub fn pack(day: Day, id: i64, blocks: Vec<Whole>) -> Result<Option<NewBlock>, StoreError> {
-    let mut raw = Vec::new();
+    let mut sources = Vec::with_capacity(blocks.len());
+    let mut spans: Vec<At> = Vec::new();
     let mut requests = Vec::new();
     let mut traces: BTreeMap<TraceId, u32> = BTreeMap::new();
     for block in blocks {
         let own = block.traces();
-        let otlp = decompress(&block.payload)?;
-        if block.has_gone {
-            otlp::select(&otlp, |_, it| own.contains_key(&it), &mut raw).map_err(damaged)?;
-        } else {
-            raw.extend_from_slice(&otlp);
-        }
+        let source = Source::new(decompress(&block.payload)?).map_err(damaged)?;
+        let at = sources.len() as u32;
+        let wanted = source
+            .traces()
+            .zip(0..)
+            .filter(|it| own.contains_key(&it.0));
+        spans.extend(wanted.map(|(_, span)| At { source: at, span }));
+        sources.push(source);
         traces.extend(own);
         requests.extend(block.requests);
     }
     if requests.is_empty() {
         return Ok(None);
     }
-    let mut spans = Spans::default();
-    otlp::decode_into(&mut spans, &raw, |_| true).map_err(damaged)?;
-    let filter = block_filter::build(block_filter::tokens_of(&spans));
+    let words = block_filter::tokens_of(&otlp::decode_all(&sources, &spans).map_err(damaged)?);
+    let mut pile = Pile::default();
+    pile.add(&sources, &spans);
+    let raw = pile.into_request();
     let level = match raw.len() < SMALL_BYTES {
         true => SMALL_LEVEL,
         false => FULL_LEVEL,
@@ -164,7 +166,7 @@ pub fn pack(day: Day, id: i64, blocks: Vec<Whole>) -> Result<Option<NewBlock>, S
         raw_bytes: raw.len() as i32,
         payload: compress(&raw, level),
         requests,
-        filter: Some(filter),
+        filter: Some(block_filter::build(words)),
     }))
 }
 

@@ -2,13 +2,14 @@
 //! their JSON, made in one place.
 
 use analyzer::sketch::Sketch;
+use collector::deltas::MINUTES_KEPT;
 use collector::store::bottlenecks::{EndpointWindow, FindingFacts, HitsWindow, Minutes};
 use collector::store::{Store, StoreError};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::pages::PageError;
-use crate::range::{Covered, Filters};
+use crate::range::{Covered, Filters, minute_ns};
 
 /// What the list can be sorted by, most first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -84,6 +85,8 @@ pub struct CostPoint {
 
 /// Findings are counted in tens of minutes.
 const SLOT_NS: u64 = 600_000_000_000;
+
+const SLOTS_PER_HOUR: u64 = 6;
 
 fn minute(ns: u64) -> i32 {
     i32::try_from(ns / 60_000_000_000).unwrap_or(i32::MAX)
@@ -400,7 +403,6 @@ fn sort_rows(rows: &mut [Row], sort: Sort) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::range::minute_ns;
 
     const MS: u64 = 1_000_000;
 

@@ -194,7 +194,6 @@ impl Row {
             requests.push(request);
         }
         Ok(Whole {
-            has_gone: requests.len() < self.trace_ids.len(),
             payload: Bytes::from(self.payload),
             requests,
         })

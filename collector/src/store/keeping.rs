@@ -270,7 +270,6 @@ impl Filling<'_> {
                 block
                     .requests
                     .retain(|it| chosen.get(&id).is_some_and(|of| of.contains(&it.trace_id)));
-                block.has_gone = true;
                 if pile.is_full() || pile.analysis != analysis {
                     self.write(connection, std::mem::take(&mut pile)).await?;
                 }

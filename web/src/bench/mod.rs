@@ -86,8 +86,11 @@ async fn settle(database: &mut PgConnection, spans: u64) -> anyhow::Result<f64> 
     loop {
         let (journal, stored): (i64, i64) = sqlx::query_as(
             "select (select count(*) from culprit.journal),
-                    (select coalesce(sum(spans), 0)::bigint from
-                        (select distinct trace_id, spans from culprit.request_rows) traces)",
+                    (select coalesce(sum(spans), 0) - coalesce((select sum(r.spans) from culprit.superseded s
+                        join culprit.trace_blocks b on b.id = s.block_id
+                        cross join lateral (select max(n) as spans from unnest(b.trace_ids, b.trace_spans) u (t, n)
+                                            where t = s.trace_id) r), 0)
+                     from culprit.trace_blocks)::bigint",
         )
         .fetch_one(&mut *database)
         .await?;
@@ -111,8 +114,12 @@ async fn figures(
     load_s: f64,
 ) -> anyhow::Result<Value> {
     let (stored, traces): (i64, i64) = sqlx::query_as(
-        "select coalesce(sum(spans), 0)::bigint, count(*) from
-            (select distinct trace_id, spans from culprit.request_rows) traces",
+        "select (coalesce(sum(spans), 0) - coalesce((select sum(r.spans) from culprit.superseded s
+                join culprit.trace_blocks b on b.id = s.block_id
+                cross join lateral (select max(n) as spans from unnest(b.trace_ids, b.trace_spans) u (t, n)
+                                    where t = s.trace_id) r), 0))::bigint,
+            (coalesce(sum(traces), 0) - (select count(*) from culprit.superseded))::bigint
+         from culprit.trace_blocks",
     )
     .fetch_one(&mut *database)
     .await?;
