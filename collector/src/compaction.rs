@@ -20,8 +20,9 @@ use crate::block_filter;
 use crate::deltas::Day;
 use crate::journal::compress;
 use crate::otlp::{self, At, Pile, Source};
-use crate::store::StoreError;
 use crate::store::blocks::{NewBlock, NewRequest};
+use crate::store::leases::Lease;
+use crate::store::{Store, StoreError};
 
 /// Raw bytes of a full block. Measured on spans of 434 bytes with ten attributes, bytes per span on
 /// disk: 57.4 at 16 KiB, 35.1 at 1 MiB, 34.5 at 4 MiB. More gains nothing, and would have to be
@@ -110,6 +111,33 @@ fn up_to_full(blocks: &[Small]) -> Vec<Small> {
         bytes <= FULL_BYTES
     };
     blocks.iter().take_while(fits).copied().collect()
+}
+
+/// Packs blocks (of one day and version, see [`plan`]) into one with the id `id`; whether it did. They
+/// may be gone meanwhile.
+///
+/// Only the shard's owner may, between two ticks: a tick names blocks.
+///
+/// # Errors
+/// The lease is lost, Postgres failed, or a block is damaged.
+pub async fn pack_planned(
+    store: &Store,
+    lease: &Lease,
+    planned: &[Small],
+    id: i64,
+) -> Result<bool, StoreError> {
+    let Some(Small { day, analysis, .. }) = planned.first().copied() else {
+        return Ok(false);
+    };
+    let ids: Vec<i64> = planned.iter().map(|it| it.id).collect();
+    let blocks = store.whole_blocks(lease.shard, day, &ids).await?;
+    let packing = tokio::task::spawn_blocking(move || pack(day, id, blocks));
+    let packed = packing
+        .await
+        .map_err(|error| StoreError::Damaged(error.to_string()))??;
+    store
+        .replace_blocks(lease, (day, &ids), analysis, packed)
+        .await
 }
 
 impl Whole {

@@ -250,11 +250,13 @@ async fn take(
 ) -> Result<(), StoreError> {
     let mut connection = store.retention_connection().await?;
     let (Step::Thin(day) | Step::DropTraces(day) | Step::DropRollups(day)) = step;
-    let is_rollups = matches!(step, Step::DropRollups(_));
-    let of_day = partitions
-        .iter()
-        .filter(|it| it.day == day && (it.parent != TRACES) == is_rollups);
-    for partition in of_day {
+    let goes = |it: &&Partition| match step {
+        // Beside a full one stands at most what an interrupted run began to keep.
+        Step::Thin(_) => it.parent == TRACES && !it.is_kept,
+        Step::DropTraces(_) => it.parent == TRACES,
+        Step::DropRollups(_) => it.parent != TRACES,
+    };
+    for partition in partitions.iter().filter(|it| it.day == day).filter(goes) {
         if matches!(step, Step::Thin(_)) {
             let bytes_max = match guard.total_bytes() {
                 0 => u64::MAX,
@@ -302,3 +304,6 @@ async fn finish_interrupted(store: &Store) -> Result<(), StoreError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -722,24 +722,14 @@ impl<'a> Owner<'a> {
         let shard = self.lease.shard;
         let small = self.store.small_blocks(shard).await?;
         let planned = compaction::plan(&small, self.today.0);
-        let Some(first) = planned.first().copied() else {
+        if planned.is_empty() {
             self.compact_at = since + COMPACT_EVERY;
             return Ok(());
-        };
-        let (day, id) = (first.day, self.next_id());
-        let ids: Vec<i64> = planned.iter().map(|it| it.id).collect();
-        let blocks = self.store.whole_blocks(shard, day, &ids).await?;
-        let packing = tokio::task::spawn_blocking(move || compaction::pack(day, id, blocks));
-        let packed = packing
-            .await
-            .map_err(|error| StoreError::Damaged(error.to_string()))??;
-        let is_done = self
-            .store
-            .replace_blocks(&self.lease, (day, &ids), first.analysis, packed)
-            .await?;
-        if is_done {
+        }
+        let id = self.next_id();
+        if compaction::pack_planned(self.store, &self.lease, &planned, id).await? {
             let stats = &self.stats.compacted_blocks;
-            stats.fetch_add(ids.len() as u64, Ordering::Relaxed);
+            stats.fetch_add(planned.len() as u64, Ordering::Relaxed);
         }
         self.compact_at = Instant::now() + since.elapsed() * COMPACT_PAUSES;
         Ok(())
