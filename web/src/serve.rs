@@ -4,6 +4,7 @@ use analyzer::Settings;
 use anyhow::Context;
 use collector::alert::{Alerting, Secret, Webhook};
 use collector::disk::DiskGuard;
+use collector::handoff::Handoff;
 use collector::journal::Journal;
 use collector::receiver::{self, Receiver};
 use collector::{alert, assembly, housekeeping, review};
@@ -110,9 +111,10 @@ impl Serving {
         mut alerting: Option<Alerting>,
     ) {
         let store = &self.database.store;
-        let journal = options
-            .plays(Role::Collector)
-            .then(|| Journal::start(store.clone()));
+        let collects = options.plays(Role::Collector);
+        let analyses = options.plays(Role::Analyzer);
+        let handoff = (collects && analyses).then(|| Arc::new(Handoff::new(store.shards())));
+        let journal = collects.then(|| Journal::start_beside(store.clone(), handoff.clone()));
         if let Some(journal) = &journal {
             journal.watch_disk(self.disk.clone());
         }
@@ -136,8 +138,8 @@ impl Serving {
         if let (Some(alerting), None) = (&mut alerting, &options.public_url) {
             alerting.public_url = self.ui.map(|it| format!("http://{it}")).unwrap_or_default();
         }
-        if options.plays(Role::Analyzer) {
-            self.spawn_analysis(options, alerting);
+        if analyses {
+            self.spawn_analysis(options, alerting, handoff);
             self.spawn_housekeeping(options);
         }
         if let Some(listener) = listeners.ui {
@@ -161,7 +163,12 @@ impl Serving {
         }
     }
 
-    fn spawn_analysis(&mut self, options: &ServeOptions, alerting: Option<Alerting>) {
+    fn spawn_analysis(
+        &mut self,
+        options: &ServeOptions,
+        alerting: Option<Alerting>,
+        handoff: Option<Arc<Handoff>>,
+    ) {
         let store = &self.database.store;
         let sole_owner = self.database.is_private();
         let assembly_options = assembly::Options {
@@ -169,6 +176,7 @@ impl Serving {
                 log_destinations: options.log_destinations.clone(),
             },
             sole_owner,
+            handoff,
             ..assembly::Options::default()
         };
         let (stats, shutdown) = (self.stats.clone(), self.analysis.clone());

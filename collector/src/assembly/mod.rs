@@ -28,6 +28,7 @@ use uuid::Uuid;
 use crate::compaction;
 use crate::contribution::{Contribution, Request};
 use crate::deltas::{Counted, Day, Deltas, merged_before, minute_of};
+use crate::handoff::Handoff;
 use crate::journal;
 use crate::otlp::{self, Head};
 use crate::store::blocks::{NewBlock, NewRequest, Replaced};
@@ -78,6 +79,10 @@ const ATTEMPTS_MAX: i16 = 3;
 /// every look walks over all open traces: being told of each commit would cost more than it saves.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// How often the journal is read by an owner whom the same process hands over what it commits: what
+/// others have written, and what was too much to hand over.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+
 /// How often a lease is renewed: three times until others may take it.
 const RENEW_EVERY: Duration = Duration::from_secs(4);
 
@@ -111,6 +116,8 @@ pub struct Options {
     pub settings: Settings,
     /// The database is this process's alone: leases of a former process are taken at once.
     pub sole_owner: bool,
+    /// Where this process's journal hands over what it has committed.
+    pub handoff: Option<Arc<Handoff>>,
 }
 
 /// What assemblies have done since the start.
@@ -156,7 +163,12 @@ async fn own(
         {
             Ok(Some(lease)) => {
                 let owner = Owner::new(&store, lease, options, stats);
-                match hold(owner, shutdown).await {
+                let handoff = options.handoff.as_deref();
+                let owned = |it| handoff.inspect(|handoff| handoff.set_owned(shard, it));
+                owned(true);
+                let held = hold(owner, shutdown).await;
+                owned(false);
+                match held {
                     Ok(()) => {
                         let _ = store.release_lease(&lease).await;
                         Duration::ZERO
@@ -225,11 +237,35 @@ struct Owner<'a> {
     quarantined: HashSet<TraceId>,
     last_id: i64,
     suspected: Vec<TraceId>,
+    polled: Instant,
     carried: Instant,
     merged: Instant,
     unmerged: Unmerged,
     compact_at: Instant,
     today: (Day, Instant),
+}
+
+/// A journal row on its way into the flight.
+struct Incoming {
+    id: Uuid,
+    suspect: bool,
+    payload: Bytes,
+    /// Its bytes, if they are still there.
+    raw: Option<Vec<u8>>,
+}
+
+/// The heads of a row's spans, and its bytes.
+type Unpacked = (Vec<(TraceId, Head)>, Vec<u8>);
+
+impl Incoming {
+    fn unpack(mut self) -> (Incoming, Result<Unpacked, StoreError>) {
+        let raw = match self.raw.take() {
+            Some(raw) => Ok(raw),
+            None => decompress(&self.payload),
+        };
+        let unpacked = raw.and_then(|raw| Ok((otlp::heads(&raw).map_err(damaged)?, raw)));
+        (self, unpacked)
+    }
 }
 
 /// A trace that becomes final in this tick.
@@ -255,6 +291,7 @@ impl<'a> Owner<'a> {
             quarantined: HashSet::new(),
             last_id: 0,
             suspected: Vec::new(),
+            polled: now.checked_sub(POLL_EVERY).unwrap_or(now),
             carried: now,
             merged: now,
             unmerged: Unmerged::default(),
@@ -307,44 +344,89 @@ impl<'a> Owner<'a> {
         Ok(())
     }
 
-    /// Takes in what the journal has; whether there may be more.
+    /// Takes in what has arrived; whether there may be more.
     async fn read(&mut self) -> Result<bool, StoreError> {
         if self.is_pressed() {
             return Ok(false);
         }
-        let held = self.flight.held();
-        let rows = self
-            .store
-            .read_journal(self.lease.shard, &held, ROWS_PER_READ)
-            .await?;
-        let more = rows.len() as i64 == ROWS_PER_READ;
+        let handed_over = self.handed_over();
+        self.take_in(handed_over).await?;
         let now = Instant::now();
-        for row in rows {
-            let payload = Bytes::from(row.payload);
-            let suspect = row.attempts > ATTEMPTS_MAX;
-            let read =
-                decompress(&payload).and_then(|raw| Ok((otlp::heads(&raw).map_err(damaged)?, raw)));
-            let (heads, raw) = match read {
-                Ok(read) => read,
-                Err(error) if suspect => {
-                    self.give_up_row(row.id, payload, error).await?;
+        if self.options.handoff.is_some() && now - self.polled < POLL_EVERY {
+            return Ok(false);
+        }
+        let held = self.flight.held();
+        let shard = self.lease.shard;
+        let rows = self.store.read_journal(shard, &held, ROWS_PER_READ).await?;
+        let more = rows.len() as i64 == ROWS_PER_READ;
+        if !more {
+            self.polled = now;
+        }
+        let rows = rows.into_iter().map(|row| Incoming {
+            id: row.id,
+            suspect: row.attempts > ATTEMPTS_MAX,
+            payload: row.payload.into(),
+            raw: None,
+        });
+        self.take_in(rows.collect()).await?;
+        Ok(more)
+    }
+
+    /// What this process's journal has committed for this shard.
+    fn handed_over(&self) -> Vec<Incoming> {
+        let Some(handoff) = &self.options.handoff else {
+            return Vec::new();
+        };
+        let fresh = handoff.take(self.lease.shard);
+        if fresh.is_empty() {
+            return Vec::new();
+        }
+        // It may have been read from the journal in the meantime.
+        let held: HashSet<Uuid> = self.flight.held().into_iter().collect();
+        let rows = fresh.into_iter().filter(|row| !held.contains(&row.id));
+        let rows = rows.map(|row| Incoming {
+            id: row.id,
+            suspect: false,
+            payload: row.payload,
+            raw: Some(row.raw),
+        });
+        rows.collect()
+    }
+
+    async fn take_in(&mut self, rows: Vec<Incoming>) -> Result<(), StoreError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let unpacked = tokio::task::spawn_blocking(|| {
+            let unpacked = rows.into_iter().map(Incoming::unpack);
+            unpacked.collect::<Vec<_>>()
+        });
+        let unpacked = unpacked
+            .await
+            .map_err(|error| StoreError::Damaged(error.to_string()))?;
+        let now = Instant::now();
+        for (row, unpacked) in unpacked {
+            let (heads, raw) = match unpacked {
+                Ok(unpacked) => unpacked,
+                Err(error) if row.suspect => {
+                    self.give_up_row(row.id, row.payload, error).await?;
                     continue;
                 }
                 Err(error) => return Err(error),
             };
             // Only a row that is suspect itself may hold what a former process died of.
-            let skip = match suspect {
+            let skip = match row.suspect {
                 true => self.keep_skipped(&raw, &heads).await?,
                 false => HashSet::new(),
             };
             let arrived = Arrived {
                 id: row.id,
-                payload,
+                payload: row.payload,
                 raw_bytes: raw.len(),
             };
-            self.flight.add(arrived, &heads, suspect, &skip, now);
+            self.flight.add(arrived, &heads, row.suspect, &skip, now);
         }
-        Ok(more)
+        Ok(())
     }
 
     /// Of a suspect row's traces those that are in quarantine; their spans here are kept there too.
