@@ -10,6 +10,7 @@ pub mod journal;
 pub mod assembly;
 pub mod contribution;
 pub mod block_filter;
+pub mod span_conditions;
 pub mod deltas;
 pub mod store;
 pub mod review;

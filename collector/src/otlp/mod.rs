@@ -18,6 +18,7 @@ mod to_json;
 pub(crate) mod wire;
 
 pub use accept::accept;
+pub(crate) use decode::attribute_value;
 pub use decode::{array_values, decode_into};
 pub use to_json::{any_value_to_json, to_json};
 

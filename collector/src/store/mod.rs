@@ -17,6 +17,7 @@ pub mod quarantine;
 pub mod recount;
 pub mod requests;
 pub mod rollups;
+pub mod search;
 pub mod services;
 pub mod traces;
 pub mod traces_again;
