@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use crate::handoff::{Fresh, Handoff};
 use crate::store::Store;
 use crate::store::journal::NewRow;
 
@@ -113,6 +114,11 @@ impl Journal {
     /// Starts the task that commits. It ends when the last clone of the journal is gone and
     /// everything taken is committed.
     pub fn start(store: Store) -> Journal {
+        Self::start_beside(store, None)
+    }
+
+    /// As [`Journal::start`]; what is committed is handed to owners in this process.
+    pub fn start_beside(store: Store, owners: Option<Arc<Handoff>>) -> Journal {
         let (queue, waiting) = mpsc::channel(WAITING_BATCHES_MAX);
         let inner = Arc::new(Inner {
             shards: store.shards(),
@@ -121,7 +127,7 @@ impl Journal {
             ready: AtomicBool::new(true),
         });
         // The committer must not keep the queue open: it would never end.
-        tokio::spawn(commit_all(store, waiting, Arc::downgrade(&inner)));
+        tokio::spawn(commit_all(store, owners, waiting, Arc::downgrade(&inner)));
         Journal { inner }
     }
 
@@ -210,6 +216,7 @@ fn unavailable(reason: impl ToString) -> Refused {
 
 async fn commit_all(
     store: Store,
+    owners: Option<Arc<Handoff>>,
     mut queue: mpsc::Receiver<Waiting>,
     inner: std::sync::Weak<Inner>,
 ) {
@@ -219,7 +226,7 @@ async fn commit_all(
             .into_iter()
             .map(|it| (it.batch, (it.answer, it.admitted)))
             .unzip();
-        let result = commit(&store, batches).await;
+        let result = commit(&store, owners.as_deref(), batches).await;
         if let Some(inner) = inner.upgrade() {
             inner.ready.store(result.is_ok(), Ordering::Relaxed);
         }
@@ -246,13 +253,27 @@ fn gather(first: Waiting, queue: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
     gathered
 }
 
-async fn commit(store: &Store, batches: Vec<Batch>) -> Result<(), Refused> {
+async fn commit(
+    store: &Store,
+    owners: Option<&Handoff>,
+    batches: Vec<Batch>,
+) -> Result<(), Refused> {
     let rows = tokio::task::spawn_blocking(move || rows(&batches))
         .await
         .map_err(unavailable)?;
+    let (rows, raws): (Vec<NewRow>, Vec<Vec<u8>>) = rows.into_iter().unzip();
+    let fresh: Vec<(i16, Fresh)> = match owners {
+        Some(_) => rows.iter().zip(raws).map(fresh).collect(),
+        None => Vec::new(),
+    };
     let written = tokio::time::timeout(COMMIT_TIMEOUT, store.append_journal(rows)).await;
     let problem = match written {
-        Ok(Ok(())) => return Ok(()),
+        Ok(Ok(())) => {
+            if let Some(owners) = owners {
+                owners.give(fresh);
+            }
+            return Ok(());
+        }
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("no commit within {} s", COMMIT_TIMEOUT.as_secs()),
     };
@@ -265,27 +286,36 @@ async fn commit(store: &Store, batches: Vec<Batch>) -> Result<(), Refused> {
     )))
 }
 
-/// The rows of a commit: each shard's parts one after the other (encoded requests concatenate),
-/// cut at [`ROW_BYTES_MAX`].
-fn rows(batches: &[Batch]) -> Vec<NewRow> {
+fn fresh((row, raw): (&NewRow, Vec<u8>)) -> (i16, Fresh) {
+    let fresh = Fresh {
+        id: row.id,
+        payload: row.payload.clone().into(),
+        raw,
+    };
+    (row.shard, fresh)
+}
+
+/// The rows of a commit, with their bytes before compression: each shard's parts one after the
+/// other (encoded requests concatenate), cut at [`ROW_BYTES_MAX`].
+fn rows(batches: &[Batch]) -> Vec<(NewRow, Vec<u8>)> {
     let mut by_shard: BTreeMap<i16, Vec<&Part>> = BTreeMap::new();
     for part in batches.iter().flat_map(|batch| &batch.parts) {
         by_shard.entry(part.shard).or_default().push(part);
     }
     let mut rows = Vec::new();
     for (shard, parts) in by_shard {
-        let mut raw = Vec::new();
+        let mut raw: Vec<u8> = Vec::new();
         let mut spans = 0;
         for part in parts {
             if !raw.is_empty() && raw.len() + part.otlp.len() > ROW_BYTES_MAX {
-                rows.push(row(shard, spans, &raw));
-                raw.clear();
+                let full = std::mem::take(&mut raw);
+                rows.push((row(shard, spans, &full), full));
                 spans = 0;
             }
             raw.extend_from_slice(&part.otlp);
             spans += part.spans;
         }
-        rows.push(row(shard, spans, &raw));
+        rows.push((row(shard, spans, &raw), raw));
     }
     rows
 }

@@ -1,12 +1,13 @@
 //! Unattended: OTLP in, Postgres, loops, alerts.
 //!
-//! A span's way: [`receiver`] (limits, decode) → [`journal`] (durable, then the OK) → [`assembly`]
-//! (traces in flight, idle, analyse, one transaction) → [`store`] → [`review`] → [`alert`].
+//! A span's way: [`receiver`] (limits, decode) → [`journal`] (durable, then the OK) → [`handoff`] →
+//! [`assembly`] (traces in flight, idle, analyse, one transaction) → [`store`] → [`review`] → [`alert`].
 
 pub mod postgres;
 pub mod otlp;
 pub mod receiver;
 pub mod journal;
+pub mod handoff;
 pub mod assembly;
 pub mod contribution;
 pub mod block_filter;

@@ -7,10 +7,10 @@ use analyzer::Settings;
 use analyzer::profile::ProfileNode;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::assembly::{analyse, damaged, decompress};
+use crate::assembly::{analyse, damaged, decompress, spans_by_trace};
 use crate::contribution::Contribution;
 use crate::deltas::{Deltas, HitsDelta, HourDelta, Key, MinuteDelta};
-use crate::otlp;
+use crate::otlp::Source;
 use crate::store::dictionaries::Dictionaries;
 use crate::store::traces_again::StoredBlock;
 use crate::store::{Store, StoreError};
@@ -74,11 +74,11 @@ fn contributions(
     block: &StoredBlock,
     settings: &Settings,
 ) -> Result<Vec<Contribution>, StoreError> {
-    let otlp = decompress(&block.payload)?;
+    let sources = [Source::new(decompress(&block.payload)?).map_err(damaged)?];
+    let mut spans = spans_by_trace(&sources[0], 0);
     let contributions = block.traces.keys().map(|trace_id| {
-        let mut bytes = Vec::new();
-        otlp::select(&otlp, |_, it| it == *trace_id, &mut bytes).map_err(damaged)?;
-        Ok(Contribution::of(&analyse(&bytes, settings)?))
+        let spans = spans.remove(trace_id).unwrap_or_default();
+        Ok(Contribution::of(&analyse(&sources, &spans, settings)?))
     });
     contributions.collect()
 }

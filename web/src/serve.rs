@@ -3,6 +3,7 @@
 use analyzer::Settings;
 use anyhow::Context;
 use collector::alert::{Alerting, Secret, Webhook};
+use collector::handoff::Handoff;
 use collector::journal::Journal;
 use collector::receiver::{self, Receiver};
 use collector::{alert, assembly, review};
@@ -102,9 +103,10 @@ impl Serving {
         mut alerting: Option<Alerting>,
     ) {
         let store = &self.database.store;
-        let journal = options
-            .plays(Role::Collector)
-            .then(|| Journal::start(store.clone()));
+        let collects = options.plays(Role::Collector);
+        let analyses = options.plays(Role::Analyzer);
+        let handoff = (collects && analyses).then(|| Arc::new(Handoff::new(store.shards())));
+        let journal = collects.then(|| Journal::start_beside(store.clone(), handoff.clone()));
         let receiver = journal.clone().map(Receiver::new);
         if let Some(receiver) = &receiver {
             if let Some(listener) = listeners.grpc {
@@ -125,8 +127,8 @@ impl Serving {
         if let (Some(alerting), None) = (&mut alerting, &options.public_url) {
             alerting.public_url = self.ui.map(|it| format!("http://{it}")).unwrap_or_default();
         }
-        if options.plays(Role::Analyzer) {
-            self.spawn_analysis(options, alerting);
+        if analyses {
+            self.spawn_analysis(options, alerting, handoff);
         }
         if let Some(listener) = listeners.ui {
             let state = AppState {
@@ -149,7 +151,12 @@ impl Serving {
         }
     }
 
-    fn spawn_analysis(&mut self, options: &ServeOptions, alerting: Option<Alerting>) {
+    fn spawn_analysis(
+        &mut self,
+        options: &ServeOptions,
+        alerting: Option<Alerting>,
+        handoff: Option<Arc<Handoff>>,
+    ) {
         let store = &self.database.store;
         let sole_owner = self.database.is_private();
         let assembly_options = assembly::Options {
@@ -157,6 +164,7 @@ impl Serving {
                 log_destinations: options.log_destinations.clone(),
             },
             sole_owner,
+            handoff,
             ..assembly::Options::default()
         };
         let (stats, shutdown) = (self.stats.clone(), self.analysis.clone());

@@ -1,39 +1,53 @@
-//! The part of a tick that only computes: unpack rows, gather each due trace's bytes, unite them
-//! with what is stored, analyse.
+//! The part of a tick that only computes: unpack rows, gather each due trace's spans, unite them
+//! with what is stored, analyse, pack.
 
-use analyzer::span::{SpanId, Spans, TraceId};
+use analyzer::span::TraceId;
 use analyzer::{Analysis, Settings};
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::completeness::Callees;
 use super::flight::Due;
+use crate::block_filter;
 use crate::contribution::Contribution;
 use crate::deltas::Day;
-use crate::otlp;
+use crate::otlp::{self, At, Pile, Source};
 use crate::store::StoreError;
-use crate::store::traces_again::OldRequest;
+use crate::store::traces_again::{OldRequest, StoredBlock};
 
 /// OTLP bytes of one trace. What comes beyond is kept in quarantine: a trace of some 700,000 spans is
 /// a mistake, and must not take the memory of all others.
 const TRACE_BYTES_MAX: usize = 256 << 20;
+
+/// Raw bytes of one block, unless a single trace is larger: what must be unpacked to show a trace.
+const BLOCK_BYTES_MAX: usize = 1 << 20;
+
+/// Blocks are kept for weeks: a little more work than for the journal.
+pub const BLOCK_ZSTD_LEVEL: i32 = 3;
 
 /// What a tick computes with; owned, so that it can run on a thread for computations.
 pub struct Work {
     /// The traces to look at.
     pub due: Vec<Due>,
     /// The journal rows their spans are in, compressed, by the number the flight gave them.
-    pub rows: HashMap<u32, Bytes>,
+    pub rows: Vec<(u32, Bytes)>,
     /// What is stored of these traces already.
-    pub stored: HashMap<TraceId, Stored>,
-    /// Which callees report.
-    pub callees: Callees,
+    pub stored: Vec<StoredBlock>,
+    /// The partition of what is stored for the first time.
+    pub today: Day,
     /// What the user set.
     pub settings: Settings,
 }
 
-/// A trace that was finalised before.
+/// What came of a tick's computation.
+pub struct Done {
+    /// Each trace looked at.
+    pub outcomes: Vec<(Due, Outcome)>,
+    /// The final ones' spans.
+    pub packs: Vec<Pack>,
+}
+
+/// How a trace that was finalised before is stored.
 #[derive(Clone, Debug)]
 pub struct Stored {
     /// The partition of everything it contributed.
@@ -42,14 +56,10 @@ pub struct Stored {
     pub block_id: i64,
     /// Its requests: how it was counted.
     pub requests: Vec<OldRequest>,
-    /// That block's content: zstd of OTLP.
-    pub block: Bytes,
 }
 
 /// What became of a due trace.
 pub enum Outcome {
-    /// It was early and looks incomplete.
-    Wait,
     /// Every span of it is stored already: a retry.
     Known,
     /// It is final.
@@ -69,164 +79,268 @@ pub enum Outcome {
 pub struct Final {
     /// What it adds.
     pub contribution: Contribution,
-    /// All of its spans, each once: OTLP.
-    pub otlp: Vec<u8>,
     /// What it added before, and how that was counted.
     pub old: Option<(Contribution, Stored)>,
-    /// Callees of which nobody knew that they report.
-    pub new_callees: Vec<String>,
+    /// The pack that holds all of its spans, each once: a position in [`Done::packs`].
+    pub pack: usize,
+}
+
+/// Traces packed together: a block without its requests.
+pub struct Pack {
+    /// Partition.
+    pub day: Day,
+    /// Distinct spans.
+    pub spans: usize,
+    /// Traces.
+    pub traces: usize,
+    /// Bytes of OTLP.
+    pub raw_bytes: usize,
+    /// zstd of it.
+    pub payload: Vec<u8>,
+    /// Which words its spans hold.
+    pub filter: Vec<u8>,
 }
 
 /// Looks at every due trace.
 ///
 /// # Errors
 /// A journal row or a block cannot be unpacked or read: the disk, not the sender, is to blame.
-pub fn run(mut work: Work) -> Result<Vec<(Due, Outcome)>, StoreError> {
+pub fn run(mut work: Work) -> Result<Done, StoreError> {
     let due = std::mem::take(&mut work.due);
-    let gathered = gather(&due, &work.rows)?;
-    let outcomes = due.into_iter().zip(gathered).map(|(due, otlp)| {
-        let outcome = look_at(&due, otlp, &work)?;
-        Ok((due, outcome))
-    });
-    outcomes.collect()
+    let sources = Sources::unpack(&work, &due)?;
+    let mut piles = Piles::default();
+    let mut outcomes = Vec::with_capacity(due.len());
+    for due in due {
+        let outcome = look_at(&due, &sources, &work, &mut piles)?;
+        outcomes.push((due, outcome));
+    }
+    Ok(Done {
+        outcomes,
+        packs: piles.packed()?,
+    })
 }
 
-/// Each due trace's bytes, from all the rows it is spread over.
-fn gather(due: &[Due], rows: &HashMap<u32, Bytes>) -> Result<Vec<Vec<u8>>, StoreError> {
-    let mut wanted: HashMap<u32, Vec<(u32, usize)>> = HashMap::new();
-    for (trace, it) in due.iter().enumerate() {
-        for place in &it.places {
-            wanted.entry(place.row).or_default().push((place.at, trace));
+/// Everything unpacked that a tick needs.
+struct Sources {
+    sources: Vec<Source>,
+    /// The number of a journal row → position in `sources`.
+    rows: HashMap<u32, u32>,
+    /// Due traces that are stored: how, and where their spans stand.
+    stored: HashMap<TraceId, (Stored, Vec<At>)>,
+}
+
+impl Sources {
+    fn unpack(work: &Work, due: &[Due]) -> Result<Sources, StoreError> {
+        let mut unpacked = Sources {
+            sources: Vec::with_capacity(work.rows.len() + work.stored.len()),
+            rows: HashMap::with_capacity(work.rows.len()),
+            stored: HashMap::new(),
+        };
+        for (row, payload) in &work.rows {
+            let position = unpacked.add(payload)?;
+            unpacked.rows.insert(*row, position);
         }
+        // In order of days: a trace id that was used on several goes on with the newest.
+        let wanted: HashSet<TraceId> = due.iter().map(|it| it.trace_id).collect();
+        for block in &work.stored {
+            unpacked.add_stored(block, &wanted)?;
+        }
+        Ok(unpacked)
     }
-    // In order of the rows, so that the same input always gives the same bytes.
-    let mut wanted: Vec<_> = wanted.into_iter().collect();
-    wanted.sort_unstable_by_key(|(row, _)| *row);
-    let mut gathered = vec![Vec::new(); due.len()];
-    for (row, places) in wanted {
-        let payload = rows
-            .get(&row)
-            .ok_or_else(|| StoreError::Damaged("a journal row is not held".into()))?;
-        let raw = decompress(payload)?;
-        otlp::distribute(&raw, &places, &mut gathered).map_err(damaged)?;
+
+    fn add_stored(
+        &mut self,
+        block: &StoredBlock,
+        wanted: &HashSet<TraceId>,
+    ) -> Result<(), StoreError> {
+        let position = self.add(&block.payload)?;
+        let mut spans = spans_by_trace(&self.sources[position as usize], position);
+        for (trace_id, requests) in &block.traces {
+            if wanted.contains(trace_id) {
+                let stored = Stored {
+                    day: block.day,
+                    block_id: block.id,
+                    requests: requests.clone(),
+                };
+                let spans = spans.remove(trace_id).unwrap_or_default();
+                self.stored.insert(*trace_id, (stored, spans));
+            }
+        }
+        Ok(())
     }
-    Ok(gathered)
+
+    fn add(&mut self, payload: &[u8]) -> Result<u32, StoreError> {
+        let source = Source::new(decompress(payload)?).map_err(damaged)?;
+        self.sources.push(source);
+        Ok(self.sources.len() as u32 - 1)
+    }
+
+    /// What is stored of a trace, and then what is new of what arrived; a span that was delivered
+    /// twice is one.
+    fn spans_of(&self, due: &Due) -> Result<Vec<At>, StoreError> {
+        let stored = self.stored.get(&due.trace_id);
+        let mut spans = stored.map_or_else(Vec::new, |(_, spans)| spans.clone());
+        spans.reserve(due.places.len());
+        for run in due.places.chunk_by(|a, b| a.row == b.row) {
+            let source = self.rows.get(&run[0].row);
+            let source =
+                *source.ok_or_else(|| StoreError::Damaged("a journal row is not held".into()))?;
+            spans.extend(run.iter().map(|it| At {
+                source,
+                span: it.at,
+            }));
+        }
+        otlp::distinct(&self.sources, &mut spans);
+        Ok(spans)
+    }
 }
 
-fn look_at(due: &Due, arrived: Vec<u8>, work: &Work) -> Result<Outcome, StoreError> {
-    let stored = work.stored.get(&due.trace_id);
-    let old = stored
-        .map(|it| stored_bytes(due.trace_id, it))
-        .transpose()?;
-    let old_bytes = old.as_ref().map_or(0, Vec::len);
-    if old_bytes + arrived.len() > TRACE_BYTES_MAX {
-        let spans = otlp::trace_ids(&arrived).map_err(damaged)?.len() as u32;
+/// The spans of each trace of a source that stands at `position` among others.
+pub fn spans_by_trace(source: &Source, position: u32) -> HashMap<TraceId, Vec<At>> {
+    let mut spans: HashMap<TraceId, Vec<At>> = HashMap::new();
+    for (trace_id, span) in source.traces().zip(0..) {
+        let at = At {
+            source: position,
+            span,
+        };
+        spans.entry(trace_id).or_default().push(at);
+    }
+    spans
+}
+
+fn look_at(
+    due: &Due,
+    sources: &Sources,
+    work: &Work,
+    piles: &mut Piles,
+) -> Result<Outcome, StoreError> {
+    let spans = sources.spans_of(due)?;
+    let stored = sources.stored.get(&due.trace_id);
+    let stored_spans = stored.map_or(0, |(_, spans)| spans.len());
+    if spans.len() == stored_spans {
+        return Ok(Outcome::Known);
+    }
+    let refused = |reason: String, spans: &[At]| Outcome::Refused {
+        reason,
+        spans: spans.len() as u32,
+        otlp: otlp::write(&sources.sources, spans),
+    };
+    if otlp::bytes_of(&sources.sources, &spans) > TRACE_BYTES_MAX {
         let reason = format!(
             "the trace would grow beyond {} MB: an id that is used for everything?",
             TRACE_BYTES_MAX >> 20
         );
-        return Ok(Outcome::Refused {
-            reason,
-            spans,
-            otlp: arrived,
-        });
-    }
-    let otlp = unite(old.as_deref().unwrap_or_default(), &arrived)?;
-    if old.as_ref().is_some_and(|old| old.len() == otlp.len()) {
-        return Ok(Outcome::Known);
+        return Ok(refused(reason, &spans[stored_spans..]));
     }
     // The analysis is total by contract; should that be broken, one trace pays for it.
-    let result = catch_unwind(AssertUnwindSafe(|| {
-        finalise(due, &otlp, old.as_deref(), work)
+    let analysed = catch_unwind(AssertUnwindSafe(|| {
+        let old = stored.map(|_| contribution(sources, &spans[..stored_spans], work));
+        Ok::<_, StoreError>((contribution(sources, &spans, work)?, old.transpose()?))
     }));
-    match result {
-        Ok(result) => {
-            let Some((contribution, old_contribution, new_callees)) = result? else {
-                return Ok(Outcome::Wait);
-            };
-            let old = old_contribution.zip(stored.cloned());
-            Ok(Outcome::Final(Box::new(Final {
-                contribution,
-                otlp,
-                old,
-                new_callees,
-            })))
-        }
-        Err(panic) => {
-            let spans = otlp::trace_ids(&otlp).map_err(damaged)?.len() as u32;
-            Ok(Outcome::Refused {
-                reason: panic_text(panic.as_ref()),
-                spans,
-                otlp,
-            })
-        }
-    }
+    let ((contribution, words), old) = match analysed {
+        Ok(analysed) => analysed?,
+        Err(panic) => return Ok(refused(panic_text(panic.as_ref()), &spans)),
+    };
+    let day = stored.map_or(work.today, |(stored, _)| stored.day);
+    Ok(Outcome::Final(Box::new(Final {
+        pack: piles.add(day, &sources.sources, &spans, words),
+        contribution,
+        old: old
+            .map(|(contribution, _)| contribution)
+            .zip(stored.map(|(stored, _)| stored.clone())),
+    })))
 }
 
-type Finalised = (Contribution, Option<Contribution>, Vec<String>);
-
-fn finalise(
-    due: &Due,
-    otlp: &[u8],
-    old: Option<&[u8]>,
+/// What a trace adds, and the words in it.
+fn contribution(
+    sources: &Sources,
+    spans: &[At],
     work: &Work,
-) -> Result<Option<Finalised>, StoreError> {
-    let analysis = analyse(otlp, &work.settings)?;
-    if due.early && !work.callees.is_complete(&analysis.trace) {
-        return Ok(None);
-    }
-    let old = old.map(|old| analyse(old, &work.settings)).transpose()?;
-    let old = old.as_ref().map(Contribution::of);
-    let new_callees = work.callees.unknown_in(&analysis.trace);
-    Ok(Some((Contribution::of(&analysis), old, new_callees)))
+) -> Result<(Contribution, Vec<u64>), StoreError> {
+    let analysis = analyse(&sources.sources, spans, &work.settings)?;
+    let words = block_filter::tokens_of(&analysis.trace.spans);
+    Ok((Contribution::of(&analysis), words))
 }
 
-/// The analysis of one trace's bytes.
+/// The analysis of one trace's spans.
 ///
 /// # Errors
 /// The bytes are damaged.
-pub fn analyse<'a>(otlp: &'a [u8], settings: &Settings) -> Result<Analysis<'a>, StoreError> {
-    let mut spans = Spans::default();
-    otlp::decode_into(&mut spans, otlp, |_| true).map_err(damaged)?;
+pub fn analyse<'a>(
+    sources: &'a [Source],
+    spans: &[At],
+    settings: &Settings,
+) -> Result<Analysis<'a>, StoreError> {
+    let spans = otlp::decode_all(sources, spans).map_err(damaged)?;
     Ok(analyzer::analyze(spans, settings))
 }
 
-/// A stored trace's own bytes out of its block.
-fn stored_bytes(trace_id: TraceId, stored: &Stored) -> Result<Vec<u8>, StoreError> {
-    let block = decompress(&stored.block)?;
-    let mut bytes = Vec::new();
-    otlp::select(&block, |_, it| it == trace_id, &mut bytes).map_err(damaged)?;
-    Ok(bytes)
+/// What becomes blocks: one pile of each day is open at a time.
+#[derive(Default)]
+struct Piles {
+    piles: Vec<Open>,
+    open: HashMap<Day, usize>,
 }
 
-/// What is stored and then what is new of what arrived; a span that was delivered twice (same id,
-/// same content) is one.
+/// Traces on their way into a block.
+#[derive(Default)]
+struct Open {
+    day: Day,
+    pile: Pile,
+    spans: usize,
+    traces: usize,
+    words: Vec<u64>,
+}
+
+impl Piles {
+    /// Adds a trace and the words in it; the position of its pile.
+    fn add(&mut self, day: Day, sources: &[Source], spans: &[At], mut words: Vec<u64>) -> usize {
+        let bytes = otlp::bytes_of(sources, spans);
+        let open = self.open.get(&day).copied();
+        let fits = open.filter(|at| self.piles[*at].pile.bytes() + bytes <= BLOCK_BYTES_MAX);
+        let at = fits.unwrap_or_else(|| {
+            self.piles.push(Open {
+                day,
+                ..Open::default()
+            });
+            self.piles.len() - 1
+        });
+        self.open.insert(day, at);
+        let open = &mut self.piles[at];
+        open.pile.add(sources, spans);
+        open.spans += spans.len();
+        open.traces += 1;
+        open.words.append(&mut words);
+        at
+    }
+
+    fn packed(self) -> Result<Vec<Pack>, StoreError> {
+        let mut compressor = zstd::bulk::Compressor::new(BLOCK_ZSTD_LEVEL).map_err(unpackable)?;
+        let packs = self.piles.into_iter().map(|open| {
+            let request = open.pile.into_request();
+            Ok(Pack {
+                day: open.day,
+                spans: open.spans,
+                traces: open.traces,
+                raw_bytes: request.len(),
+                payload: compressor.compress(&request).map_err(unpackable)?,
+                filter: block_filter::build(open.words),
+            })
+        });
+        packs.collect()
+    }
+}
+
+/// A trace's spans that were delivered several times, each once.
 ///
 /// # Errors
-/// One of them is damaged.
-pub fn unite(stored: &[u8], arrived: &[u8]) -> Result<Vec<u8>, StoreError> {
-    let mut seen: HashSet<(SpanId, u64)> = identities(stored)?.into_iter().collect();
-    let mut united = stored.to_vec();
-    let fresh: Vec<bool> = identities(arrived)?
-        .into_iter()
-        .map(|it| seen.insert(it))
-        .collect();
-    if fresh.iter().all(|it| *it) {
-        united.extend_from_slice(arrived);
-    } else if fresh.iter().any(|it| *it) {
-        otlp::select(arrived, |at, _| fresh[at], &mut united).map_err(damaged)?;
-    }
-    Ok(united)
-}
-
-fn identities(otlp: &[u8]) -> Result<Vec<(SpanId, u64)>, StoreError> {
-    let mut spans = Spans::default();
-    otlp::decode_into(&mut spans, otlp, |_| true).map_err(damaged)?;
-    Ok(spans
-        .spans
-        .iter()
-        .map(|span| (span.id, span.content))
-        .collect())
+/// The bytes are damaged.
+pub fn unite(arrived: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+    let sources = [Source::new(arrived).map_err(damaged)?];
+    let all = (0..sources[0].spans() as u32).map(|span| At { source: 0, span });
+    let mut spans: Vec<At> = all.collect();
+    otlp::distinct(&sources, &mut spans);
+    Ok(otlp::write(&sources, &spans))
 }
 
 /// Unpacks a payload of ours.
@@ -236,9 +350,23 @@ fn identities(otlp: &[u8]) -> Result<Vec<(SpanId, u64)>, StoreError> {
 pub fn decompress(payload: &[u8]) -> Result<Vec<u8>, StoreError> {
     /// No block or row of ours unpacks to more; beyond it the payload is not ours.
     const RAW_BYTES_MAX: usize = 1 << 30;
+    thread_local! {
+        /// Its tables are larger than most payloads: made once for each thread.
+        static DECOMPRESSOR: std::cell::RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { std::cell::RefCell::new(None) };
+    }
     let size = zstd::bulk::Decompressor::upper_bound(payload).unwrap_or(RAW_BYTES_MAX);
-    zstd::bulk::decompress(payload, size.min(RAW_BYTES_MAX))
-        .map_err(|error| StoreError::Damaged(format!("a payload cannot be unpacked: {error}")))
+    DECOMPRESSOR.with_borrow_mut(|kept| {
+        let decompressor = match kept {
+            Some(decompressor) => decompressor,
+            None => kept.insert(zstd::bulk::Decompressor::new().map_err(unpackable)?),
+        };
+        let unpacked = decompressor.decompress(payload, size.min(RAW_BYTES_MAX));
+        unpacked.map_err(unpackable)
+    })
+}
+
+fn unpackable(error: std::io::Error) -> StoreError {
+    StoreError::Damaged(format!("a payload cannot be unpacked: {error}"))
 }
 
 /// Bytes that were accepted once and are no OTLP now.

@@ -1,12 +1,16 @@
 //! Traces in flight: which spans of which journal rows belong to which open trace.
 //!
-//! Holds positions and compressed rows, never decoded spans: 8 bytes a span and some 80 a trace.
+//! Holds heads, positions and compressed rows, never decoded spans: 32 bytes a span and some 100 a
+//! trace.
 
 use analyzer::span::TraceId;
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
+
+use super::completeness::Callees;
+use crate::otlp::Head;
 
 /// When an open trace is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,13 +54,22 @@ pub struct Place {
     pub at: u32,
 }
 
-/// A journal row that holds spans of open traces.
+/// A journal row that was read.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub struct Arrived {
     /// The row's id in the journal.
     pub id: Uuid,
     /// zstd of OTLP.
     pub payload: Bytes,
+    /// Its bytes when unpacked.
+    pub raw_bytes: usize,
+}
+
+/// A journal row that holds spans of open traces.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// As it arrived.
+    pub row: Arrived,
     /// Spans in it.
     pub spans: u32,
     /// Spans of open traces in it.
@@ -72,8 +85,6 @@ pub struct Due {
     pub trace_id: TraceId,
     /// Its spans.
     pub places: Vec<Place>,
-    /// It is early: finalise it only if it looks complete.
-    pub early: bool,
     /// A row of it was read several times and never consumed: its analysis may end the process.
     pub suspect: bool,
 }
@@ -86,16 +97,26 @@ struct Open {
     tried: bool,
     doublings: u8,
     suspect: bool,
-    places: Vec<Place>,
+    spans: Vec<Held>,
 }
+
+/// A span of an open trace.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    place: Place,
+    head: Head,
+}
+
+/// Trace ids are drawn by strangers: the maps' hashers are seeded, and quicker than SipHash.
+type Traces<T> = HashMap<TraceId, T, foldhash::fast::RandomState>;
 
 /// Everything a shard's owner holds.
 #[derive(Debug, Default)]
 pub struct Flight {
-    rows: HashMap<u32, Row>,
+    rows: HashMap<u32, Row, foldhash::fast::RandomState>,
     next_row: u32,
-    traces: HashMap<TraceId, Open>,
-    growing: HashMap<TraceId, u8>,
+    traces: Traces<Open>,
+    growing: Traces<u8>,
     bytes: usize,
     spans: usize,
 }
@@ -104,8 +125,8 @@ impl Flight {
     /// Takes a row in. Spans of traces in `skip` count as final at once.
     pub fn add(
         &mut self,
-        (id, payload): (Uuid, Bytes),
-        trace_ids: &[TraceId],
+        arrived: Arrived,
+        heads: &[(TraceId, Head)],
         suspect: bool,
         skip: &HashSet<TraceId>,
         now: Instant,
@@ -113,33 +134,40 @@ impl Flight {
         let row = self.next_row;
         self.next_row = self.next_row.wrapping_add(1);
         let mut open = 0;
-        for (at, trace_id) in trace_ids.iter().enumerate() {
-            if skip.contains(trace_id) {
+        let mut at = 0;
+        // Spans of a trace often stand together: one look for all of them.
+        for run in heads.chunk_by(|a, b| a.0 == b.0) {
+            let (trace_id, first) = (run[0].0, at);
+            at += run.len() as u32;
+            if skip.contains(&trace_id) {
                 continue;
             }
-            let doublings = self.growing.get(trace_id).copied().unwrap_or_default();
-            let trace = self.traces.entry(*trace_id).or_insert_with(|| Open {
+            let growing = &self.growing;
+            let trace = self.traces.entry(trace_id).or_insert_with(|| Open {
                 first: now,
                 last: now,
                 tried: false,
-                doublings,
+                doublings: growing.get(&trace_id).copied().unwrap_or_default(),
                 suspect: false,
-                places: Vec::new(),
+                spans: Vec::with_capacity(run.len()),
             });
             trace.last = now;
             trace.tried = false;
             trace.suspect |= suspect;
-            trace.places.push(Place { row, at: at as u32 });
-            open += 1;
+            let held = run.iter().zip(first..).map(|((_, head), at)| Held {
+                place: Place { row, at },
+                head: *head,
+            });
+            trace.spans.extend(held);
+            open += run.len() as u32;
         }
-        self.bytes += payload.len();
+        self.bytes += arrived.payload.len();
         self.spans += open as usize;
-        let spans = trace_ids.len() as u32;
+        let spans = heads.len() as u32;
         self.rows.insert(
             row,
             Row {
-                id,
-                payload,
+                row: arrived,
                 spans,
                 open,
                 since: now,
@@ -151,7 +179,7 @@ impl Flight {
 
     /// The journal rows held.
     pub fn held(&self) -> Vec<Uuid> {
-        self.rows.values().map(|row| row.id).collect()
+        self.rows.values().map(|it| it.row.id).collect()
     }
 
     /// Compressed bytes held.
@@ -174,51 +202,57 @@ impl Flight {
         self.rows.get(&row)
     }
 
-    /// The traces to look at now, longest idle first, up to about `spans_max` spans. A suspect
-    /// comes alone, and never early. `pressed`: too much is held, so growing traces wait no longer
-    /// than others, and every trace that is not quite new is due.
-    pub fn due(&self, now: Instant, idle: &Idle, spans_max: usize, pressed: bool) -> Vec<Due> {
-        let mut due: Vec<(&TraceId, &Open, bool)> = Vec::new();
-        for (trace_id, open) in &self.traces {
-            let waited = now.saturating_duration_since(open.last);
-            let patience = if pressed { 1 } else { 1 << open.doublings };
-            let age = now.saturating_duration_since(open.first);
-            let age_max = if pressed {
-                idle.idle_after
-            } else {
-                idle.age_max * patience
-            };
-            let early = waited < idle.idle_after * patience && age < age_max;
-            let may_be_early =
-                !open.tried && !open.suspect && open.doublings == 0 && waited >= idle.early_after;
-            if !early || may_be_early {
-                due.push((trace_id, open, early));
+    /// The traces to look at now, longest idle first, up to about `spans_max` spans in rows of about
+    /// `bytes_max` raw bytes: those that are idle, and those that look complete. A suspect comes alone, and never early. `pressed`: too
+    /// much is held, so growing traces wait no longer than others, and every trace that is not quite
+    /// new is due.
+    pub fn due(
+        &mut self,
+        now: Instant,
+        idle: &Idle,
+        callees: &Callees,
+        (spans_max, bytes_max): (usize, usize),
+        pressed: bool,
+    ) -> Vec<Due> {
+        let mut due: Vec<(Instant, TraceId)> = Vec::new();
+        let mut suspect = None;
+        for (trace_id, open) in &mut self.traces {
+            if !open.is_due(now, idle, callees, pressed) {
+                continue;
             }
+            if open.suspect {
+                suspect = suspect.max(Some((open.last, *trace_id)));
+            }
+            due.push((open.last, *trace_id));
         }
-        due.sort_unstable_by_key(|(trace_id, open, _)| (open.last, **trace_id));
-        if let Some(suspect) = due.iter().position(|(_, open, _)| open.suspect) {
-            due = vec![due[suspect]];
+        due.sort_unstable();
+        if let Some(suspect) = suspect {
+            due = vec![suspect];
         }
-        let mut spans = 0;
-        let fits = due.into_iter().take_while(|(_, open, _)| {
-            let fits = spans < spans_max;
-            spans += open.places.len();
-            fits
-        });
-        let fits = fits.map(|(trace_id, open, early)| Due {
-            trace_id: *trace_id,
-            places: open.places.clone(),
-            early,
-            suspect: open.suspect,
-        });
-        fits.collect()
-    }
-
-    /// An early trace looked incomplete: wait until it is idle.
-    pub fn wait(&mut self, trace_id: TraceId) {
-        if let Some(open) = self.traces.get_mut(&trace_id) {
-            open.tried = true;
+        let (mut spans, mut bytes) = (0, 0);
+        let mut rows = HashSet::with_hasher(foldhash::fast::RandomState::default());
+        let mut chosen = Vec::new();
+        for (_, trace_id) in due {
+            let Some(open) = self.traces.get(&trace_id) else {
+                continue;
+            };
+            if spans >= spans_max || bytes >= bytes_max {
+                break;
+            }
+            spans += open.spans.len();
+            for run in open.spans.chunk_by(|a, b| a.place.row == b.place.row) {
+                let row = run[0].place.row;
+                if rows.insert(row) {
+                    bytes += self.rows.get(&row).map_or(0, |it| it.row.raw_bytes);
+                }
+            }
+            chosen.push(Due {
+                trace_id,
+                places: open.spans.iter().map(|it| it.place).collect(),
+                suspect: open.suspect,
+            });
         }
+        chosen
     }
 
     /// The trace was stored before and has grown: look at it more rarely.
@@ -230,17 +264,18 @@ impl Flight {
         *doublings = (*doublings + 1).min(DOUBLINGS_MAX);
     }
 
-    /// The trace is final: its spans are open no more.
-    pub fn finish(&mut self, trace_id: TraceId) {
+    /// The trace is final: its spans are open no more. Returns their heads.
+    pub fn finish(&mut self, trace_id: TraceId) -> Vec<Head> {
         let Some(open) = self.traces.remove(&trace_id) else {
-            return;
+            return Vec::new();
         };
-        self.spans -= open.places.len();
-        for place in open.places {
-            if let Some(row) = self.rows.get_mut(&place.row) {
-                row.open -= 1;
+        self.spans -= open.spans.len();
+        for run in open.spans.chunk_by(|a, b| a.place.row == b.place.row) {
+            if let Some(row) = self.rows.get_mut(&run[0].place.row) {
+                row.open -= run.len() as u32;
             }
         }
+        open.spans.into_iter().map(|it| it.head).collect()
     }
 
     /// Lets go of the rows in which nothing is open; they are to be consumed.
@@ -254,7 +289,7 @@ impl Flight {
         finished
             .into_iter()
             .filter_map(|at| self.remove(at))
-            .map(|row| row.id)
+            .map(|it| it.row.id)
             .collect()
     }
 
@@ -283,7 +318,8 @@ impl Flight {
         if old.is_empty() {
             return Vec::new();
         }
-        for place in self.traces.values().flat_map(|open| &open.places) {
+        let held = self.traces.values().flat_map(|open| &open.spans);
+        for place in held.map(|it| it.place) {
             if let Some(positions) = old.get_mut(&place.row) {
                 positions.push(place.at);
             }
@@ -300,7 +336,7 @@ impl Flight {
     pub fn carry(
         &mut self,
         sources: &[(u32, Vec<u32>)],
-        (id, payload): (Uuid, Bytes),
+        arrived: Arrived,
         now: Instant,
     ) -> Vec<Uuid> {
         let row = self.next_row;
@@ -322,19 +358,18 @@ impl Flight {
             }
         }
         for open in self.traces.values_mut() {
-            for place in &mut open.places {
-                if let Some(to) = moved.get(place) {
-                    *place = *to;
+            for held in &mut open.spans {
+                if let Some(to) = moved.get(&held.place) {
+                    held.place = *to;
                 }
             }
         }
         let spans = moved.len() as u32;
-        self.bytes += payload.len();
+        self.bytes += arrived.payload.len();
         self.rows.insert(
             row,
             Row {
-                id,
-                payload,
+                row: arrived,
                 spans,
                 open: spans,
                 since: now,
@@ -344,14 +379,36 @@ impl Flight {
         sources
             .iter()
             .filter_map(|(at, _)| self.remove(*at))
-            .map(|row| row.id)
+            .map(|it| it.row.id)
             .collect()
     }
 
     fn remove(&mut self, row: u32) -> Option<Row> {
         let row = self.rows.remove(&row)?;
-        self.bytes -= row.payload.len();
+        self.bytes -= row.row.payload.len();
         Some(row)
+    }
+}
+
+impl Open {
+    /// To be looked at now. One that looked incomplete is not asked again before more of it comes.
+    fn is_due(&mut self, now: Instant, idle: &Idle, callees: &Callees, pressed: bool) -> bool {
+        let waited = now.saturating_duration_since(self.last);
+        let age = now.saturating_duration_since(self.first);
+        let patience = if pressed { 1 } else { 1 << self.doublings };
+        let age_max = if pressed {
+            idle.idle_after
+        } else {
+            idle.age_max * patience
+        };
+        if waited >= idle.idle_after * patience || age >= age_max {
+            return true;
+        }
+        if self.tried || self.suspect || self.doublings > 0 || waited < idle.early_after {
+            return false;
+        }
+        self.tried = !callees.is_complete(self.spans.iter().map(|it| &it.head));
+        !self.tried
     }
 }
 
@@ -365,45 +422,72 @@ impl std::hash::Hash for Place {
 mod tests {
     use super::*;
 
-    const NONE: &[TraceId] = &[];
-
     fn trace(number: u8) -> TraceId {
         TraceId([number; 16])
     }
 
-    fn row(number: u128) -> (Uuid, Bytes) {
-        (Uuid::from_u128(number), Bytes::from_static(b"zstd"))
+    fn row(number: u128) -> Arrived {
+        Arrived {
+            id: Uuid::from_u128(number),
+            payload: Bytes::from_static(b"zstd"),
+            raw_bytes: 100,
+        }
+    }
+
+    const ALL: (usize, usize) = (1_000, 1_000_000);
+
+    /// Spans of these traces that wait for a parent.
+    fn spans(traces: &[u8]) -> Vec<(TraceId, Head)> {
+        let head = Head {
+            id: 2,
+            parent: 1,
+            ..Head::default()
+        };
+        traces.iter().map(|it| (trace(*it), head)).collect()
+    }
+
+    fn root(of: u8) -> Vec<(TraceId, Head)> {
+        let head = Head {
+            id: 1,
+            ..Head::default()
+        };
+        vec![(trace(of), head)]
     }
 
     fn after(start: Instant, seconds: u64) -> Instant {
         start + Duration::from_secs(seconds)
     }
 
-    fn due(flight: &Flight, now: Instant) -> Vec<(TraceId, bool, usize)> {
-        let due = flight.due(now, &Idle::default(), 1_000, false);
-        due.into_iter()
-            .map(|it| (it.trace_id, it.early, it.places.len()))
-            .collect()
+    impl Flight {
+        fn take(&mut self, id: u128, spans: &[(TraceId, Head)], now: Instant) {
+            self.add(row(id), spans, false, &HashSet::new(), now);
+        }
+
+        fn due_now(&mut self, now: Instant) -> Vec<(TraceId, usize)> {
+            let due = self.due(now, &Idle::default(), &Callees::default(), ALL, false);
+            due.into_iter()
+                .map(|it| (it.trace_id, it.places.len()))
+                .collect()
+        }
     }
 
     #[test]
-    fn a_trace_is_tried_early_once_and_due_when_idle() {
+    fn a_trace_is_due_when_it_looks_complete_or_is_idle() {
         let start = Instant::now();
-        let skip = NONE.iter().copied().collect();
         let mut flight = Flight::default();
-        flight.add(row(1), &[trace(1), trace(2), trace(1)], false, &skip, start);
-        assert_eq!(due(&flight, start), []);
+        flight.take(1, &[spans(&[1]), root(2), spans(&[1])].concat(), start);
+        assert_eq!(flight.due_now(start), []);
+        assert_eq!(flight.due_now(after(start, 1)), [(trace(2), 1)]);
         assert_eq!(
-            due(&flight, after(start, 1)),
-            [(trace(1), true, 2), (trace(2), true, 1)]
+            flight.due_now(after(start, 8)),
+            [(trace(1), 2), (trace(2), 1)]
         );
-        flight.wait(trace(1));
-        assert_eq!(due(&flight, after(start, 7)), [(trace(2), true, 1)]);
-        // Another span of it: it may have become complete.
-        flight.add(row(2), &[trace(1)], false, &skip, after(start, 7));
+        // What it waited for.
+        flight.take(2, &root(1), after(start, 7));
+        assert_eq!(flight.due_now(after(start, 7)), [(trace(2), 1)]);
         assert_eq!(
-            due(&flight, after(start, 8)),
-            [(trace(2), false, 1), (trace(1), true, 3)]
+            flight.due_now(after(start, 8)),
+            [(trace(2), 1), (trace(1), 3)]
         );
     }
 
@@ -411,7 +495,7 @@ mod tests {
     fn a_row_is_consumed_when_all_its_traces_are_final() {
         let start = Instant::now();
         let mut flight = Flight::default();
-        flight.add(row(1), &[trace(1), trace(2)], false, &HashSet::new(), start);
+        flight.take(1, &spans(&[1, 2]), start);
         flight.finish(trace(1));
         assert!(flight.take_finished_rows().is_empty());
         flight.finish(trace(2));
@@ -424,20 +508,8 @@ mod tests {
         let start = Instant::now();
         let mut flight = Flight::default();
         let slow = trace(9);
-        flight.add(
-            row(1),
-            &[trace(1), slow, trace(1)],
-            false,
-            &HashSet::new(),
-            start,
-        );
-        flight.add(
-            row(2),
-            &[slow, trace(2), trace(2)],
-            false,
-            &HashSet::new(),
-            start,
-        );
+        flight.take(1, &spans(&[1, 9, 1]), start);
+        flight.take(2, &spans(&[9, 2, 2]), start);
         flight.finish(trace(1));
         flight.finish(trace(2));
         let idle = Idle::default();
@@ -447,7 +519,7 @@ mod tests {
         let mut consumed = flight.carry(&sources, row(3), after(start, 10));
         consumed.sort_unstable();
         assert_eq!(consumed, [Uuid::from_u128(1), Uuid::from_u128(2)]);
-        let due = flight.due(after(start, 20), &idle, 100, false);
+        let due = flight.due(after(start, 20), &idle, &Callees::default(), ALL, false);
         assert_eq!(
             due[0].places,
             [Place { row: 2, at: 0 }, Place { row: 2, at: 1 }]
@@ -460,9 +532,9 @@ mod tests {
     fn a_suspect_comes_alone() {
         let start = Instant::now();
         let mut flight = Flight::default();
-        flight.add(row(1), &[trace(1), trace(2)], false, &HashSet::new(), start);
-        flight.add(row(2), &[trace(3)], true, &HashSet::new(), start);
-        assert_eq!(due(&flight, after(start, 9)), [(trace(3), false, 1)]);
+        flight.take(1, &spans(&[1, 2]), start);
+        flight.add(row(2), &root(3), true, &HashSet::new(), start);
+        assert_eq!(flight.due_now(after(start, 9)), [(trace(3), 1)]);
     }
 
     #[test]
@@ -470,7 +542,7 @@ mod tests {
         let start = Instant::now();
         let mut flight = Flight::default();
         let skip = [trace(1)].into_iter().collect();
-        flight.add(row(1), &[trace(1)], true, &skip, start);
+        flight.add(row(1), &spans(&[1]), true, &skip, start);
         assert_eq!(flight.traces(), 0);
         assert_eq!(flight.take_finished_rows(), [Uuid::from_u128(1)]);
     }
@@ -481,17 +553,29 @@ mod tests {
         let mut flight = Flight::default();
         for second in 0..120 {
             let now = after(start, second);
-            flight.add(row(second.into()), &[trace(1)], false, &HashSet::new(), now);
-            flight.wait(trace(1));
-            assert_eq!(due(&flight, now), []);
+            flight.take(second.into(), &spans(&[1]), now);
+            assert_eq!(flight.due_now(now), []);
         }
-        assert_eq!(due(&flight, after(start, 120)), [(trace(1), false, 120)]);
+        assert_eq!(flight.due_now(after(start, 120)), [(trace(1), 120)]);
+        let (idle, callees) = (Idle::default(), Callees::default());
+        let pressed = flight.due(after(start, 9), &idle, &callees, ALL, true);
+        assert_eq!(pressed.len(), 1);
+    }
+
+    #[test]
+    fn a_tick_is_bounded_by_spans_and_by_the_rows_they_are_in() {
+        let start = Instant::now();
+        let mut flight = Flight::default();
+        flight.take(1, &spans(&[1, 1, 2]), start);
+        flight.take(2, &spans(&[3]), start);
+        let (idle, callees, now) = (Idle::default(), Callees::default(), after(start, 9));
+        let mut chosen = |bounds| flight.due(now, &idle, &callees, bounds, false).len();
         assert_eq!(
-            flight
-                .due(after(start, 9), &Idle::default(), 1_000, true)
-                .len(),
-            1
+            [chosen(ALL), chosen((3, 1_000)), chosen((1, 1_000))],
+            [3, 2, 1]
         );
+        assert_eq!(chosen((1_000, 200)), 3);
+        assert_eq!(chosen((1_000, 1)), 1);
     }
 
     #[test]
@@ -499,8 +583,8 @@ mod tests {
         let start = Instant::now();
         let mut flight = Flight::default();
         flight.has_grown(trace(1));
-        flight.add(row(1), &[trace(1)], false, &HashSet::new(), start);
-        assert_eq!(due(&flight, after(start, 15)), []);
-        assert_eq!(due(&flight, after(start, 16)), [(trace(1), false, 1)]);
+        flight.take(1, &root(1), start);
+        assert_eq!(flight.due_now(after(start, 15)), []);
+        assert_eq!(flight.due_now(after(start, 16)), [(trace(1), 1)]);
     }
 }

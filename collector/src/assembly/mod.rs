@@ -17,7 +17,7 @@ use analyzer::span::TraceId;
 use analyzer::{ANALYSIS_VERSION, Settings};
 use bytes::Bytes;
 use futures_util::FutureExt;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,22 +27,24 @@ use uuid::Uuid;
 
 use crate::contribution::{Contribution, Request};
 use crate::deltas::{Counted, Day, Deltas, minute_of};
+use crate::handoff::Handoff;
 use crate::journal;
-use crate::otlp;
+use crate::otlp::{self, Head};
 use crate::store::blocks::{NewBlock, NewRequest, Replaced};
 use crate::store::dictionaries::Dictionaries;
 use crate::store::finalise::{
     FLAG_ERROR, FLAG_FINDING, FLAG_FRAGMENT, FLAG_ROOT, FLAG_TAIL, Quarantined, Tick,
 };
 use crate::store::leases::Lease;
+use crate::store::traces_again::StoredBlock;
 use crate::store::{Store, StoreError};
 
-pub use analyse::{analyse, damaged, decompress, unite};
+pub use analyse::{analyse, damaged, decompress, spans_by_trace, unite};
 pub use flight::Idle;
 
-use analyse::{Final, Outcome, Stored, Work};
+use analyse::{BLOCK_ZSTD_LEVEL, Final, Outcome, Pack, Stored, Work};
 use completeness::Callees;
-use flight::{Due, Flight};
+use flight::{Arrived, Due, Flight};
 use known::Known;
 use tail::Tails;
 
@@ -59,11 +61,10 @@ const HELD_SPANS_MAX: usize = 6_000_000;
 /// Spans analysed in one tick, about: bounds the tick's memory and the length of its transaction.
 const SPANS_PER_TICK: usize = 40_000;
 
-/// Raw bytes of one block, unless a single trace is larger: what must be unpacked to show a trace.
-const BLOCK_BYTES_MAX: usize = 1 << 20;
-
-/// Blocks are kept for weeks: a little more work than for the journal.
-const BLOCK_ZSTD_LEVEL: i32 = 3;
+/// Raw bytes of the journal rows unpacked for one tick, unless a single trace needs more; and blocks
+/// unpacked for traces that are stored already: these wait for the next tick beyond it.
+const ROW_BYTES_PER_TICK: usize = 64 << 20;
+const BLOCKS_PER_TICK: usize = 48;
 
 /// Journal rows carried on in one tick.
 const CARRIED_ROWS_MAX: usize = 64;
@@ -75,6 +76,10 @@ const ATTEMPTS_MAX: i16 = 3;
 /// How often a shard's owner looks for work. Nothing is due earlier than a second after it arrived, and
 /// every look walks over all open traces: being told of each commit would cost more than it saves.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How often the journal is read by an owner whom the same process hands over what it commits: what
+/// others have written, and what was too much to hand over.
+const POLL_EVERY: Duration = Duration::from_secs(1);
 
 /// How often a lease is renewed: three times until others may take it.
 const RENEW_EVERY: Duration = Duration::from_secs(4);
@@ -100,6 +105,8 @@ pub struct Options {
     pub settings: Settings,
     /// The database is this process's alone: leases of a former process are taken at once.
     pub sole_owner: bool,
+    /// Where this process's journal hands over what it has committed.
+    pub handoff: Option<Arc<Handoff>>,
 }
 
 /// What assemblies have done since the start.
@@ -143,7 +150,12 @@ async fn own(
         {
             Ok(Some(lease)) => {
                 let owner = Owner::new(&store, lease, options, stats);
-                match hold(owner, shutdown).await {
+                let handoff = options.handoff.as_deref();
+                let owned = |it| handoff.inspect(|handoff| handoff.set_owned(shard, it));
+                owned(true);
+                let held = hold(owner, shutdown).await;
+                owned(false);
+                match held {
                     Ok(()) => {
                         let _ = store.release_lease(&lease).await;
                         Duration::ZERO
@@ -212,9 +224,33 @@ struct Owner<'a> {
     quarantined: HashSet<TraceId>,
     last_id: i64,
     suspected: Vec<TraceId>,
+    polled: Instant,
     carried: Instant,
     merged: Instant,
     today: (Day, Instant),
+}
+
+/// A journal row on its way into the flight.
+struct Incoming {
+    id: Uuid,
+    suspect: bool,
+    payload: Bytes,
+    /// Its bytes, if they are still there.
+    raw: Option<Vec<u8>>,
+}
+
+/// The heads of a row's spans, and its bytes.
+type Unpacked = (Vec<(TraceId, Head)>, Vec<u8>);
+
+impl Incoming {
+    fn unpack(mut self) -> (Incoming, Result<Unpacked, StoreError>) {
+        let raw = match self.raw.take() {
+            Some(raw) => Ok(raw),
+            None => decompress(&self.payload),
+        };
+        let unpacked = raw.and_then(|raw| Ok((otlp::heads(&raw).map_err(damaged)?, raw)));
+        (self, unpacked)
+    }
 }
 
 /// A trace that becomes final in this tick.
@@ -240,6 +276,7 @@ impl<'a> Owner<'a> {
             quarantined: HashSet::new(),
             last_id: 0,
             suspected: Vec::new(),
+            polled: now.checked_sub(POLL_EVERY).unwrap_or(now),
             carried: now,
             merged: now,
             today: (0, now),
@@ -289,50 +326,99 @@ impl<'a> Owner<'a> {
         Ok(())
     }
 
-    /// Takes in what the journal has; whether there may be more.
+    /// Takes in what has arrived; whether there may be more.
     async fn read(&mut self) -> Result<bool, StoreError> {
         if self.is_pressed() {
             return Ok(false);
         }
-        let held = self.flight.held();
-        let rows = self
-            .store
-            .read_journal(self.lease.shard, &held, ROWS_PER_READ)
-            .await?;
-        let more = rows.len() as i64 == ROWS_PER_READ;
+        let handed_over = self.handed_over();
+        self.take_in(handed_over).await?;
         let now = Instant::now();
-        for row in rows {
-            let payload = Bytes::from(row.payload);
-            let suspect = row.attempts > ATTEMPTS_MAX;
-            let read = decompress(&payload)
-                .and_then(|raw| Ok((otlp::trace_ids(&raw).map_err(damaged)?, raw)));
-            let (trace_ids, raw) = match read {
-                Ok(read) => read,
-                Err(error) if suspect => {
-                    self.give_up_row(row.id, payload, error).await?;
+        if self.options.handoff.is_some() && now - self.polled < POLL_EVERY {
+            return Ok(false);
+        }
+        let held = self.flight.held();
+        let shard = self.lease.shard;
+        let rows = self.store.read_journal(shard, &held, ROWS_PER_READ).await?;
+        let more = rows.len() as i64 == ROWS_PER_READ;
+        if !more {
+            self.polled = now;
+        }
+        let rows = rows.into_iter().map(|row| Incoming {
+            id: row.id,
+            suspect: row.attempts > ATTEMPTS_MAX,
+            payload: row.payload.into(),
+            raw: None,
+        });
+        self.take_in(rows.collect()).await?;
+        Ok(more)
+    }
+
+    /// What this process's journal has committed for this shard.
+    fn handed_over(&self) -> Vec<Incoming> {
+        let Some(handoff) = &self.options.handoff else {
+            return Vec::new();
+        };
+        let fresh = handoff.take(self.lease.shard);
+        if fresh.is_empty() {
+            return Vec::new();
+        }
+        // It may have been read from the journal in the meantime.
+        let held: HashSet<Uuid> = self.flight.held().into_iter().collect();
+        let rows = fresh.into_iter().filter(|row| !held.contains(&row.id));
+        let rows = rows.map(|row| Incoming {
+            id: row.id,
+            suspect: false,
+            payload: row.payload,
+            raw: Some(row.raw),
+        });
+        rows.collect()
+    }
+
+    async fn take_in(&mut self, rows: Vec<Incoming>) -> Result<(), StoreError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let unpacked = tokio::task::spawn_blocking(|| {
+            let unpacked = rows.into_iter().map(Incoming::unpack);
+            unpacked.collect::<Vec<_>>()
+        });
+        let unpacked = unpacked
+            .await
+            .map_err(|error| StoreError::Damaged(error.to_string()))?;
+        let now = Instant::now();
+        for (row, unpacked) in unpacked {
+            let (heads, raw) = match unpacked {
+                Ok(unpacked) => unpacked,
+                Err(error) if row.suspect => {
+                    self.give_up_row(row.id, row.payload, error).await?;
                     continue;
                 }
                 Err(error) => return Err(error),
             };
             // Only a row that is suspect itself may hold what a former process died of.
-            let skip = match suspect {
-                true => self.keep_skipped(&raw, &trace_ids).await?,
+            let skip = match row.suspect {
+                true => self.keep_skipped(&raw, &heads).await?,
                 false => HashSet::new(),
             };
-            self.flight
-                .add((row.id, payload), &trace_ids, suspect, &skip, now);
+            let arrived = Arrived {
+                id: row.id,
+                payload: row.payload,
+                raw_bytes: raw.len(),
+            };
+            self.flight.add(arrived, &heads, row.suspect, &skip, now);
         }
-        Ok(more)
+        Ok(())
     }
 
     /// Of a suspect row's traces those that are in quarantine; their spans here are kept there too.
     async fn keep_skipped(
         &self,
         raw: &[u8],
-        trace_ids: &[TraceId],
+        heads: &[(TraceId, Head)],
     ) -> Result<HashSet<TraceId>, StoreError> {
-        let ids = trace_ids.iter().filter(|it| self.quarantined.contains(it));
-        let skip: HashSet<TraceId> = ids.copied().collect();
+        let ids = heads.iter().map(|it| it.0);
+        let skip: HashSet<TraceId> = ids.filter(|it| self.quarantined.contains(it)).collect();
         for trace_id in &skip {
             let mut otlp = Vec::new();
             let spans = otlp::select(raw, |_, it| it == *trace_id, &mut otlp);
@@ -375,25 +461,30 @@ impl<'a> Owner<'a> {
     /// Makes due traces final; whether there were any.
     async fn tick(&mut self) -> Result<bool, StoreError> {
         let pressed = self.is_pressed();
-        let due = self
-            .flight
-            .due(Instant::now(), &self.options.idle, SPANS_PER_TICK, pressed);
+        let (idle, callees) = (&self.options.idle, &self.callees);
+        let due = self.flight.due(
+            Instant::now(),
+            idle,
+            callees,
+            (SPANS_PER_TICK, ROW_BYTES_PER_TICK),
+            pressed,
+        );
         if due.is_empty() && !self.flight_has_finished_rows() {
             return Ok(false);
         }
         self.suspect(&due).await?;
         let work = self.work(due).await?;
-        let outcomes = tokio::task::spawn_blocking(move || analyse::run(work))
+        let done = tokio::task::spawn_blocking(move || analyse::run(work))
             .await
             .map_err(|error| StoreError::Damaged(error.to_string()))??;
         let mut tick = Tick {
             part: self.next_id(),
             ..Tick::default()
         };
-        let mut decided = self.sort_out(outcomes, &mut tick);
+        let mut decided = self.sort_out(done.outcomes, &mut tick);
         self.learn(&decided).await?;
         self.count(&mut decided, &mut tick);
-        self.pack(&mut decided, &mut tick).await?;
+        tick.blocks = self.blocks(done.packs, &mut decided);
         tick.consumed = self.flight.take_finished_rows();
         if !tick.is_empty() {
             self.write(tick).await?;
@@ -439,53 +530,41 @@ impl<'a> Owner<'a> {
             let Some(row) = self.flight.row(row) else {
                 continue;
             };
-            otlp::distribute(&decompress(&row.payload)?, &places, &mut out).map_err(damaged)?;
+            otlp::distribute(&decompress(&row.row.payload)?, &places, &mut out).map_err(damaged)?;
         }
         Ok(out.swap_remove(0))
     }
 
     /// Everything the computing part needs, owned.
-    async fn work(&mut self, due: Vec<Due>) -> Result<Work, StoreError> {
-        let rows = due.iter().flat_map(|it| &it.places).map(|place| place.row);
-        let rows: HashSet<u32> = rows.collect();
+    async fn work(&mut self, mut due: Vec<Due>) -> Result<Work, StoreError> {
+        let stored = self.stored(&mut due).await?;
+        let rows: BTreeSet<u32> = due
+            .iter()
+            .flat_map(|it| it.places.iter().map(|place| place.row))
+            .collect();
         let rows = rows
             .into_iter()
-            .filter_map(|at| Some((at, self.flight.row(at)?.payload.clone())))
-            .collect();
-        let stored = self.stored(&due).await?;
+            .filter_map(|at| Some((at, self.flight.row(at)?.row.payload.clone())));
         Ok(Work {
+            rows: rows.collect(),
             due,
-            rows,
             stored,
-            callees: self.callees.clone(),
+            today: self.today.0,
             settings: self.options.settings.clone(),
         })
     }
 
-    /// What is stored of the due traces already.
-    async fn stored(&mut self, due: &[Due]) -> Result<HashMap<TraceId, Stored>, StoreError> {
+    /// The blocks that hold due traces already. Those that would need too many wait.
+    async fn stored(&mut self, due: &mut Vec<Due>) -> Result<Vec<StoredBlock>, StoreError> {
         let shard = self.lease.shard;
-        let ids: Vec<TraceId> = due
-            .iter()
-            .map(|it| it.trace_id)
-            .filter(|it| self.known.may_contain(*it))
-            .collect();
-        let mut stored = HashMap::new();
-        // In order of days: a trace id that was used on several goes on with the newest.
-        for block in self.store.blocks_with(shard, &ids, self.today.0).await? {
-            for trace_id in &ids {
-                if let Some(requests) = block.traces.get(trace_id) {
-                    let old = Stored {
-                        day: block.day,
-                        block_id: block.id,
-                        requests: requests.clone(),
-                        block: block.payload.clone(),
-                    };
-                    stored.insert(*trace_id, old);
-                }
-            }
-        }
-        Ok(stored)
+        let ids = due.iter().map(|it| it.trace_id);
+        let ids: Vec<TraceId> = ids.filter(|it| self.known.may_contain(*it)).collect();
+        let found = self
+            .store
+            .blocks_with(shard, &ids, self.today.0, BLOCKS_PER_TICK)
+            .await?;
+        due.retain(|it| !found.left_out.contains(&it.trace_id));
+        Ok(found.blocks)
     }
 
     /// Settles what does not become final, and returns what does.
@@ -493,7 +572,6 @@ impl<'a> Owner<'a> {
         let mut decided = Vec::with_capacity(outcomes.len());
         for (due, outcome) in outcomes {
             match outcome {
-                Outcome::Wait => self.flight.wait(due.trace_id),
                 Outcome::Known => {
                     self.stats.repeated.fetch_add(1, Ordering::Relaxed);
                     self.flight.finish(due.trace_id);
@@ -502,7 +580,8 @@ impl<'a> Owner<'a> {
                     }
                 }
                 Outcome::Final(last) => {
-                    self.flight.finish(due.trace_id);
+                    let heads = self.flight.finish(due.trace_id);
+                    self.callees.learn(heads.iter());
                     if due.suspect {
                         tick.released.push(due.trace_id);
                     }
@@ -601,34 +680,23 @@ impl<'a> Owner<'a> {
         row.counted.map(|it| it.tail)
     }
 
-    /// Packs the traces into blocks, with their requests.
-    async fn pack(&mut self, decided: &mut [Decided], tick: &mut Tick) -> Result<(), StoreError> {
-        let mut piles: Vec<Pile> = Vec::new();
+    /// Blocks are packs with the requests of their traces.
+    fn blocks(&mut self, packs: Vec<Pack>, decided: &mut [Decided]) -> Vec<NewBlock> {
+        let blocks = packs.into_iter().map(|pack| NewBlock {
+            day: pack.day,
+            id: self.next_id(),
+            spans: pack.spans as i32,
+            traces: pack.traces as i32,
+            raw_bytes: pack.raw_bytes as i32,
+            payload: pack.payload,
+            requests: Vec::new(),
+            filter: Some(pack.filter),
+        });
+        let mut blocks: Vec<NewBlock> = blocks.collect();
         for it in decided {
-            let day = it.day(self.today.0);
-            let fits = |pile: &Pile| {
-                pile.day == day && pile.raw.len() + it.last.otlp.len() <= BLOCK_BYTES_MAX
-            };
-            let at = match piles.iter().position(fits) {
-                Some(at) => at,
-                None => {
-                    piles.push(Pile {
-                        day,
-                        id: self.next_id(),
-                        ..Pile::default()
-                    });
-                    piles.len() - 1
-                }
-            };
-            piles[at].add(&it.last);
-            piles[at].requests.append(&mut it.requests);
+            blocks[it.last.pack].requests.append(&mut it.requests);
         }
-        let packing =
-            tokio::task::spawn_blocking(move || piles.into_iter().map(Pile::pack).collect());
-        tick.blocks = packing
-            .await
-            .map_err(|error| StoreError::Damaged(error.to_string()))?;
-        Ok(())
+        blocks
     }
 
     async fn write(&mut self, tick: Tick) -> Result<(), StoreError> {
@@ -650,7 +718,6 @@ impl<'a> Owner<'a> {
                 self.flight.has_grown(it.due.trace_id);
                 self.stats.again.fetch_add(1, Ordering::Relaxed);
             }
-            self.callees.learn(it.last.new_callees);
         }
     }
 
@@ -674,11 +741,15 @@ impl<'a> Owner<'a> {
                 continue;
             };
             let places: Vec<(u32, usize)> = positions.iter().map(|at| (*at, 0)).collect();
-            otlp::distribute(&decompress(&row.payload)?, &places, &mut raw).map_err(damaged)?;
+            otlp::distribute(&decompress(&row.row.payload)?, &places, &mut raw).map_err(damaged)?;
             spans += positions.len() as u32;
         }
         let row = journal::row(self.lease.shard, spans, &raw[0]);
-        let held = (row.id, Bytes::from(row.payload.clone()));
+        let held = Arrived {
+            id: row.id,
+            payload: Bytes::from(row.payload.clone()),
+            raw_bytes: raw[0].len(),
+        };
         let consumed = self.flight.carry(&sources, held, now);
         let tick = Tick {
             part: self.next_id(),
@@ -726,38 +797,6 @@ impl Decided {
     fn day(&self, today: Day) -> Day {
         let old = self.last.old.as_ref();
         old.map_or(today, |(_, stored)| stored.day)
-    }
-}
-
-/// Traces that go into one block.
-#[derive(Default)]
-struct Pile {
-    day: Day,
-    id: i64,
-    spans: i32,
-    traces: i32,
-    raw: Vec<u8>,
-    requests: Vec<NewRequest>,
-}
-
-impl Pile {
-    fn add(&mut self, last: &Final) {
-        self.spans += last.contribution.spans as i32;
-        self.traces += 1;
-        self.raw.extend_from_slice(&last.otlp);
-    }
-
-    fn pack(self) -> NewBlock {
-        NewBlock {
-            day: self.day,
-            id: self.id,
-            spans: self.spans,
-            traces: self.traces,
-            raw_bytes: self.raw.len() as i32,
-            payload: journal::compress(&self.raw, BLOCK_ZSTD_LEVEL),
-            requests: self.requests,
-            filter: None,
-        }
     }
 }
 

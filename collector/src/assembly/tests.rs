@@ -104,11 +104,13 @@ impl Running {
     }
 
     fn on(store: Store) -> Running {
-        let journal = Journal::start(store.clone());
+        let handoff = Arc::new(Handoff::new(store.shards()));
+        let journal = Journal::start_beside(store.clone(), Some(handoff.clone()));
         let (stats, shutdown) = (Arc::<Stats>::default(), CancellationToken::new());
         let options = Options {
             idle: AT_ONCE,
             sole_owner: true,
+            handoff: Some(handoff),
             ..Options::default()
         };
         let task = tokio::spawn(run(store.clone(), options, stats.clone(), shutdown.clone()));

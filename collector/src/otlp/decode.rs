@@ -9,7 +9,7 @@ use analyzer::span::{
     Attribute, Event, Link, Resource, Scope, Span, SpanId, SpanKind, Spans, Status, TraceId, Value,
 };
 
-use super::outline::{Outline, outline};
+use super::outline::{Outline, SpanAt, outline};
 use super::schema::number;
 use super::wire::{Raw, Reader};
 use super::{WireError, content_hash};
@@ -43,26 +43,47 @@ fn decode<'a>(
     outline: &Outline,
     keep: &mut impl FnMut(TraceId) -> bool,
 ) -> Result<(), WireError> {
-    let (mut last_resource, mut last_scope) = (None, None);
+    let mut last = Last::default();
     for span in &outline.spans {
-        if !keep(span.trace_id) {
-            continue;
+        if keep(span.trace_id) {
+            decode_one(into, &mut last, request, outline, 0, span)?;
         }
-        let scope = &outline.scopes[span.scope];
-        if last_resource != Some(scope.resource) {
-            last_resource = Some(scope.resource);
-            let envelope = &outline.resources[scope.resource];
-            let bodies = envelope.bodies(request, number::RESOURCE);
-            into.resources.push(resource(&bodies)?);
-        }
-        if last_scope != Some(span.scope) {
-            last_scope = Some(span.scope);
-            let bodies = scope.envelope.bodies(request, number::SCOPE);
-            into.scopes.push(instrumentation(&bodies)?);
-        }
-        let decoded = decode_span(into, &request[span.body()])?;
-        into.spans.push(decoded);
     }
+    Ok(())
+}
+
+/// Whose span was decoded last: (source, resource) and (source, scope).
+#[derive(Default)]
+pub(super) struct Last {
+    resource: Option<(u32, usize)>,
+    scope: Option<(u32, usize)>,
+}
+
+/// Appends one span, and its sender and instrumentation if the last span had others.
+pub(super) fn decode_one<'a>(
+    into: &mut Spans<'a>,
+    last: &mut Last,
+    request: &'a [u8],
+    outline: &Outline,
+    source: u32,
+    span: &SpanAt,
+) -> Result<(), WireError> {
+    let scope = &outline.scopes[span.scope];
+    let its_resource = Some((source, scope.resource));
+    if last.resource != its_resource {
+        last.resource = its_resource;
+        let envelope = &outline.resources[scope.resource];
+        let bodies = envelope.bodies(request, number::RESOURCE);
+        into.resources.push(resource(&bodies)?);
+    }
+    let its_scope = Some((source, span.scope));
+    if last.scope != its_scope {
+        last.scope = its_scope;
+        let bodies = scope.envelope.bodies(request, number::SCOPE);
+        into.scopes.push(instrumentation(&bodies)?);
+    }
+    let decoded = decode_span(into, &request[span.body()])?;
+    into.spans.push(decoded);
     Ok(())
 }
 

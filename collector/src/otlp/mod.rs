@@ -10,8 +10,11 @@
 mod accept;
 pub(crate) mod check;
 mod decode;
+mod heads;
 mod outline;
+mod pile;
 pub(crate) mod schema;
+mod source;
 #[cfg(test)]
 pub(crate) mod tests;
 mod to_json;
@@ -20,6 +23,9 @@ pub(crate) mod wire;
 pub use accept::accept;
 pub(crate) use decode::attribute_value;
 pub use decode::{array_values, decode_into};
+pub use heads::{Head, Side, heads};
+pub use pile::Pile;
+pub use source::{At, Source, bytes_of, decode_all, distinct, write};
 pub use to_json::{any_value_to_json, to_json};
 
 use analyzer::span::TraceId;

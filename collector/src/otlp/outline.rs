@@ -32,11 +32,11 @@ impl Envelope {
         }
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.pieces.iter().map(|it| it.len()).sum()
     }
 
-    fn write(&self, bytes: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn write(&self, bytes: &[u8], out: &mut Vec<u8>) {
         for piece in &self.pieces {
             out.extend_from_slice(&bytes[piece.clone()]);
         }

@@ -107,6 +107,12 @@ pub(crate) mod number {
     pub(crate) const TRACE_ID: u32 = 1;
     /// `Span.span_id`.
     pub(crate) const SPAN_ID: u32 = 2;
+    /// `Span.parent_span_id`.
+    pub(crate) const PARENT_SPAN_ID: u32 = 4;
+    /// `Span.kind`.
+    pub(crate) const KIND: u32 = 6;
+    /// `Span.attributes`.
+    pub(crate) const ATTRIBUTES: u32 = 9;
 }
 
 /// `ExportTraceServiceRequest`; `TracesData` looks the same.
@@ -159,12 +165,12 @@ pub(crate) static SPAN: Message = message(&[
     one(number::TRACE_ID, "traceId", Kind::Id(16)),
     one(number::SPAN_ID, "spanId", Kind::Id(8)),
     one(3, "traceState", Kind::Text),
-    one(4, "parentSpanId", Kind::Id(8)),
+    one(number::PARENT_SPAN_ID, "parentSpanId", Kind::Id(8)),
     one(5, "name", Kind::Text),
-    one(6, "kind", Kind::Enum(SPAN_KINDS)),
+    one(number::KIND, "kind", Kind::Enum(SPAN_KINDS)),
     one(7, "startTimeUnixNano", Kind::Fixed64),
     one(8, "endTimeUnixNano", Kind::Fixed64),
-    many(9, "attributes", Kind::Message(&KEY_VALUE)),
+    many(number::ATTRIBUTES, "attributes", Kind::Message(&KEY_VALUE)),
     one(10, "droppedAttributesCount", Kind::Uint32),
     many(11, "events", Kind::Message(&EVENT)),
     one(12, "droppedEventsCount", Kind::Uint32),

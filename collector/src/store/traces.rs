@@ -130,7 +130,7 @@ impl Store {
         // Newest first as read; the spans stand in order of arrival.
         let arrived: Vec<u8> = parts.into_iter().rev().flatten().collect();
         // A client that missed its answer has sent it again.
-        let otlp = unite(&[], &arrived)?;
+        let otlp = unite(arrived)?;
         let found = StoredTrace {
             otlp,
             state: TraceState::Arriving,

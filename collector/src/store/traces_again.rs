@@ -4,7 +4,7 @@ use analyzer::span::{SpanId, TraceId};
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use sqlx::{Executor, PgConnection};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
 use super::finalise::{FLAG_TAIL, uuid};
@@ -33,6 +33,15 @@ pub struct StoredBlock {
     pub payload: Bytes,
     /// The traces that count, with their requests.
     pub traces: BTreeMap<TraceId, Vec<OldRequest>>,
+}
+
+/// Where traces stand.
+#[derive(Clone, Debug, Default)]
+pub struct Copies {
+    /// The blocks, by day and number.
+    pub blocks: Vec<StoredBlock>,
+    /// Traces that stand in blocks beyond the bound.
+    pub left_out: HashSet<TraceId>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -87,8 +96,8 @@ impl Row {
 }
 
 impl Store {
-    /// The blocks of a shard that hold any of these traces, finalised within a day. A trace id that
-    /// was used on several days goes on with the newest.
+    /// The blocks of a shard that hold the copies of these traces that count, finalised within a
+    /// day; at most `blocks_max`. A trace id that was used on several days goes on with the newest.
     ///
     /// # Errors
     /// Postgres cannot be reached.
@@ -97,9 +106,10 @@ impl Store {
         shard: i16,
         traces: &[TraceId],
         today: Day,
-    ) -> Result<Vec<StoredBlock>, StoreError> {
+        blocks_max: usize,
+    ) -> Result<Copies, StoreError> {
         if traces.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Copies::default());
         }
         let ids: Vec<Uuid> = traces.iter().map(|it| uuid(*it)).collect();
         let mut transaction = self.pool().begin().await?;
@@ -107,10 +117,15 @@ impl Store {
         transaction
             .execute("set local enable_seqscan = off")
             .await?;
-        let keys: Vec<(i32, i64)> = sqlx::query_as(
-            "select day - date '1970-01-01', id from culprit.trace_blocks
-             where trace_ids && $1 and shard = $2
-               and day between date '1970-01-01' + $3 - 1 and date '1970-01-01' + $3 + 1
+        let rows: Vec<(i32, i64, Uuid)> = sqlx::query_as(
+            "select distinct b.day - date '1970-01-01', b.id, r.trace_id
+             from culprit.trace_blocks b cross join unnest(b.trace_ids) as r(trace_id)
+             where b.trace_ids && $1 and b.shard = $2 and r.trace_id = any($1)
+               and b.day between date '1970-01-01' + $3 - 1 and date '1970-01-01' + $3 + 1
+               and not exists (
+                   select from culprit.superseded x
+                   where x.block_id = b.id and x.shard = b.shard and x.day = b.day
+                     and x.trace_id = r.trace_id)
              order by 1, 2",
         )
         .bind(ids)
@@ -118,9 +133,21 @@ impl Store {
         .bind(today)
         .fetch_all(&mut *transaction)
         .await?;
+        let place_of: HashMap<Uuid, (Day, i64)> = rows
+            .into_iter()
+            .map(|(day, id, trace_id)| (trace_id, (day, id)))
+            .collect();
+        let mut keys: Vec<(Day, i64)> = place_of.values().copied().collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys.truncate(blocks_max);
+        let left_out = place_of
+            .iter()
+            .filter(|(_, key)| keys.binary_search(key).is_err());
+        let left_out = left_out.map(|(id, _)| TraceId(id.into_bytes())).collect();
         let blocks = read_blocks(&mut transaction, shard, &keys).await?;
         transaction.commit().await?;
-        Ok(blocks)
+        Ok(Copies { blocks, left_out })
     }
 
     /// Blocks of a shard by (day, id), ascending.
