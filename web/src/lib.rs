@@ -24,6 +24,7 @@ pub mod unit;
 pub mod address;
 pub mod trace_id;
 pub mod trace_filter;
+pub mod search_text;
 pub mod category_bar;
 pub mod waterfall;
 pub mod trace_flame;

@@ -20,6 +20,7 @@ pub mod requests;
 pub mod keeping;
 pub mod retention;
 pub mod rollups;
+pub mod search;
 pub mod services;
 pub mod traces;
 pub mod traces_again;
