@@ -9,5 +9,6 @@ mod alerts;
 mod bad_input;
 mod crash;
 mod demo;
+mod disk;
 mod round_trip;
 mod sdk_python;

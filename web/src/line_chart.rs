@@ -250,7 +250,7 @@ mod tests {
             to: 10_010 + 24 * 60,
         };
         let mut hours = vec![(10_010, 7)];
-        hours.extend((167 + 1..=190).map(|hour| (hour * 60, 7)));
+        hours.extend((167..=190).map(|hour| (hour * 60, 7)));
         let chart = draw(&minutes(&hours), window, window.to - 1);
         assert_eq!(chart.lines[0].path.matches('M').count(), 1);
         assert!(chart.points.iter().all(|it| it.requests <= 2), "{chart:?}");
