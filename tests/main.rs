@@ -9,6 +9,7 @@ mod alerts;
 mod bad_input;
 mod crash;
 mod demo;
+mod disk;
 mod faults;
 mod metrics;
 mod migrations;

@@ -7,7 +7,7 @@ use analyzer::category::Category;
 use analyzer::profile::ProfileSum;
 use analyzer::sketch::Sketch;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::contribution::{Contribution, Hit, Request, Statement, signed};
 use crate::store::dictionaries::Dictionaries;
@@ -21,6 +21,10 @@ pub const HITS_MINUTES: i32 = 10;
 
 /// Examples kept per row of `finding_hits`: the worst, by what a fix saves.
 pub const EXAMPLES_MAX: usize = 5;
+
+/// Minutes older than this are merged into hours: 1,440 rows of an endpoint and day become 24. The
+/// shorter ranges of the pages need minutes, the longer ones do not.
+pub const MINUTES_KEPT: i32 = 6 * 60;
 
 const NS_PER_MINUTE: u64 = 60_000_000_000;
 
@@ -92,10 +96,14 @@ pub type Key = (Day, i32, i32, i32);
 pub struct Deltas {
     /// By endpoint, version, minute.
     pub minutes: BTreeMap<Key, MinuteDelta>,
+    /// Minutes that are merged into hours, by endpoint, version and the hour's first minute.
+    pub merged_minutes: BTreeMap<Key, MinuteDelta>,
     /// By endpoint, version, hour.
     pub hours: BTreeMap<Key, HourDelta>,
     /// By finding, version, ten minutes.
     pub hits: BTreeMap<Key, HitsDelta>,
+    /// Tens of minutes that are merged into hours, by finding, version and the hour's first minute.
+    pub merged_hits: BTreeMap<Key, HitsDelta>,
 }
 
 /// The minute a request is counted in: of its start, since the epoch. Absurd times saturate.
@@ -103,7 +111,68 @@ pub fn minute_of(start_ns: u64) -> i32 {
     i32::try_from(start_ns / NS_PER_MINUTE).unwrap_or(i32::MAX)
 }
 
+/// The first minute of a minute's hour.
+pub fn first_of_hour(minute: i32) -> i32 {
+    minute - minute.rem_euclid(60)
+}
+
+/// Minutes before this one are merged into hours, at `now_ns` since the epoch. An hour's first.
+pub fn merged_before(now_ns: u64) -> i32 {
+    first_of_hour(minute_of(now_ns) - MINUTES_KEPT)
+}
+
 impl Deltas {
+    /// Merges minutes before `horizon`, an hour's first, into their hours. What late spans change
+    /// in a merged hour is thus written as a change of the hour.
+    pub fn widen(&mut self, horizon: i32) {
+        let is_old = |key: &Key| key.3 < horizon;
+        merge_into_hours(
+            &mut self.minutes,
+            &mut self.merged_minutes,
+            is_old,
+            MinuteDelta::merge,
+        );
+        merge_into_hours(
+            &mut self.hits,
+            &mut self.merged_hits,
+            is_old,
+            HitsDelta::merge,
+        );
+    }
+
+    /// Merges the minutes of those hours that `like` has merged.
+    pub fn widen_like(&mut self, like: &MergedHours) {
+        merge_into_hours(
+            &mut self.minutes,
+            &mut self.merged_minutes,
+            |key| like.minutes.contains(&hour_key(key)),
+            MinuteDelta::merge,
+        );
+        merge_into_hours(
+            &mut self.hits,
+            &mut self.merged_hits,
+            |key| like.hits.contains(&hour_key(key)),
+            HitsDelta::merge,
+        );
+    }
+
+    /// Forgets about the other days.
+    pub fn retain_days(&mut self, wanted: impl Fn(Day) -> bool) {
+        self.minutes.retain(|key, _| wanted(key.0));
+        self.merged_minutes.retain(|key, _| wanted(key.0));
+        self.hours.retain(|key, _| wanted(key.0));
+        self.hits.retain(|key, _| wanted(key.0));
+        self.merged_hits.retain(|key, _| wanted(key.0));
+    }
+
+    /// Which hours are merged.
+    pub fn merged_hours(&self) -> MergedHours {
+        MergedHours {
+            minutes: self.merged_minutes.keys().copied().collect(),
+            hits: self.merged_hits.keys().copied().collect(),
+        }
+    }
+
     /// Adds a request counted as `counted`, or takes it out again (`sign` 1 or -1).
     pub fn add(
         &mut self,
@@ -136,6 +205,32 @@ impl Deltas {
             delta.add(contribution, request, hit, sign);
         }
     }
+}
+
+/// Hours whose minutes are merged.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MergedHours {
+    minutes: BTreeSet<Key>,
+    hits: BTreeSet<Key>,
+}
+
+fn merge_into_hours<T: Default>(
+    minutes: &mut BTreeMap<Key, T>,
+    hours: &mut BTreeMap<Key, T>,
+    is_merged: impl Fn(&Key) -> bool,
+    merge: fn(&mut T, &T, i64),
+) {
+    let (merged, kept): (BTreeMap<Key, T>, _) = std::mem::take(minutes)
+        .into_iter()
+        .partition(|(key, _)| is_merged(key));
+    *minutes = kept;
+    for (key, it) in merged {
+        merge(hours.entry(hour_key(&key)).or_default(), &it, 1);
+    }
+}
+
+fn hour_key(key: &Key) -> Key {
+    (key.0, key.1, key.2, first_of_hour(key.3))
 }
 
 impl MinuteDelta {

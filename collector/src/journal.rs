@@ -10,12 +10,13 @@
 
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use crate::disk::DiskGuard;
 use crate::handoff::{Fresh, Handoff};
 use crate::histogram::Histogram;
 use crate::repeated::Repeated;
@@ -85,6 +86,9 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(15);
 /// What refused clients are told to wait. The receiver adds jitter.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// The same while the disk is almost full: room is made by dropping days, which takes longer.
+const RETRY_AFTER_DISK: Duration = Duration::from_secs(10);
+
 /// How often an unwritable database is asked whether it is back.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 
@@ -113,6 +117,7 @@ struct Inner {
 pub struct Stats {
     waiting_bytes: AtomicUsize,
     refusing: AtomicBool,
+    disk: OnceLock<Arc<DiskGuard>>,
     /// How long commits took that held spans, failed ones included.
     pub commit_seconds: Histogram,
     /// Commits that failed: their clients were told to come again.
@@ -125,9 +130,10 @@ impl Stats {
         self.waiting_bytes.load(Ordering::Relaxed)
     }
 
-    /// Batches can be taken right now: the last commit did not fail.
+    /// Batches can be taken right now: the last commit did not fail, and the disk has room.
     pub fn is_ready(&self) -> bool {
-        !self.refusing.load(Ordering::Relaxed)
+        let has_room = self.disk.get().is_none_or(|it| !it.is_low());
+        has_room && !self.refusing.load(Ordering::Relaxed)
     }
 }
 
@@ -170,6 +176,12 @@ impl Journal {
             return Ok(());
         }
         let stats = self.inner.stats.clone();
+        if let Some(reason) = stats.disk.get().and_then(|it| it.refusal()) {
+            return Err(Refused::Unavailable {
+                retry_after: RETRY_AFTER_DISK,
+                reason,
+            });
+        }
         let before = stats.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
         let admitted = Admitted { stats, bytes };
         // A batch larger than the bound is taken when nothing else waits.
@@ -207,6 +219,12 @@ impl Journal {
     /// What it has done since the start; goes on counting.
     pub fn stats(&self) -> Arc<Stats> {
         self.inner.stats.clone()
+    }
+
+    /// From now on nothing is taken while the guard says that the disk is almost full. Set once;
+    /// later guards are left alone.
+    pub fn watch_disk(&self, guard: Arc<DiskGuard>) {
+        let _ = self.inner.stats.disk.set(guard);
     }
 
     /// Bytes of OTLP that wait for a commit.

@@ -61,6 +61,44 @@ pub async fn store_with_shards(shards: u16) -> Store {
         .expect("a migrated database")
 }
 
+/// Makes everything that is stored `days` old: of that many days before the day it is of.
+pub async fn days_ago(store: &Store, days: i32) {
+    for table in [
+        "trace_blocks",
+        "rollup_minutes",
+        "rollup_hours",
+        "finding_hits",
+    ] {
+        let day: String =
+            sqlx::query_scalar("select to_char((now() at time zone 'utc')::date - $1, 'YYYYMMDD')")
+                .bind(days)
+                .fetch_one(store.pool())
+                .await
+                .expect("a day");
+        let create = format!(
+            "create table culprit.{table}_{day} (like culprit.{table} including all);
+             alter table culprit.{table} attach partition culprit.{table}_{day}
+                 for values from ('{day}') to (date '{day}' + 1)"
+        );
+        store
+            .pool()
+            .execute(AssertSqlSafe(create))
+            .await
+            .expect("a partition");
+        let moved = format!("update culprit.{table} set day = day - {days}");
+        store
+            .pool()
+            .execute(AssertSqlSafe(moved))
+            .await
+            .expect("rows that move");
+    }
+    sqlx::query("update culprit.superseded set day = day - $1")
+        .bind(days)
+        .execute(store.pool())
+        .await
+        .expect("rows that move");
+}
+
 /// The process's cluster, started when it is first asked for.
 fn cluster() -> &'static PgConnectOptions {
     static CLUSTER: OnceLock<PgConnectOptions> = OnceLock::new();

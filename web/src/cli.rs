@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use crate::cli_receiver::ReceiverOptions;
 use crate::logging::{self, LogOptions};
+use crate::retention_options::RetentionOptions;
 use crate::{bench, demo_command, explain, health, serve, verify};
 
 /// Where every nanosecond of a request went, and what to fix first.
@@ -193,6 +194,10 @@ pub struct ServeOptions {
     #[command(flatten)]
     #[serde(flatten)]
     pub receiver: ReceiverOptions,
+    /// What is kept for how long.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub retention: RetentionOptions,
 }
 
 /// What `demo` can be told.
@@ -271,6 +276,7 @@ impl ServeOptions {
             alert_webhook_secret: self.alert_webhook_secret.or(file.alert_webhook_secret),
             log_destinations: list(self.log_destinations, file.log_destinations),
             receiver: self.receiver.or(file.receiver),
+            retention: self.retention.or(file.retention),
         }
     }
 

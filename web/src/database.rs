@@ -6,6 +6,7 @@ use collector::store::pool::Access;
 use collector::store::{self, Store, StoreError};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, Executor, PgConnection};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,8 @@ pub struct Database {
     pub people: Store,
     /// The private Postgres, if it is one.
     pub postgres: Option<ManagedPostgres>,
+    /// Where it has its data.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// What a database is opened for.
@@ -104,6 +107,7 @@ async fn open_external(
         store,
         people,
         postgres: None,
+        state_dir: None,
     })
 }
 
@@ -161,6 +165,7 @@ async fn open_private(options: &DatabaseOptions) -> anyhow::Result<Database> {
     if let Some(directory) = &options.data_dir {
         managed.state_dir = directory.clone();
     }
+    let state_dir = managed.state_dir.clone();
     let postgres = ManagedPostgres::start(managed).await?;
     let opened = open_on(&postgres, options).await;
     match opened {
@@ -168,6 +173,7 @@ async fn open_private(options: &DatabaseOptions) -> anyhow::Result<Database> {
             people: store.for_people(),
             store,
             postgres: Some(postgres),
+            state_dir: Some(state_dir),
         }),
         Err(error) => {
             postgres.stop().await;

@@ -1,7 +1,7 @@
 //! Latency over time: a line per percentile, each point from the merged sketches of its minutes.
 
 use analyzer::sketch::Sketch;
-use collector::deltas::MinuteDelta;
+use collector::deltas::{MINUTES_KEPT, MinuteDelta, first_of_hour};
 use collector::store::bottlenecks::Minutes;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -92,18 +92,24 @@ pub fn draw(minutes: &BTreeMap<i32, MinuteDelta>, window: Minutes, now_minute: i
     let to = now_minute
         .saturating_add(1)
         .clamp(window.from + 1, window.to.max(window.from + 1));
-    let length = to - window.from;
+    let has_hours = to - window.from > MINUTES_KEPT;
+    // Older minutes are merged into hours: a point must hold whole ones.
+    let (from, narrowest) = match has_hours {
+        true => (first_of_hour(window.from), 60),
+        false => (window.from, 1),
+    };
+    let length = to - from;
     let step = STEPS
         .into_iter()
-        .find(|it| length.div_euclid(*it) < POINTS_MAX);
+        .find(|it| *it >= narrowest && length.div_euclid(*it) < POINTS_MAX);
     let step = step.unwrap_or(length / POINTS_MAX + 1);
     let slots = ((length + step - 1) / step) as usize;
     let mut sums: Vec<MinuteDelta> = vec![MinuteDelta::default(); slots];
     for (minute, sum) in minutes {
-        let slot = (minute.saturating_sub(window.from) / step).max(0) as usize;
+        let slot = (minute.saturating_sub(from) / step).max(0) as usize;
         sums[slot.min(slots - 1)].merge(sum, 1);
     }
-    let start = |slot: usize| minute_ns(window.from + slot as i32 * step);
+    let start = |slot: usize| minute_ns(from + slot as i32 * step);
     let points: Vec<Option<Point>> = sums
         .iter()
         .enumerate()
@@ -123,7 +129,7 @@ pub fn draw(minutes: &BTreeMap<i32, MinuteDelta>, window: Minutes, now_minute: i
     };
     LineChart {
         lines: (0..PERCENTILES.len()).map(line).collect(),
-        x: x_labels(window.from, slots as i32 * step),
+        x: x_labels(from, slots as i32 * step),
         y: axis.labels,
         points: points.into_iter().flatten().collect(),
         step,
@@ -224,7 +230,7 @@ mod tests {
         let mut durations = vec![(0, 10); 99];
         durations.push((1, 5_000));
         let chart = draw(&minutes(&durations), window, 24 * 60 - 1);
-        assert_eq!(chart.step, 30);
+        assert_eq!(chart.step, 60);
         let point = &chart.points[0];
         assert_eq!(point.requests, 100);
         assert!(
@@ -234,6 +240,20 @@ mod tests {
                 .all(|it| it.abs_diff(10_000_000) < 200_000),
             "{point:?}"
         );
+    }
+
+    /// Old minutes stand at their hour's first: a day without gaps is a line without gaps.
+    #[test]
+    fn hours_make_a_line() {
+        let window = Minutes {
+            from: 10_010,
+            to: 10_010 + 24 * 60,
+        };
+        let mut hours = vec![(10_010, 7)];
+        hours.extend((167..=190).map(|hour| (hour * 60, 7)));
+        let chart = draw(&minutes(&hours), window, window.to - 1);
+        assert_eq!(chart.lines[0].path.matches('M').count(), 1);
+        assert!(chart.points.iter().all(|it| it.requests <= 2), "{chart:?}");
     }
 
     #[test]

@@ -2,13 +2,14 @@
 //! their JSON, made in one place.
 
 use analyzer::sketch::Sketch;
+use collector::deltas::MINUTES_KEPT;
 use collector::store::bottlenecks::{EndpointWindow, FindingFacts, HitsWindow, Minutes};
 use collector::store::{Store, StoreError};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::pages::PageError;
-use crate::range::{Covered, Filters};
+use crate::range::{Covered, Filters, minute_ns};
 
 /// What the list can be sorted by, most first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -85,6 +86,8 @@ pub struct CostPoint {
 /// Findings are counted in tens of minutes.
 const SLOT_NS: u64 = 600_000_000_000;
 
+const SLOTS_PER_HOUR: u64 = 6;
+
 fn minute(ns: u64) -> i32 {
     i32::try_from(ns / 60_000_000_000).unwrap_or(i32::MAX)
 }
@@ -115,8 +118,13 @@ impl Row {
 
     /// What it costs over the covered time, oldest first, at most `points_max` points.
     pub fn cost_over_time(&self, covered: Covered, points_max: u64) -> Vec<CostPoint> {
-        let (first, last) = (covered.from_ns / SLOT_NS, covered.now_ns / SLOT_NS);
-        let slots = (last - first) / points_max.max(1) + 1;
+        let (mut first, last) = (covered.from_ns / SLOT_NS, covered.now_ns / SLOT_NS);
+        let mut slots = (last - first) / points_max.max(1) + 1;
+        if (last - first) * SLOT_NS > MINUTES_KEPT as u64 * minute_ns(1) {
+            // Older ones are merged into hours: a point must hold whole ones.
+            slots = slots.next_multiple_of(SLOTS_PER_HOUR);
+            first -= first % SLOTS_PER_HOUR;
+        }
         let step_ns = slots * SLOT_NS;
         let begins = (first * SLOT_NS..=last * SLOT_NS).step_by(step_ns as usize);
         begins
@@ -395,7 +403,6 @@ fn sort_rows(rows: &mut [Row], sort: Sort) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::range::minute_ns;
 
     const MS: u64 = 1_000_000;
 

@@ -3,10 +3,11 @@
 use analyzer::Settings;
 use anyhow::Context;
 use collector::alert::{Alerting, Secret, Webhook};
+use collector::disk::DiskGuard;
 use collector::handoff::Handoff;
 use collector::journal::Journal;
 use collector::receiver::{self, ListenAddress, Listener, Receiver, UnixSocket};
-use collector::{alert, assembly, review};
+use collector::{alert, assembly, housekeeping, review};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::AppState;
 use crate::admin;
 use crate::cli::{Role, ServeOptions};
 use crate::database::{Database, Purpose};
+use crate::retention_options::Bytes;
 use crate::vitals::Vitals;
 
 /// Where things listen unless told otherwise: loopback only, nothing is authenticated.
@@ -47,6 +49,10 @@ pub struct Serving {
     pub database: Database,
     /// What the analysis has done since the start.
     pub stats: Arc<assembly::Stats>,
+    /// How full the disk of the private Postgres is.
+    pub disk: Arc<DiskGuard>,
+    /// What housekeeping has done since the start.
+    pub housekeeping: Arc<housekeeping::Stats>,
     asks_who_sends: bool,
     encrypts: bool,
     tasks: JoinSet<()>,
@@ -101,6 +107,8 @@ pub async fn start(options: &ServeOptions, if_taken: IfTaken) -> anyhow::Result<
         admin: listeners.admin.as_ref().and_then(|it| it.local_addr().ok()),
         database,
         stats: Arc::default(),
+        disk: Arc::default(),
+        housekeeping: Arc::default(),
         asks_who_sends: options.receiver.asks_who_sends(),
         encrypts: options.receiver.tls_certificate.is_some(),
         tasks: JoinSet::new(),
@@ -124,6 +132,9 @@ impl Serving {
         let analyses = options.plays(Role::Analyzer);
         let handoff = (collects && analyses).then(|| Arc::new(Handoff::new(store.shards())));
         let journal = collects.then(|| Journal::start_beside(store.clone(), handoff.clone()));
+        if let Some(journal) = &journal {
+            journal.watch_disk(self.disk.clone());
+        }
         let receiver = journal
             .clone()
             .map(|journal| Receiver::with_options(journal, receiver_options));
@@ -147,6 +158,7 @@ impl Serving {
             vitals.assembly = Some(self.stats.clone());
             vitals.review = Some(Arc::clone(&review_stats));
             self.spawn_analysis(options, alerting, handoff, review_stats);
+            self.spawn_housekeeping(options);
         }
         let vitals = Arc::new(vitals);
         self.tasks.spawn(vitals.clone().watch());
@@ -215,6 +227,26 @@ impl Serving {
             self.tasks
                 .spawn(alert::run(store.clone(), alerting, shutdown));
         }
+    }
+
+    fn spawn_housekeeping(&mut self, options: &ServeOptions) {
+        let data_dir = self.database.state_dir.clone();
+        if let Some(directory) = data_dir.clone() {
+            let (disk, shutdown) = (self.disk.clone(), self.intake.clone());
+            let floor = options.retention.disk_free_min.map(Bytes::get);
+            self.tasks
+                .spawn(async move { disk.watch(directory, floor, shutdown).await });
+        }
+        let options = options
+            .retention
+            .housekeeping(data_dir, self.database.is_private());
+        self.tasks.spawn(housekeeping::run(
+            self.database.store.clone(),
+            options,
+            self.disk.clone(),
+            self.housekeeping.clone(),
+            self.analysis.clone(),
+        ));
     }
 
     /// One line per address, for people and for whoever started the process.

@@ -6,9 +6,11 @@
 use std::time::Duration;
 
 use analyzer::span::{SpanId, TraceId};
+use collector::span_conditions::Condition;
 use collector::store::requests::{RequestFilter, RequestKey, RequestOrder};
 
 use crate::address::Address;
+use crate::search_text::{self, Query, TextError};
 
 /// Rows of one page of the list.
 pub const PAGE_ROWS: i64 = 50;
@@ -30,7 +32,7 @@ const RANGE_DEFAULT: usize = 1;
 const AHEAD: Duration = Duration::from_secs(3_600);
 
 /// What was asked for.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct TraceFilter {
     /// The question.
     pub of: RequestFilter,
@@ -38,6 +40,8 @@ pub struct TraceFilter {
     pub range: Option<usize>,
     /// Filters that could not be read: key and value.
     pub unread: Vec<(&'static str, String)>,
+    /// Why the search `q` is not understood; then nothing should be listed.
+    pub not_understood: Option<TextError>,
 }
 
 /// Reads the filters of `address` at `now_ns` (ns since the epoch).
@@ -73,20 +77,32 @@ pub fn parse(address: &Address, now_ns: u64) -> TraceFilter {
         key
     });
     let text = |key: &str| address.get(key).unwrap_or_default().to_owned();
-    let (service, endpoint) = (text("service"), text("endpoint"));
+    let (service, mut endpoint) = (text("service"), text("endpoint"));
+    let (mut query, not_understood) = match search_text::parse(&text("q")) {
+        Ok(query) => (query, None),
+        Err(error) => (Query::default(), Some(error)),
+    };
+    if let Some(name) = address.get("name") {
+        query.conditions.push(Condition::Name(name.to_owned()));
+    }
+    if endpoint.is_empty() {
+        endpoint = query.endpoint;
+    }
+    let limits = [max_ns, query.max_ns].into_iter().filter(|it| *it > 0);
     let all = address.get("entries") == Some("all");
     TraceFilter {
         of: RequestFilter {
             from_ns: range_ns.map_or(from_ns.unwrap_or(0), |it| now_ns.saturating_sub(it)),
             until_ns: until_ns.unwrap_or(now_ns.saturating_add(AHEAD.as_nanos() as u64)),
-            min_ns,
-            max_ns,
-            errors: address.has("errors"),
-            with_finding: address.has("findings"),
+            min_ns: min_ns.max(query.min_ns),
+            max_ns: limits.min().unwrap_or(0),
+            errors: query.errors || address.has("errors"),
+            with_finding: query.with_finding || address.has("findings"),
             // Who asks for a service means all of its requests; else each trace stands there once.
             outermost: !all && service.is_empty() && endpoint.is_empty(),
             service,
             endpoint,
+            conditions: query.conditions,
             order,
             after,
             limit: limit
@@ -96,6 +112,7 @@ pub fn parse(address: &Address, now_ns: u64) -> TraceFilter {
         },
         range,
         unread,
+        not_understood,
     }
 }
 
@@ -220,6 +237,15 @@ mod tests {
         assert_eq!(keys, ["min", "sort", "range", "after"]);
         assert_eq!(filter.of.min_ns, 0);
         assert!(!filter.of.outermost);
+    }
+
+    #[test]
+    fn the_search_and_the_form_go_together() {
+        let it = filter("q=duration%3C2s+error+user.id%3D7&max=1s&name=GET+%2Fcart&min=10");
+        assert_eq!((it.of.min_ns, it.of.max_ns), (10_000_000, 1_000_000_000));
+        assert_eq!(it.of.conditions.len(), 2);
+        assert!(it.of.errors && it.of.outermost && it.not_understood.is_none());
+        assert_eq!(filter("q=a%3D").not_understood.unwrap().column, 3);
     }
 
     #[test]

@@ -26,8 +26,9 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::compaction;
 use crate::contribution::{Contribution, Request};
-use crate::deltas::{Counted, Day, Deltas, minute_of};
+use crate::deltas::{Counted, Day, Deltas, merged_before, minute_of};
 use crate::handoff::Handoff;
 use crate::histogram::Histogram;
 use crate::journal;
@@ -38,6 +39,7 @@ use crate::store::finalise::{
     FLAG_ERROR, FLAG_FINDING, FLAG_FRAGMENT, FLAG_ROOT, FLAG_TAIL, Quarantined, SUSPECTED, Tick,
 };
 use crate::store::leases::Lease;
+use crate::store::rollups::Unmerged;
 use crate::store::traces_again::{OldRequest, StoredBlock};
 use crate::store::{Store, StoreError};
 
@@ -106,6 +108,15 @@ const CARRY_EVERY: Duration = Duration::from_secs(2);
 /// How often roll-up rows are merged.
 const MERGE_EVERY: Duration = Duration::from_secs(30);
 
+/// Merging goes on for so long before the owner looks at what has arrived.
+const MERGE_FOR_MAX: Duration = Duration::from_millis(100);
+
+/// How often a shard's owner looks for small blocks when it found none to pack.
+const COMPACT_EVERY: Duration = Duration::from_secs(30);
+
+/// After packing it pauses so many times as long: at most a tenth of its time goes there.
+const COMPACT_PAUSES: u32 = 9;
+
 /// How long after an error an owner starts anew.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 
@@ -144,6 +155,8 @@ pub struct Stats {
     pub quarantined: AtomicU64,
     /// How long ticks took that made traces final.
     pub tick_seconds: Histogram,
+    /// Small blocks that were packed with others.
+    pub compacted_blocks: AtomicU64,
 }
 
 /// Owns its share of the shards until `shutdown` ([`balance`]); gives them back then.
@@ -296,6 +309,8 @@ struct Owner<'a> {
     looked_at_all: Option<Instant>,
     carried: Instant,
     merged: Instant,
+    unmerged: Unmerged,
+    compact_at: Instant,
     today: (Day, Instant),
 }
 
@@ -375,6 +390,8 @@ impl<'a> Owner<'a> {
             looked_at_all: None,
             carried: now,
             merged: now,
+            unmerged: Unmerged::default(),
+            compact_at: now + COMPACT_EVERY,
             today: (0, now),
         }
     }
@@ -436,6 +453,7 @@ impl<'a> Owner<'a> {
             .await?;
         self.convicted = self.store.convicted(shard).await?.into_iter().collect();
         self.last_id = self.store.last_block_id(shard).await?;
+        self.unmerged = self.store.unmerged_rollups(shard).await?;
         self.today = (self.store.today().await?, Instant::now());
         Ok(())
     }
@@ -888,7 +906,9 @@ impl<'a> Owner<'a> {
         blocks
     }
 
-    async fn write(&mut self, tick: Tick) -> Result<(), StoreError> {
+    async fn write(&mut self, mut tick: Tick) -> Result<(), StoreError> {
+        tick.deltas.widen(merged_before(now_ns()));
+        self.unmerged.note(&tick.deltas);
         self.store
             .write_tick(&self.lease, ANALYSIS_VERSION, tick)
             .await?;
@@ -957,10 +977,48 @@ impl<'a> Owner<'a> {
             self.today = (self.store.today().await?, now);
         }
         if now - self.merged >= MERGE_EVERY {
-            let part = self.next_id();
-            self.store.merge_rollups(&self.lease, part).await?;
             self.store.create_partitions().await?;
+            self.unmerged.take_new();
             self.merged = now;
+        }
+        self.merge_rollups().await?;
+        if now >= self.compact_at && !self.is_pressed() {
+            self.compact().await?;
+        }
+        Ok(())
+    }
+
+    /// Packs small blocks together, once, and says when next.
+    async fn compact(&mut self) -> Result<(), StoreError> {
+        let since = Instant::now();
+        let shard = self.lease.shard;
+        let small = self.store.small_blocks(shard).await?;
+        let planned = compaction::plan(&small, self.today.0);
+        if planned.is_empty() {
+            self.compact_at = since + COMPACT_EVERY;
+            return Ok(());
+        }
+        let id = self.next_id();
+        if compaction::pack_planned(self.store, &self.lease, &planned, id).await? {
+            let stats = &self.stats.compacted_blocks;
+            stats.fetch_add(planned.len() as u64, Ordering::Relaxed);
+        }
+        self.compact_at = Instant::now() + since.elapsed() * COMPACT_PAUSES;
+        Ok(())
+    }
+
+    /// Merges roll-up rows for a bounded time; what is left waits for the next look.
+    async fn merge_rollups(&mut self) -> Result<(), StoreError> {
+        let since = Instant::now();
+        let horizon = merged_before(now_ns());
+        self.store
+            .find_old_minutes(self.lease.shard, &mut self.unmerged, horizon)
+            .await?;
+        while !self.unmerged.is_done() && since.elapsed() < MERGE_FOR_MAX {
+            let part = self.next_id();
+            self.store
+                .merge_rollups(&self.lease, part, &mut self.unmerged, horizon)
+                .await?;
         }
         Ok(())
     }
@@ -974,12 +1032,15 @@ impl<'a> Owner<'a> {
 
     /// Ids rise with time and never repeat within a shard, also when the clock goes back.
     fn next_id(&mut self) -> i64 {
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        self.last_id = (self.last_id + 1).max(now.as_micros() as i64);
+        self.last_id = (self.last_id + 1).max((now_ns() / 1_000) as i64);
         self.last_id
     }
+}
+
+/// Ns since the epoch, by the clock of this machine.
+fn now_ns() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |it| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX))
 }
 
 impl Decided {

@@ -569,12 +569,8 @@ async fn merging_roll_ups_changes_no_sum() {
     let store = running.stop().await;
     let rows = "select count(*) from culprit.rollup_minutes";
     assert_eq!(number(&store, rows).await, 5);
-    let lease = store
-        .acquire_lease(0, Uuid::from_u128(9), true)
-        .await
-        .unwrap()
-        .unwrap();
-    store.merge_rollups(&lease, i64::MAX).await.unwrap();
+    let lease = lease(&store).await;
+    merge_all(&store, &lease, 0).await;
     assert_eq!(number(&store, rows).await, 1);
     assert_eq!(number(&store, REQUESTS).await, 5);
     assert_eq!(verified(&store).await.traces, 5);
@@ -650,14 +646,7 @@ async fn a_hundred_thousand_names_are_counted_within_the_caps() {
     let others = "select sum(m.requests)::bigint from culprit.rollup_minutes m
                   join culprit.endpoints e on e.id = m.endpoint_id where e.name = '(other)'";
     assert!(number(&store, others).await > 90_000);
-    let lease = store
-        .acquire_lease(0, Uuid::from_u128(9), true)
-        .await
-        .unwrap()
-        .unwrap();
-    for part in 0..9 {
-        store.merge_rollups(&lease, i64::MAX - part).await.unwrap();
-    }
+    merge_all(&store, &lease(&store).await, 0).await;
     // A thousand endpoints' minutes of some 300 bytes, and profiles of at most a thousand paths.
     let bytes = "select sum(pg_column_size(m.*))::bigint from culprit.rollup_minutes m";
     assert!(number(&store, bytes).await < 1_000_000);
@@ -670,4 +659,223 @@ async fn a_hundred_thousand_names_are_counted_within_the_caps() {
     assert_eq!(what, ["endpoints", paths, paths, paths], "{full:?}");
     let report = verified(&store).await;
     assert_eq!(report.traces, 201);
+}
+
+async fn lease(store: &Store) -> Lease {
+    let lease = store.acquire_lease(0, Uuid::from_u128(9), true).await;
+    lease.unwrap().unwrap()
+}
+
+/// Merges what a new owner of the shard finds unmerged.
+async fn merge_all(store: &Store, lease: &Lease, horizon: i32) {
+    let mut unmerged = store.unmerged_rollups(0).await.unwrap();
+    let mut part = i64::MAX - 100;
+    loop {
+        store
+            .find_old_minutes(0, &mut unmerged, horizon)
+            .await
+            .unwrap();
+        if unmerged.is_done() {
+            return;
+        }
+        part += 1;
+        store
+            .merge_rollups(lease, part, &mut unmerged, horizon)
+            .await
+            .unwrap();
+    }
+}
+
+/// The spans, as if they were of now.
+fn of_now(mut spans: Vec<Span>) -> Vec<Span> {
+    let later = now_ns() - spans[0].start_time_unix_nano;
+    for span in &mut spans {
+        span.start_time_unix_nano += later;
+        span.end_time_unix_nano += later;
+    }
+    spans
+}
+
+const WIDE: &str = "select count(*) from culprit.rollup_minutes where width = 60";
+const NARROW: &str = "select count(*) from culprit.rollup_minutes where width = 1";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn merging_minutes_into_hours_changes_no_sum_also_for_late_spans() {
+    let running = Running::start().await;
+    let mut first = of_now(n_plus_one(1));
+    let late = first.split_off(4);
+    running.send(first).await;
+    running.settle().await;
+    running.send(of_now(n_plus_one(2))).await;
+    running.settle().await;
+    let store = running.stop().await;
+    assert_eq!(number(&store, WIDE).await, 0);
+    assert_eq!(verified(&store).await.traces, 2);
+    // Tomorrow all of it is old.
+    let horizon = merged_before(now_ns()) + 24 * 60;
+    merge_all(&store, &lease(&store).await, horizon).await;
+    assert!(number(&store, WIDE).await <= 2);
+    assert_eq!(number(&store, NARROW).await, 0);
+    assert_eq!(verified(&store).await.traces, 2);
+
+    let running = Running::on(store);
+    running.send(late).await;
+    running.settle().await;
+    let store = running.stop().await;
+    assert_eq!(number(&store, REQUESTS).await, 2);
+    assert_eq!(number(&store, HITS).await, 2);
+    assert_eq!(verified(&store).await.spans, 22);
+    merge_all(&store, &lease(&store).await, horizon).await;
+    assert_eq!(number(&store, NARROW).await, 0);
+    assert_eq!(verified(&store).await.spans, 22);
+}
+
+/// What late spans change in an hour that is merged already is written as a change of the hour.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_minutes_are_written_as_hours() {
+    let running = Running::start().await;
+    running.send(n_plus_one(1)).await;
+    running.settle().await;
+    let store = running.stop().await;
+    assert_eq!(number(&store, WIDE).await, 1);
+    assert_eq!(number(&store, NARROW).await, 0);
+    verified(&store).await;
+}
+
+const BLOCKS: &str = "select count(*) from culprit.trace_blocks";
+const SUPERSEDED: &str = "select count(*) from culprit.superseded";
+
+/// Everything that SQL sees of requests, in one text.
+async fn requests_in_words(store: &Store) -> String {
+    sqlx::query_scalar(
+        "select string_agg(r::text, E'\\n' order by r.trace_id, r.span_id) from culprit.requests r",
+    )
+    .fetch_one(store.pool())
+    .await
+    .unwrap()
+}
+
+async fn pack_all(store: &Store) {
+    let lease = lease(store).await;
+    let small = store.small_blocks(0).await.unwrap();
+    let id = store.last_block_id(0).await.unwrap() + 1;
+    let done = compaction::pack_planned(store, &lease, &small, id).await;
+    assert!(done.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packing_blocks_changes_nothing_that_is_counted() {
+    let running = Running::start().await;
+    let mut grows = n_plus_one(2);
+    let late = grows.split_off(4);
+    let mut later = grows.split_off(2);
+    for spans in [n_plus_one(1), grows, n_plus_one(3), late] {
+        running.send(spans).await;
+        running.settle().await;
+    }
+    let store = running.stop().await;
+    assert_eq!(number(&store, BLOCKS).await, 4);
+    assert_eq!(number(&store, SUPERSEDED).await, 1);
+    let before = requests_in_words(&store).await;
+    pack_all(&store).await;
+    assert_eq!(number(&store, BLOCKS).await, 1);
+    assert_eq!(number(&store, SUPERSEDED).await, 0);
+    assert_eq!(requests_in_words(&store).await, before);
+    let spans = "select (spans, traces) = (9 + 22, 3) from culprit.trace_blocks";
+    let fits: bool = sqlx::query_scalar(spans)
+        .fetch_one(store.pool())
+        .await
+        .unwrap();
+    assert!(fits, "the old copy is gone");
+    assert_eq!(verified(&store).await.traces, 3);
+
+    // More of a trace that was packed, and packed again.
+    let running = Running::on(store);
+    running.send(std::mem::take(&mut later)).await;
+    running.settle().await;
+    let store = running.stop().await;
+    assert_eq!(number(&store, SUPERSEDED).await, 1);
+    assert_eq!(verified(&store).await.spans, 33);
+    let before = requests_in_words(&store).await;
+    pack_all(&store).await;
+    assert_eq!(requests_in_words(&store).await, before);
+    assert_eq!(number(&store, SUPERSEDED).await, 0);
+    assert_eq!(verified(&store).await.spans, 33);
+}
+
+/// Blocks of another owner, or that are gone, are left alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blocks_are_packed_by_their_owner_only_and_once() {
+    let running = Running::start().await;
+    for trace in 1..3 {
+        running.send(n_plus_one(trace)).await;
+        running.settle().await;
+    }
+    let store = running.stop().await;
+    let former = lease(&store).await;
+    let lease = lease(&store).await;
+    let small = store.small_blocks(0).await.unwrap();
+    let refused = compaction::pack_planned(&store, &former, &small, i64::MAX).await;
+    assert!(matches!(refused, Err(StoreError::LeaseLost(0))));
+    assert_eq!(number(&store, BLOCKS).await, 2);
+    let done = compaction::pack_planned(&store, &lease, &small, i64::MAX).await;
+    assert!(done.unwrap());
+    let again = compaction::pack_planned(&store, &lease, &small, i64::MAX - 1).await;
+    assert!(!again.unwrap());
+    assert_eq!(number(&store, BLOCKS).await, 1);
+    assert_eq!(verified(&store).await.traces, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn absurd_times_find_a_partition() {
+    let running = Running::start().await;
+    for (trace, start_ns) in [
+        (1, 0),
+        (2, 1),
+        (3, 7_258_118_400_000 * MS),
+        (4, u64::MAX - 1),
+    ] {
+        let mut spans = n_plus_one(trace);
+        for span in &mut spans {
+            span.start_time_unix_nano = start_ns;
+            span.end_time_unix_nano = start_ns.saturating_add(1_000);
+        }
+        running.send(spans).await;
+        running.settle().await;
+    }
+    assert_eq!(running.stats.failed_ticks.load(Ordering::Relaxed), 0);
+    let store = running.stop().await;
+    assert_eq!(
+        number(&store, "select count(*) from culprit.requests").await,
+        4
+    );
+    assert_eq!(verified(&store).await.traces, 4);
+}
+
+/// Then what comes is a trace of its own, of today.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_of_a_trace_whose_day_is_gone_is_stored() {
+    let running = Running::start().await;
+    let mut first = n_plus_one(1);
+    let late = first.split_off(4);
+    running.send(first).await;
+    running.settle().await;
+    let store = running.stop().await;
+    crate::testing::days_ago(&store, 1).await;
+    let yesterday = store.today().await.unwrap() - 1;
+    let mut connection = store.retention_connection().await.unwrap();
+    for partition in store.partitions().await.unwrap() {
+        if partition.day == yesterday && partition.parent == "trace_blocks" {
+            let dropped = store.drop_partition(&mut connection, &partition).await;
+            dropped.unwrap();
+        }
+    }
+    assert_eq!(number(&store, BLOCKS).await, 0);
+    let running = Running::on(store);
+    running.send(late).await;
+    running.settle().await;
+    assert_eq!(running.stats.failed_ticks.load(Ordering::Relaxed), 0);
+    let store = running.stop().await;
+    let spans = "select spans::bigint from culprit.trace_blocks";
+    assert_eq!(number(&store, spans).await, 7);
 }

@@ -230,6 +230,14 @@ fn attribute<'a>(body: &'a [u8]) -> Result<Attribute<'a>, WireError> {
     Ok(Attribute { key, value: found })
 }
 
+/// An encoded `AnyValue`.
+///
+/// # Errors
+/// The bytes are none.
+pub(crate) fn attribute_value(encoded: &[u8]) -> Result<Value<'_>, WireError> {
+    value(encoded)
+}
+
 /// Of several values the last one counts.
 fn value<'a>(body: &'a [u8]) -> Result<Value<'a>, WireError> {
     let mut found = Value::Empty;

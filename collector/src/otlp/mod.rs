@@ -21,6 +21,7 @@ mod to_json;
 pub(crate) mod wire;
 
 pub use accept::accept;
+pub(crate) use decode::attribute_value;
 pub use decode::{array_values, decode_into};
 pub use heads::{Head, Side, heads};
 pub use pile::Pile;

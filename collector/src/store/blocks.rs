@@ -6,6 +6,7 @@
 
 use analyzer::category::Category;
 use analyzer::span::{SpanId, TraceId};
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::StoreError;
@@ -72,6 +73,17 @@ pub(super) async fn insert_block(
     analysis_version: i16,
     block: NewBlock,
 ) -> Result<(), StoreError> {
+    insert_block_into(connection, "trace_blocks", shard, analysis_version, block).await
+}
+
+/// As [`insert_block`], into a table of ours that is (about to be) a partition.
+pub(super) async fn insert_block_into(
+    connection: &mut Connection,
+    table: &str,
+    shard: i16,
+    analysis_version: i16,
+    block: NewBlock,
+) -> Result<(), StoreError> {
     let columns = Columns(&block.requests);
     let starts = columns.all(|it| signed(it.start_ns));
     let durations = columns.all(|it| signed(it.duration_ns));
@@ -80,8 +92,9 @@ pub(super) async fn insert_block(
     endpoints.retain(|it| *it != 0);
     endpoints.sort_unstable();
     endpoints.dedup();
-    sqlx::query(
-        "insert into culprit.trace_blocks
+    // The name is a constant, or one and a date.
+    sqlx::query(AssertSqlSafe(format!(
+        "insert into culprit.{table}
             (day, shard, id, spans, traces, raw_bytes, payload, filter, analysis,
              first_start_ns, last_start_ns, longest_ns, all_flags, endpoints,
              trace_ids, span_ids, start_ns, duration_ns, endpoint_ids, version_ids, minutes, flags,
@@ -90,8 +103,8 @@ pub(super) async fn insert_block(
              database_calls, cache_calls, external_calls)
          values (date '1970-01-01' + $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
              $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31,
-             $32, $33, $34, $35, $36, $37)",
-    )
+             $32, $33, $34, $35, $36, $37)"
+    )))
     .bind(block.day)
     .bind(shard)
     .bind(block.id)

@@ -7,8 +7,9 @@ use futures_util::TryStreamExt;
 use serde_json::Value;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::finalise::FLAG_ROOT;
 use super::{Store, StoreError, encoding};
 use crate::store::encoding::Hits;
 use analyzer::sketch::Sketch;
@@ -120,8 +121,13 @@ pub struct Example {
 /// costliest are kept.
 const EXAMPLES_MAX: usize = 10;
 
-/// Latest requests per endpoint that tell whether it is asked from outside.
-const LATEST_REQUESTS: i64 = 20;
+/// Blocks read at once to tell which endpoints are asked from outside: a block has hundreds of
+/// requests, so the first few tell it of nearly all.
+const FRONT_BLOCKS: i64 = 4;
+
+/// Looks for endpoints that none of the blocks before had. Of those that are still unknown then, it
+/// is assumed.
+const FRONT_LOOKS_MAX: usize = 16;
 
 impl Store {
     /// A request was analysed, at any time.
@@ -174,6 +180,7 @@ impl Store {
         // What late spans took away again was never there.
         windows.retain(|_, it| it.requests > 0);
         self.name_endpoints(&mut windows).await?;
+        self.tell_front(&mut windows, minutes).await?;
         Ok(windows)
     }
 
@@ -182,23 +189,63 @@ impl Store {
         windows: &mut BTreeMap<i32, EndpointWindow>,
     ) -> Result<(), StoreError> {
         let ids: Vec<i32> = windows.keys().copied().collect();
-        let rows: Vec<(i32, String, String, String, bool)> = sqlx::query_as(
-            "select e.id, s.name, s.environment, e.name, coalesce(l.front, true)
+        let rows: Vec<(i32, String, String, String)> = sqlx::query_as(
+            "select e.id, s.name, s.environment, e.name
              from culprit.endpoints e join culprit.services s on s.id = e.service_id
-             left join lateral (
-                 select avg((flags & 8 <> 0)::int) >= 0.5 as front
-                 from (select flags from culprit.request_rows r where r.endpoint_id = e.id
-                       order by r.start_ns desc limit $2) latest) l on true
              where e.id = any($1)",
         )
         .bind(&ids)
-        .bind(LATEST_REQUESTS)
         .fetch_all(self.pool())
         .await?;
-        for (id, service, environment, name, front) in rows {
+        for (id, service, environment, name) in rows {
             if let Some(window) = windows.get_mut(&id) {
                 (window.service, window.environment) = (service, environment);
-                (window.name, window.front) = (name, front);
+                window.name = name;
+            }
+        }
+        Ok(())
+    }
+
+    /// Which endpoints mostly began their traces, in the latest blocks that have them.
+    async fn tell_front(
+        &self,
+        windows: &mut BTreeMap<i32, EndpointWindow>,
+        minutes: Minutes,
+    ) -> Result<(), StoreError> {
+        let mut unknown: BTreeSet<i32> = windows.keys().copied().collect();
+        windows.values_mut().for_each(|it| it.front = true);
+        let since_ns = i64::from(minutes.from) * 60_000_000_000;
+        for _ in 0..FRONT_LOOKS_MAX {
+            if unknown.is_empty() {
+                break;
+            }
+            let blocks: Vec<(Vec<i32>, Vec<i16>)> = sqlx::query_as(
+                "select endpoint_ids, flags from culprit.trace_blocks
+                 where endpoints && $1 and last_start_ns >= $2
+                 order by last_start_ns desc limit $3",
+            )
+            .bind(unknown.iter().copied().collect::<Vec<_>>())
+            .bind(since_ns)
+            .bind(FRONT_BLOCKS)
+            .fetch_all(self.pool())
+            .await?;
+            if blocks.is_empty() {
+                break;
+            }
+            let mut began: HashMap<i32, (u32, u32)> = HashMap::new();
+            for (endpoints, flags) in &blocks {
+                for (endpoint, flags) in endpoints.iter().zip(flags) {
+                    let (roots, all) = began.entry(*endpoint).or_default();
+                    *roots += u32::from(flags & FLAG_ROOT != 0);
+                    *all += 1;
+                }
+            }
+            for (endpoint, (roots, all)) in began {
+                if let (true, Some(window)) =
+                    (unknown.remove(&endpoint), windows.get_mut(&endpoint))
+                {
+                    window.front = 2 * roots >= all;
+                }
             }
         }
         Ok(())
@@ -217,7 +264,7 @@ impl Store {
         let mut rows = sqlx::query(
             "select finding_id, minute, traces, requests, saved_ns, hits
              from culprit.finding_hits
-             where minute > $1 - 10 and minute < $2 and ($3::integer is null or finding_id = $3)",
+             where minute > $1 - 60 and minute + width > $1 and minute < $2 and ($3::integer is null or finding_id = $3)",
         )
         .bind(minutes.from)
         .bind(minutes.to)
@@ -271,7 +318,7 @@ impl Store {
         let mut kept: Vec<Example> = Vec::new();
         let mut rows = sqlx::query_scalar::<_, Value>(
             "select examples from culprit.finding_hits
-             where finding_id = $1 and minute > $2 - 10 and minute < $3",
+             where finding_id = $1 and minute > $2 - 60 and minute + width > $2 and minute < $3",
         )
         .bind(finding)
         .bind(minutes.from)
@@ -358,11 +405,9 @@ mod tests {
         for (endpoint, minute, part) in [(1, 1_000, 1), (1, 1_001, 2), (1, 900, 3), (2, 1_000, 4)] {
             requests(&store, endpoint, minute, part).await;
         }
-        run(&store, "insert into culprit.request_rows (day, trace_id, span_id, start_ns, duration_ns,
-                block_id, service_id, endpoint_id, minute, weight, spans, shard, flags, analysis,
-                database_calls, cache_calls, external_calls)
-             select (now() at time zone 'utc')::date, gen_random_uuid(), 1, 1, 1, 1, 1, e, 1000, 1, 1, 0,
-                case e when 1 then 8 else 0 end, 1, 0, 0, 0 from generate_series(1, 2) e").await;
+        run(&store, "insert into culprit.trace_blocks (day, shard, id, spans, traces, raw_bytes, payload,
+                last_start_ns, endpoints, endpoint_ids, flags)
+             values ((now() at time zone 'utc')::date, 0, 1, 2, 2, 1, '', 1000 * 60000000000, '{1,2}', '{1,2}', '{8,0}')").await;
         run(&store, "insert into culprit.finding_keys (digest, fingerprint, detector, service_id, endpoint_id)
              values ('\\x01', 'n-plus-one-query shop', 'n-plus-one-query', 1, 1)").await;
         run(&store, "insert into culprit.findings values (1, 'new', 'n-plus-one-query', 1, 1, 1, 2, 0.9,

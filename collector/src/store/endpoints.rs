@@ -3,17 +3,17 @@
 use analyzer::category::Category;
 use analyzer::profile::Profile;
 use futures_util::TryStreamExt;
-use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::bottlenecks::Minutes;
 use super::encoding::{self, StatementCalls, Statements};
-use super::finalise::{FLAG_ERROR, FLAG_FINDING};
+use super::requests::{self, ListedRequest, RequestFilter};
 use super::rollups::minute_sums;
 use super::services::ServiceName;
 use super::{Store, StoreError};
+use crate::contribution::signed;
 use crate::deltas::MinuteDelta;
 
 /// An endpoint as the dictionaries know it.
@@ -280,7 +280,7 @@ impl Store {
              left join lateral (
                  select sum(saved_ns)::bigint as saved_ns, sum(requests)::bigint as requests
                  from culprit.finding_hits
-                 where finding_id = f.id and minute < $3 and minute > $2 - 10) h on true
+                 where finding_id = f.id and minute < $3 and minute > $2 - 60 and minute + width > $2) h on true
              where f.endpoint_id = $1
              order by saved_ns desc, f.id",
         )
@@ -303,30 +303,28 @@ impl Store {
         order: RequestOrder,
         limit: i64,
     ) -> Result<Vec<RequestRow>, StoreError> {
-        let select = match order {
-            RequestOrder::Slowest => SLOWEST,
-            RequestOrder::Latest => LATEST,
+        let filter = RequestFilter {
+            from_ns: u64::try_from(ns.start).unwrap_or_default(),
+            until_ns: u64::try_from(ns.end).unwrap_or_default(),
+            service: String::new(),
+            endpoint: String::new(),
+            min_ns: 0,
+            max_ns: 0,
+            errors: false,
+            with_finding: false,
+            outermost: false,
+            conditions: Vec::new(),
+            order: match order {
+                RequestOrder::Slowest => requests::RequestOrder::Slowest,
+                RequestOrder::Latest => requests::RequestOrder::Newest,
+            },
+            after: None,
+            limit,
         };
-        let rows = sqlx::query(select)
-            .bind(id)
-            .bind(ns.start)
-            .bind(ns.end)
-            .bind(limit)
-            .fetch_all(self.pool())
-            .await?;
-        rows.iter().map(request).collect()
+        let page = self.requests_of(&filter, Some(vec![id])).await?;
+        Ok(page.rows.into_iter().map(request).collect())
     }
 }
-
-const SLOWEST: &str = "
-    select *, replace(trace_id::text, '-', '') as trace, lpad(to_hex(span_id), 16, '0') as span
-    from culprit.request_rows where endpoint_id = $1 and start_ns >= $2 and start_ns < $3
-    order by duration_ns desc, start_ns desc limit $4";
-
-const LATEST: &str = "
-    select *, replace(trace_id::text, '-', '') as trace, lpad(to_hex(span_id), 16, '0') as span
-    from culprit.request_rows where endpoint_id = $1 and start_ns >= $2 and start_ns < $3
-    order by start_ns desc limit $4";
 
 /// The hours that a range of minutes touches.
 fn hours(minutes: Minutes) -> Range<i32> {
@@ -334,23 +332,17 @@ fn hours(minutes: Minutes) -> Range<i32> {
     minutes.from.div_euclid(HOUR_MINUTES)..end
 }
 
-fn request(row: &PgRow) -> Result<RequestRow, StoreError> {
-    let mut categories = [0; Category::COUNT];
-    for category in Category::ALL {
-        let ns: Option<i64> = row.try_get(format!("{}_ns", category.id()).as_str())?;
-        categories[category as usize] = ns.unwrap_or(0);
+fn request(row: ListedRequest) -> RequestRow {
+    RequestRow {
+        trace_id: row.trace_id.to_string(),
+        span_id: row.span_id.to_string(),
+        start_ns: signed(row.start_ns),
+        duration_ns: signed(row.duration_ns),
+        error: row.error,
+        has_finding: row.has_finding,
+        spans: i32::try_from(row.spans).unwrap_or(i32::MAX),
+        categories: row.categories.map(signed),
     }
-    let flags: i16 = row.try_get("flags")?;
-    Ok(RequestRow {
-        trace_id: row.try_get("trace")?,
-        span_id: row.try_get("span")?,
-        start_ns: row.try_get("start_ns")?,
-        duration_ns: row.try_get("duration_ns")?,
-        error: flags & FLAG_ERROR != 0,
-        has_finding: flags & FLAG_FINDING != 0,
-        spans: row.try_get("spans")?,
-        categories,
-    })
 }
 
 #[cfg(test)]

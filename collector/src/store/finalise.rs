@@ -6,6 +6,7 @@
 use analyzer::span::{SpanId, TraceId};
 use serde_json::Value;
 use sqlx::Executor;
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::blocks::{NewBlock, Replaced, insert_block, supersede};
@@ -13,7 +14,7 @@ use super::journal::{NewRow, consume_rows, insert_rows};
 use super::leases::{Lease, renew};
 use super::pool::Connection;
 use super::{Store, StoreError, encoding};
-use crate::deltas::{Day, Deltas, Key};
+use crate::deltas::{Day, Deltas, HITS_MINUTES, HitsDelta, Key, MinuteDelta};
 
 /// The request failed.
 pub const FLAG_ERROR: i16 = 1;
@@ -186,9 +187,11 @@ pub(super) async fn insert_deltas(
     part: i64,
     deltas: &Deltas,
 ) -> Result<(), StoreError> {
-    insert_minutes(connection, shard, part, deltas).await?;
+    insert_minutes(connection, shard, part, 1, &deltas.minutes).await?;
+    insert_minutes(connection, shard, part, 60, &deltas.merged_minutes).await?;
     insert_hours(connection, shard, part, deltas).await?;
-    insert_hits(connection, shard, part, deltas).await
+    insert_hits(connection, shard, part, HITS_MINUTES as i16, &deltas.hits).await?;
+    insert_hits(connection, shard, part, 60, &deltas.merged_hits).await
 }
 
 /// The columns of the keys: day, endpoint or finding, version, minute or hour.
@@ -206,10 +209,10 @@ async fn insert_minutes(
     connection: &mut Connection,
     shard: i16,
     part: i64,
-    deltas: &Deltas,
+    width: i16,
+    minutes: &BTreeMap<Key, MinuteDelta>,
 ) -> Result<(), StoreError> {
-    let rows: Vec<_> = deltas
-        .minutes
+    let rows: Vec<_> = minutes
         .iter()
         .filter(|(_, it)| **it != Default::default())
         .collect();
@@ -226,7 +229,7 @@ async fn insert_minutes(
         "insert into culprit.rollup_minutes
             (day, shard, part, width, endpoint_id, version_id, minute,
              requests, errors, duration_ns, categories, calls, latency)
-         select date '1970-01-01' + day, $1, $2, 1, endpoint_id, version_id, minute,
+         select date '1970-01-01' + day, $1, $2, $13, endpoint_id, version_id, minute,
              requests, errors, duration_ns, categories::bigint[], calls::bigint[], latency
          from unnest($3::integer[], $4::integer[], $5::integer[], $6::integer[],
                      $7::bigint[], $8::bigint[], $9::bigint[], $10::text[], $11::text[], $12::bytea[])
@@ -245,6 +248,7 @@ async fn insert_minutes(
     .bind(rows.iter().map(|(_, it)| array(&it.categories)).collect::<Vec<_>>())
     .bind(rows.iter().map(|(_, it)| array(&it.calls)).collect::<Vec<_>>())
     .bind(rows.iter().map(|(_, it)| encoding::sketch_bytes(&it.latency)).collect::<Vec<_>>())
+    .bind(width)
     .execute(connection)
     .await?;
     Ok(())
@@ -311,10 +315,10 @@ async fn insert_hits(
     connection: &mut Connection,
     shard: i16,
     part: i64,
-    deltas: &Deltas,
+    width: i16,
+    hits: &BTreeMap<Key, HitsDelta>,
 ) -> Result<(), StoreError> {
-    let rows: Vec<_> = deltas
-        .hits
+    let rows: Vec<_> = hits
         .iter()
         .filter(|(_, it)| **it != Default::default())
         .collect();
@@ -324,9 +328,9 @@ async fn insert_hits(
     let [days, subjects, versions, slots] = key_columns(&rows);
     sqlx::query(
         "insert into culprit.finding_hits
-            (day, shard, part, finding_id, version_id, minute,
+            (day, shard, part, width, finding_id, version_id, minute,
              traces, requests, saved_ns, hits, examples)
-         select date '1970-01-01' + day, $1, $2, finding_id, version_id, minute,
+         select date '1970-01-01' + day, $1, $2, $12, finding_id, version_id, minute,
              traces, requests, saved_ns, hits, examples
          from unnest($3::integer[], $4::integer[], $5::integer[], $6::integer[],
                      $7::bigint[], $8::bigint[], $9::bigint[], $10::bytea[], $11::jsonb[])
@@ -343,6 +347,7 @@ async fn insert_hits(
     .bind(rows.iter().map(|(_, it)| it.saved_ns).collect::<Vec<_>>())
     .bind(rows.iter().map(|(_, it)| encoding::hits_bytes(&it.hits)).collect::<Vec<_>>())
     .bind(rows.iter().map(|(_, it)| Value::Array(it.examples.clone())).collect::<Vec<_>>())
+    .bind(width)
     .execute(connection)
     .await?;
     Ok(())

@@ -10,6 +10,9 @@ use super::{Store, StoreError};
 /// The review's shard: it is one task for all shards.
 pub const REVIEW_SHARD: i16 = -1;
 
+/// Retention's shard: one process at a time takes days away.
+pub const RETENTION_SHARD: i16 = -2;
+
 /// A lease that is not renewed for this long is anybody's, and an analyzer that is not heard of for this
 /// long has no share. Long enough for a pause of the whole machine's scheduling; short enough that a dead
 /// process's shards are taken over, and findings go on, within a quarter of a minute.

@@ -13,7 +13,9 @@ use sqlx::postgres::{
     PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgQueryResult, PgRow, PgStatement,
     PgTypeInfo,
 };
-use sqlx::{Connection as _, Either, Execute, Executor, PgConnection, Postgres, Row, SqlStr};
+use sqlx::{
+    AssertSqlSafe, Connection as _, Either, Execute, Executor, PgConnection, Postgres, Row, SqlStr,
+};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -91,6 +93,22 @@ pub struct Transaction(Connection);
 /// A connection for a few statements that need no transaction; through a pooler they are one all the same.
 #[derive(Debug)]
 pub struct Session(Connection);
+
+/// A connection beside the others, for statements that cannot run in a transaction.
+#[derive(Debug)]
+pub struct Alone(PgConnection);
+
+impl Alone {
+    /// Runs one statement as it is, without a transaction or a name, through a pooler too.
+    ///
+    /// # Errors
+    /// Postgres refuses, or the connection broke.
+    pub async fn run(&mut self, statement: String) -> Result<(), sqlx::Error> {
+        let statement = sqlx::raw_sql(AssertSqlSafe(statement));
+        self.0.execute(statement).await?;
+        Ok(())
+    }
+}
 
 impl Access {
     fn connect_options(&self) -> PgConnectOptions {
@@ -197,6 +215,18 @@ impl Pool {
         }))
     }
 
+    /// Begins a transaction that reads, and sees one moment. Its time limit is for its caller to set.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn snapshot(&self) -> Result<Transaction, sqlx::Error> {
+        let begin = "begin isolation level repeatable read read only";
+        Ok(Transaction(Connection {
+            inner: Inner::Transaction(self.inner.begin_with(begin).await?),
+            unnamed: self.access.pooled,
+        }))
+    }
+
     /// A connection for statements that stand each for itself; [`Session::end`] must follow.
     ///
     /// # Errors
@@ -209,6 +239,20 @@ impl Pool {
             inner: Inner::Plain(self.inner.acquire().await?),
             unnamed: false,
         }))
+    }
+
+    /// A connection beside the others, for what cannot run in a transaction; `lock_timeout` bounds how
+    /// long it waits for others.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn alone(&self, lock_timeout: &'static str) -> Result<Alone, sqlx::Error> {
+        let mut options = self.access.connect_options();
+        // A pooler takes no such parameter, and would give it on with the server's connection.
+        if !self.access.pooled {
+            options = options.options([("lock_timeout", lock_timeout)]);
+        }
+        Ok(Alone(PgConnection::connect_with(&options).await?))
     }
 
     /// The connections right now.

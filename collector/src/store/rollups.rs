@@ -1,48 +1,182 @@
 //! Roll-up rows as differences again: to merge the many small ones of the last ticks into one per
-//! key, and to compare them with a recount.
+//! key, old minutes into hours, and to compare them with a recount.
+//!
+//! ```text
+//! ticks    | | ||| | |         a row each, kept in mind as unmerged
+//! merged   |       |           one row per minute, every half minute
+//! hours    |                   one row per hour, once its minutes are old
+//! ```
 
 use analyzer::profile::ProfileSum;
 use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::{Executor, Row};
+use std::collections::{BTreeMap, HashMap};
 
 use super::finalise::insert_deltas;
 use super::leases::{Lease, renew};
 use super::pool::Connection;
 use super::{Store, StoreError, encoding};
-use crate::deltas::{Deltas, HitsDelta, HourDelta, Key, MinuteDelta};
+use crate::deltas::{Deltas, HITS_MINUTES, HitsDelta, HourDelta, Key, MinuteDelta, first_of_hour};
 
-/// Keys merged at once per table. What is left waits for the next time.
-const KEYS_PER_MERGE: i64 = 500;
+/// Groups merged in one transaction. What is left waits for the next.
+const GROUPS_PER_MERGE: usize = 500;
 
-/// Rows merged at once per table: bounds the memory and the length of the transaction. A key whose
-/// rows are cut off here keeps two.
-const ROWS_PER_MERGE: i64 = 10_000;
+/// Rows merged in one transaction, about: bounds the memory and the length of the transaction.
+const ROWS_PER_MERGE: u32 = 10_000;
+
+/// Groups kept in mind. Beyond it rows stay unmerged until the shard's next owner looks for them:
+/// readers sum them all the same.
+const UNMERGED_MAX: usize = 200_000;
+
+/// The three tables of roll-ups.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+enum Table {
+    Minutes,
+    Hours,
+    Hits,
+}
+
+/// Rows that become one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+struct Group {
+    table: Table,
+    /// The last is the first of `length` minutes, or an hour.
+    key: Key,
+    /// 1, 10 or 60 minutes; 1 for hours.
+    length: i32,
+}
+
+impl Group {
+    /// A merged row of this group: the rows of old minutes are merged into their hour's.
+    fn at(self, horizon: i32) -> Group {
+        let (day, subject, version, slot) = self.key;
+        if self.table == Table::Hours || slot >= horizon {
+            return self;
+        }
+        Group {
+            key: (day, subject, version, first_of_hour(slot)),
+            length: 60,
+            ..self
+        }
+    }
+}
+
+/// Which roll-up rows a shard's owner has yet to merge. It is the only one who writes them, so it
+/// need not search: merging costs what is new and not what is stored.
+#[derive(Debug)]
+pub struct Unmerged {
+    /// Group → its rows, about.
+    now: BTreeMap<Group, u32>,
+    /// What came since the merging of `now` began.
+    later: BTreeMap<Group, u32>,
+    /// Before this minute no row is narrower than an hour.
+    merged_before: i32,
+}
+
+impl Default for Unmerged {
+    fn default() -> Self {
+        Unmerged {
+            now: BTreeMap::new(),
+            later: BTreeMap::new(),
+            merged_before: i32::MIN,
+        }
+    }
+}
+
+impl Unmerged {
+    /// A tick has written these.
+    pub fn note(&mut self, deltas: &Deltas) {
+        if self.later.len() > UNMERGED_MAX {
+            return;
+        }
+        let keys = groups(Table::Minutes, deltas.minutes.keys(), 1)
+            .chain(groups(Table::Minutes, deltas.merged_minutes.keys(), 60))
+            .chain(groups(Table::Hours, deltas.hours.keys(), 1))
+            .chain(groups(Table::Hits, deltas.hits.keys(), HITS_MINUTES))
+            .chain(groups(Table::Hits, deltas.merged_hits.keys(), 60));
+        for group in keys {
+            // One row that is there already, and the new one.
+            *self.later.entry(group).or_insert(1) += 1;
+        }
+    }
+
+    /// Nothing is left of what was noted before the last [`Unmerged::take_new`].
+    pub fn is_done(&self) -> bool {
+        self.now.is_empty()
+    }
+
+    /// Begins with what came since.
+    pub fn take_new(&mut self) {
+        self.now.append(&mut self.later);
+    }
+
+    /// The groups of one transaction.
+    fn take_some(&mut self, horizon: i32) -> BTreeMap<Group, u32> {
+        let mut some: BTreeMap<Group, u32> = BTreeMap::new();
+        let mut rows = 0;
+        while rows < ROWS_PER_MERGE && some.len() < GROUPS_PER_MERGE {
+            let Some((group, count)) = self.now.pop_first() else {
+                break;
+            };
+            *some.entry(group.at(horizon)).or_default() += count;
+            rows += count;
+        }
+        some
+    }
+}
+
+fn groups<'a>(
+    table: Table,
+    keys: impl Iterator<Item = &'a Key>,
+    length: i32,
+) -> impl Iterator<Item = Group> {
+    keys.map(move |key| Group {
+        table,
+        key: *key,
+        length,
+    })
+}
 
 impl Store {
-    /// Merges a shard's roll-up rows of yesterday and today so that each key has one row, named
-    /// `part`. Sums are the same before, within and after.
+    /// Merges some of a shard's unmerged rows so that each group has one, named `part`; minutes
+    /// before `horizon` (an hour's first) into their hour. Sums are the same before, within and
+    /// after. Does nothing if nothing is unmerged.
     ///
     /// The merging is done outside of the transaction: only the shard's owner writes these rows, and
     /// the fence sees whether it still is.
     ///
     /// # Errors
-    /// [`StoreError::LeaseLost`] if the shard has another owner; or Postgres failed.
-    pub async fn merge_rollups(&self, lease: &Lease, part: i64) -> Result<(), StoreError> {
-        let minutes = self.many(MANY_MINUTES, lease.shard).await?;
-        let hours = self.many(MANY_HOURS, lease.shard).await?;
-        let hits = self.many(MANY_HITS, lease.shard).await?;
-        if minutes.is_empty() && hours.is_empty() && hits.is_empty() {
+    /// [`StoreError::LeaseLost`] if the shard has another owner; or Postgres failed. `unmerged` has
+    /// forgotten then what was to be merged.
+    pub async fn merge_rollups(
+        &self,
+        lease: &Lease,
+        part: i64,
+        unmerged: &mut Unmerged,
+        horizon: i32,
+    ) -> Result<(), StoreError> {
+        let some = unmerged.take_some(horizon);
+        let mut rows = Vec::new();
+        for (table, select) in [
+            (Table::Minutes, MINUTES_OF),
+            (Table::Hours, HOURS_OF),
+            (Table::Hits, HITS_OF),
+        ] {
+            let groups = some.keys().filter(|it| it.table == table).copied();
+            rows.push(self.rows_of(lease.shard, select, groups.collect()).await?);
+        }
+        if rows.iter().all(Vec::is_empty) {
             return Ok(());
         }
-        let merging = tokio::task::spawn_blocking(move || {
-            let parts = [parts(&minutes)?, parts(&hours)?, parts(&hits)?];
-            Ok::<_, StoreError>((parts, sums(&minutes, &hours, &hits)?))
-        });
+        let merging = tokio::task::spawn_blocking(move || merged(rows));
         let merged = merging
             .await
             .map_err(|error| StoreError::Damaged(error.to_string()))?;
-        let (old, merged) = merged?;
+        let (old, sums) = merged?;
+        if old.iter().all(Vec::is_empty) {
+            return Ok(());
+        }
         let mut transaction = self.pool().begin().await?;
         transaction
             .execute("set local idle_in_transaction_session_timeout = '5s'")
@@ -54,19 +188,88 @@ impl Store {
         {
             delete_parts(&mut transaction, delete, lease.shard, old).await?;
         }
-        insert_deltas(&mut transaction, lease.shard, part, &merged).await?;
+        insert_deltas(&mut transaction, lease.shard, part, &sums).await?;
         transaction.commit().await?;
         Ok(())
     }
 
-    async fn many(&self, select: &'static str, shard: i16) -> Result<Vec<PgRow>, StoreError> {
+    async fn rows_of(
+        &self,
+        shard: i16,
+        select: &'static str,
+        groups: Vec<Group>,
+    ) -> Result<Vec<PgRow>, StoreError> {
+        if groups.is_empty() {
+            return Ok(Vec::new());
+        }
+        let column = |of: fn(&Group) -> i32| -> Vec<i32> { groups.iter().map(of).collect() };
         let rows = sqlx::query(select)
             .bind(shard)
-            .bind(KEYS_PER_MERGE)
-            .bind(ROWS_PER_MERGE)
+            .bind(column(|it| it.key.0))
+            .bind(column(|it| it.key.1))
+            .bind(column(|it| it.key.2))
+            .bind(column(|it| it.key.3))
+            .bind(column(|it| it.length))
             .fetch_all(self.pool())
             .await?;
         Ok(rows)
+    }
+
+    /// What a new owner of a shard finds unmerged: groups of yesterday and today with several rows.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn unmerged_rollups(&self, shard: i16) -> Result<Unmerged, StoreError> {
+        let mut unmerged = Unmerged::default();
+        for (table, select) in [
+            (Table::Minutes, MANY_MINUTES),
+            (Table::Hours, MANY_HOURS),
+            (Table::Hits, MANY_HITS),
+        ] {
+            let rows = sqlx::query(select)
+                .bind(shard)
+                .bind(UNMERGED_MAX as i64)
+                .fetch_all(self.pool())
+                .await?;
+            unmerged.note_counted(table, &rows)?;
+        }
+        Ok(unmerged)
+    }
+
+    /// Looks for the earliest hour before `horizon` (an hour's first) that still has rows by minute,
+    /// and notes them as unmerged. Each hour is found once.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn find_old_minutes(
+        &self,
+        shard: i16,
+        unmerged: &mut Unmerged,
+        horizon: i32,
+    ) -> Result<(), StoreError> {
+        if unmerged.merged_before >= horizon {
+            return Ok(());
+        }
+        let first: Option<i32> = sqlx::query_scalar(FIRST_OLD_MINUTE)
+            .bind(shard)
+            .bind(unmerged.merged_before)
+            .bind(horizon)
+            .fetch_one(self.pool())
+            .await?;
+        let Some(first) = first.map(first_of_hour) else {
+            unmerged.merged_before = horizon;
+            return Ok(());
+        };
+        for (table, select) in [(Table::Minutes, OLD_MINUTES), (Table::Hits, OLD_HITS)] {
+            let rows = sqlx::query(select)
+                .bind(shard)
+                .bind(first)
+                .fetch_all(self.pool())
+                .await?;
+            unmerged.note_counted(table, &rows)?;
+        }
+        unmerged.merged_before = first + 60;
+        Ok(())
     }
 
     /// Everything the roll-ups of a shard say, summed by key.
@@ -79,39 +282,105 @@ impl Store {
         let hours = all(&mut transaction, ALL_HOURS, shard).await?;
         let hits = all(&mut transaction, ALL_HITS, shard).await?;
         transaction.commit().await?;
-        sums(&minutes, &hours, &hits)
+        let mut sums = Deltas::default();
+        for (table, rows) in [
+            (Table::Minutes, minutes),
+            (Table::Hours, hours),
+            (Table::Hits, hits),
+        ] {
+            for row in rows {
+                add(&mut sums, &group(table, &row)?, &row)?;
+            }
+        }
+        Ok(sums)
     }
 }
 
+impl Unmerged {
+    fn note_counted(&mut self, table: Table, rows: &[PgRow]) -> Result<(), StoreError> {
+        for row in rows {
+            let count: i64 = row.try_get("rows")?;
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            self.now.insert(group(table, row)?, count);
+        }
+        Ok(())
+    }
+}
+
+const MINUTES_OF: &str = "
+    select k.day, k.subject, k.version_id, k.slot, k.length,
+        r.minute as old_slot, r.width::integer as old_length, r.part,
+        r.requests, r.errors, r.duration_ns, r.categories, r.calls, r.latency
+    from unnest($2::integer[], $3::integer[], $4::integer[], $5::integer[], $6::integer[])
+        as k(day, subject, version_id, slot, length)
+    join culprit.rollup_minutes r
+      on r.endpoint_id = k.subject and r.minute >= k.slot and r.minute < k.slot + k.length
+     and r.version_id = k.version_id and r.day = date '1970-01-01' + k.day and r.width <= k.length
+    where r.shard = $1";
+
+const HOURS_OF: &str = "
+    select k.day, k.subject, k.version_id, k.slot, k.length,
+        r.hour as old_slot, k.length as old_length, r.part,
+        r.statements, r.profile, r.tail_requests, r.tail_profile
+    from unnest($2::integer[], $3::integer[], $4::integer[], $5::integer[], $6::integer[])
+        as k(day, subject, version_id, slot, length)
+    join culprit.rollup_hours r
+      on r.endpoint_id = k.subject and r.hour = k.slot
+     and r.version_id = k.version_id and r.day = date '1970-01-01' + k.day
+    where r.shard = $1";
+
+const HITS_OF: &str = "
+    select k.day, k.subject, k.version_id, k.slot, k.length,
+        r.minute as old_slot, r.width::integer as old_length, r.part,
+        r.traces, r.requests, r.saved_ns, r.hits, r.examples
+    from unnest($2::integer[], $3::integer[], $4::integer[], $5::integer[], $6::integer[])
+        as k(day, subject, version_id, slot, length)
+    join culprit.finding_hits r
+      on r.finding_id = k.subject and r.minute >= k.slot and r.minute < k.slot + k.length
+     and r.version_id = k.version_id and r.day = date '1970-01-01' + k.day and r.width <= k.length
+    where r.shard = $1";
+
 const MANY_MINUTES: &str = "
-    with many as (
-        select endpoint_id, minute, version_id, day from culprit.rollup_minutes
-        where shard = $1 and day >= (now() at time zone 'utc')::date - 1 and width = 1
-        group by endpoint_id, minute, version_id, day having count(*) > 1 limit $2)
-    select r.day - date '1970-01-01' as day, r.endpoint_id as subject, r.version_id,
-        r.minute as slot, r.part, r.requests, r.errors, r.duration_ns, r.categories, r.calls, r.latency
-    from culprit.rollup_minutes r join many using (endpoint_id, minute, version_id, day)
-    where r.shard = $1 limit $3";
+    select day - date '1970-01-01' as day, endpoint_id as subject, version_id, minute as slot,
+        width::integer as length, count(*) as rows
+    from culprit.rollup_minutes
+    where shard = $1 and day >= (now() at time zone 'utc')::date - 1
+    group by 1, 2, 3, 4, 5 having count(*) > 1 limit $2";
 
 const MANY_HOURS: &str = "
-    with many as (
-        select endpoint_id, hour, version_id, day from culprit.rollup_hours
-        where shard = $1 and day >= (now() at time zone 'utc')::date - 1
-        group by endpoint_id, hour, version_id, day having count(*) > 1 limit $2)
-    select r.day - date '1970-01-01' as day, r.endpoint_id as subject, r.version_id,
-        r.hour as slot, r.part, r.statements, r.profile, r.tail_requests, r.tail_profile
-    from culprit.rollup_hours r join many using (endpoint_id, hour, version_id, day)
-    where r.shard = $1 limit $3";
+    select day - date '1970-01-01' as day, endpoint_id as subject, version_id, hour as slot,
+        1 as length, count(*) as rows
+    from culprit.rollup_hours
+    where shard = $1 and day >= (now() at time zone 'utc')::date - 1
+    group by 1, 2, 3, 4 having count(*) > 1 limit $2";
 
 const MANY_HITS: &str = "
-    with many as (
-        select finding_id, minute, version_id, day from culprit.finding_hits
-        where shard = $1 and day >= (now() at time zone 'utc')::date - 1
-        group by finding_id, minute, version_id, day having count(*) > 1 limit $2)
-    select r.day - date '1970-01-01' as day, r.finding_id as subject, r.version_id,
-        r.minute as slot, r.part, r.traces, r.requests, r.saved_ns, r.hits, r.examples
-    from culprit.finding_hits r join many using (finding_id, minute, version_id, day)
-    where r.shard = $1 limit $3";
+    select day - date '1970-01-01' as day, finding_id as subject, version_id, minute as slot,
+        width::integer as length, count(*) as rows
+    from culprit.finding_hits
+    where shard = $1 and day >= (now() at time zone 'utc')::date - 1
+    group by 1, 2, 3, 4, 5 having count(*) > 1 limit $2";
+
+const FIRST_OLD_MINUTE: &str = "
+    select least(
+        (select min(minute) from culprit.rollup_minutes
+         where shard = $1 and width < 60 and minute >= $2 and minute < $3),
+        (select min(minute) from culprit.finding_hits
+         where shard = $1 and width < 60 and minute >= $2 and minute < $3))";
+
+const OLD_MINUTES: &str = "
+    select day - date '1970-01-01' as day, endpoint_id as subject, version_id, $2 as slot,
+        60 as length, count(*) as rows
+    from culprit.rollup_minutes
+    where shard = $1 and width < 60 and minute >= $2 and minute < $2 + 60
+    group by 1, 2, 3";
+
+const OLD_HITS: &str = "
+    select day - date '1970-01-01' as day, finding_id as subject, version_id, $2 as slot,
+        60 as length, count(*) as rows
+    from culprit.finding_hits
+    where shard = $1 and width < 60 and minute >= $2 and minute < $2 + 60
+    group by 1, 2, 3";
 
 const DELETE_MINUTES: &str = "
     delete from culprit.rollup_minutes r
@@ -136,47 +405,81 @@ const DELETE_HITS: &str = "
 
 const ALL_MINUTES: &str = "
     select r.day - date '1970-01-01' as day, r.endpoint_id as subject, r.version_id,
-        r.minute as slot, r.requests, r.errors, r.duration_ns, r.categories, r.calls, r.latency
+        r.minute as slot, r.width::integer as length,
+        r.requests, r.errors, r.duration_ns, r.categories, r.calls, r.latency
     from culprit.rollup_minutes r where r.shard = $1";
 
 const ALL_HOURS: &str = "
     select r.day - date '1970-01-01' as day, r.endpoint_id as subject, r.version_id,
-        r.hour as slot, r.statements, r.profile, r.tail_requests, r.tail_profile
+        r.hour as slot, 1 as length, r.statements, r.profile, r.tail_requests, r.tail_profile
     from culprit.rollup_hours r where r.shard = $1";
 
 const ALL_HITS: &str = "
     select r.day - date '1970-01-01' as day, r.finding_id as subject, r.version_id,
-        r.minute as slot, r.traces, r.requests, r.saved_ns, r.hits, r.examples
+        r.minute as slot, r.width::integer as length,
+        r.traces, r.requests, r.saved_ns, r.hits, r.examples
     from culprit.finding_hits r where r.shard = $1";
 
 /// A row's key and part: what names it.
 type RowName = (Key, i64);
 
-fn parts(rows: &[PgRow]) -> Result<Vec<RowName>, StoreError> {
-    let names = rows.iter().map(|row| Ok((key(row)?, row.try_get("part")?)));
-    names.collect()
+/// The rows that go, by table, and what takes their place. A group's only row stays if it is as
+/// wide as the group.
+fn merged(tables: Vec<Vec<PgRow>>) -> Result<(Vec<Vec<RowName>>, Deltas), StoreError> {
+    let mut old = Vec::new();
+    let mut sums = Deltas::default();
+    for (table, rows) in [Table::Minutes, Table::Hours, Table::Hits]
+        .into_iter()
+        .zip(tables)
+    {
+        let mut counts: HashMap<Group, usize> = HashMap::new();
+        for row in &rows {
+            *counts.entry(group(table, row)?).or_default() += 1;
+        }
+        let mut names = Vec::with_capacity(rows.len());
+        for row in rows {
+            let group = group(table, &row)?;
+            let (slot, length): (i32, i32) = (row.try_get("old_slot")?, row.try_get("old_length")?);
+            if counts[&group] > 1 || length != group.length {
+                let (day, subject, version, _) = group.key;
+                names.push(((day, subject, version, slot), row.try_get("part")?));
+                add(&mut sums, &group, &row)?;
+            }
+        }
+        old.push(names);
+    }
+    Ok((old, sums))
 }
 
-/// The rows of the three tables, summed by key.
-fn sums(minutes: &[PgRow], hours: &[PgRow], finding_hits: &[PgRow]) -> Result<Deltas, StoreError> {
-    let mut sums = Deltas::default();
-    for row in minutes {
-        let sum = sums.minutes.entry(key(row)?).or_default();
-        sum.merge(&minute_sums(row)?, 1);
+/// Adds a row to its group's sum.
+fn add(sums: &mut Deltas, group: &Group, row: &PgRow) -> Result<(), StoreError> {
+    let key = group.key;
+    let is_hour = group.length == 60;
+    match group.table {
+        Table::Minutes if is_hour => {
+            let sum = sums.merged_minutes.entry(key).or_default();
+            sum.merge(&minute_sums(row)?, 1);
+        }
+        Table::Minutes => {
+            let sum = sums.minutes.entry(key).or_default();
+            sum.merge(&minute_sums(row)?, 1);
+        }
+        Table::Hours => sums.hours.entry(key).or_default().merge(&hour(row)?, 1),
+        Table::Hits if is_hour => {
+            let sum = sums.merged_hits.entry(key).or_default();
+            sum.merge(&hits(row)?, 1);
+        }
+        Table::Hits => sums.hits.entry(key).or_default().merge(&hits(row)?, 1),
     }
-    for row in hours {
-        sums.hours
-            .entry(key(row)?)
-            .or_default()
-            .merge(&hour(row)?, 1);
-    }
-    for row in finding_hits {
-        sums.hits
-            .entry(key(row)?)
-            .or_default()
-            .merge(&hits(row)?, 1);
-    }
-    Ok(sums)
+    Ok(())
+}
+
+fn group(table: Table, row: &PgRow) -> Result<Group, StoreError> {
+    Ok(Group {
+        table,
+        key: key(row)?,
+        length: row.try_get("length")?,
+    })
 }
 
 async fn delete_parts(

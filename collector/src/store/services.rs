@@ -65,19 +65,25 @@ struct Gathered {
     versions: BTreeSet<i32>,
 }
 
+/// Blocks that tell the first request: those of the first ticks, of every shard.
+const FIRST_BLOCKS: i64 = 32;
+
 impl Store {
-    /// When the first request from `since_ns` on started, ns since the epoch. A look into the index
-    /// for each endpoint.
+    /// When the first request from `since_ns` on started, ns since the epoch; told from the blocks that
+    /// end first, so that a trace which came late may have been earlier.
     ///
     /// # Errors
     /// Postgres cannot be reached.
     pub async fn first_request_ns(&self, since_ns: u64) -> Result<Option<u64>, StoreError> {
         let first: Option<i64> = sqlx::query_scalar(
-            "select min((select min(r.start_ns) from culprit.request_rows r
-                         where r.endpoint_id = e.id and r.start_ns >= $1))
-             from culprit.endpoints e",
+            "select min(r.start_ns) from (
+                 select b.start_ns from culprit.trace_blocks b
+                 where b.last_start_ns >= $1 and b.endpoints <> '{}'
+                 order by b.last_start_ns limit $2) b
+             cross join lateral unnest(b.start_ns) as r(start_ns) where r.start_ns >= $1",
         )
         .bind(signed(since_ns))
+        .bind(FIRST_BLOCKS)
         .fetch_one(self.pool())
         .await?;
         Ok(first.and_then(|it| u64::try_from(it).ok()))

@@ -7,13 +7,13 @@ use analyzer::{ANALYSIS_VERSION, Analysis, Entry};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use collector::store::requests::{ListedRequest, RequestFilter};
+use collector::store::requests::{ListedRequest, RequestFilter, RequestPage};
 use collector::store::traces::{StoredTrace, TraceState};
 use serde_json::{Map, Value, json};
 
 use crate::AppState;
 use crate::address::Address;
-use crate::trace_filter::{self, TraceFilter};
+use crate::trace_filter;
 use crate::trace_id;
 use crate::waterfall::{Names, own_time};
 
@@ -23,10 +23,12 @@ const LIMIT_MAX: i64 = 500;
 /// An answer that is no success, as JSON.
 type Answer = Result<Response, Response>;
 
-/// `GET /api/v1/traces`: the filters of the page `/traces`, and `limit` (at most 500).
+/// `GET /api/v1/traces`: the filters of the page `/traces`, and `limit` (at most 500). `next` goes on
+/// as `after`. If `not_beyond_ns` is set, the page ends there because much was looked at: what started
+/// at that time or before (by `sort=slowest`: took that long or less) is found from `next` on.
 ///
 /// # Errors
-/// 400 for filters that cannot be read, 503 if the database cannot answer.
+/// 400 for filters that cannot be read, with the column of a search's mistake; 503 if the database cannot answer.
 pub async fn list(State(state): State<AppState>, RawQuery(query): RawQuery) -> Answer {
     let address = Address::parse(query.as_deref());
     let filter = trace_filter::parse(&address, crate::format::now_ns());
@@ -34,13 +36,17 @@ pub async fn list(State(state): State<AppState>, RawQuery(query): RawQuery) -> A
         let text = format!("the parameter {key} cannot be read: {value:?}");
         return Err(problem(StatusCode::BAD_REQUEST, &text));
     }
-    let limit = filter.of.limit.min(LIMIT_MAX);
-    let one_more = RequestFilter {
-        limit: limit + 1,
-        ..filter.of.clone()
+    if let Some(error) = &filter.not_understood {
+        let text = format!("q, column {}: {}", error.column, error.message);
+        let json = json!({ "error": text, "column": error.column });
+        return Err((StatusCode::BAD_REQUEST, json_answer(json.to_string())).into_response());
+    }
+    let asked = RequestFilter {
+        limit: filter.of.limit.min(LIMIT_MAX),
+        ..filter.of
     };
-    let listed = state.store.requests(&one_more).await.map_err(unavailable)?;
-    Ok(json_answer(page_of(listed, limit, &filter).to_string()))
+    let page = state.store.requests(&asked).await.map_err(unavailable)?;
+    Ok(json_answer(page_json(&page).to_string()))
 }
 
 /// `GET /api/v1/traces/{id}`: OTLP/JSON, everything that came in.
@@ -115,15 +121,13 @@ fn unavailable(error: collector::store::StoreError) -> Response {
     )
 }
 
-fn page_of(mut listed: Vec<ListedRequest>, limit: i64, filter: &TraceFilter) -> Value {
-    let more = listed.len() > limit as usize;
-    listed.truncate(limit as usize);
-    let next = listed
-        .last()
-        .filter(|_| more)
-        .map(|it| trace_filter::cursor(&it.key(filter.of.order)));
-    let requests: Vec<Value> = listed.iter().map(request_json).collect();
-    json!({ "requests": requests, "next": next })
+fn page_json(page: &RequestPage) -> Value {
+    let requests: Vec<Value> = page.rows.iter().map(request_json).collect();
+    json!({
+        "requests": requests,
+        "next": page.next.as_ref().map(trace_filter::cursor),
+        "not_beyond_ns": page.not_beyond_ns,
+    })
 }
 
 fn request_json(it: &ListedRequest) -> Value {

@@ -2,13 +2,14 @@
 
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
-use collector::store::requests::{ListedRequest, RequestFilter, RequestOrder};
+use collector::store::requests::{ListedRequest, RequestOrder, RequestPage};
 
 use super::{Frame, PageError, render};
 use crate::AppState;
 use crate::address::Address;
 use crate::category_bar::{self, Parts};
-use crate::format::{duration, now_ns, when};
+use crate::format::{at, duration, now_ns, when};
+use crate::search_text::{TextError, in_words};
 use crate::trace_filter::{self, PAGE_ROWS, RANGES, TraceFilter};
 
 /// `GET /traces`.
@@ -23,11 +24,10 @@ pub async fn page(
     let now_ns = now_ns();
     let mut filter = trace_filter::parse(&address, now_ns);
     filter.of.limit = PAGE_ROWS;
-    let one_more = RequestFilter {
-        limit: PAGE_ROWS + 1,
-        ..filter.of.clone()
+    let listed = match filter.not_understood {
+        Some(_) => RequestPage::default(),
+        None => state.store.requests(&filter.of).await?,
     };
-    let listed = state.store.requests(&one_more).await?;
     Ok(render(&build(address, &filter, listed, now_ns)))
 }
 
@@ -49,6 +49,12 @@ pub struct TracesPage {
     pub unread: Vec<(&'static str, String)>,
     /// The rows.
     pub rows: Vec<TraceRow>,
+    /// Why the search is not understood, and the rest of it from there on.
+    pub not_understood: Option<(TextError, String)>,
+    /// What the search asks of spans, in words.
+    pub conditions: Vec<String>,
+    /// Where the looking ended before the page was full, in words.
+    pub not_beyond: Option<String>,
     /// Link to the next page.
     pub next: Option<String>,
     /// Link to the first page, if this is another.
@@ -78,20 +84,8 @@ pub struct TraceRow {
 }
 
 /// Lays out one page of the list.
-pub fn build(
-    address: Address,
-    filter: &TraceFilter,
-    mut listed: Vec<ListedRequest>,
-    now_ns: u64,
-) -> TracesPage {
-    // One row more than the page has says whether there is a next one.
-    let limit = filter.of.limit as usize;
-    let more = listed.len() > limit;
-    listed.truncate(limit);
-    let next = listed
-        .last()
-        .filter(|_| more)
-        .map(|it| it.key(filter.of.order));
+pub fn build(address: Address, filter: &TraceFilter, page: RequestPage, now_ns: u64) -> TracesPage {
+    let listed = page.rows;
     let longest_ns = listed
         .iter()
         .map(|it| it.duration_ns)
@@ -101,7 +95,7 @@ pub fn build(
     let first_page = |changes: &[(&str, &str)]| address.with(&[&[("after", "")], changes].concat());
     TracesPage {
         frame: Frame { current: "/traces" },
-        sentence: sentence(filter, listed.len(), more),
+        sentence: sentence(filter, listed.len(), page.next.is_some()),
         ranges: RANGES
             .iter()
             .enumerate()
@@ -117,7 +111,19 @@ pub fn build(
         .map(|(name, id, order)| (name, first_page(&[("sort", id)]), filter.of.order == order))
         .into(),
         unread: filter.unread.clone(),
-        next: next.map(|it| address.with(&[("after", &trace_filter::cursor(&it))])),
+        not_understood: filter.not_understood.clone().map(|it| {
+            let text = address.get("q").unwrap_or_default();
+            let rest = text.chars().skip(it.column - 1).collect();
+            (it, rest)
+        }),
+        conditions: filter.of.conditions.iter().map(in_words).collect(),
+        not_beyond: page.not_beyond_ns.map(|it| match filter.of.order {
+            RequestOrder::Newest => format!("back to {}", at(it)),
+            RequestOrder::Slowest => format!("down to {}", duration(it)),
+        }),
+        next: page
+            .next
+            .map(|it| address.with(&[("after", &trace_filter::cursor(&it))])),
         first: filter.of.after.map(|_| first_page(&[])),
         wider: filter
             .range
@@ -140,7 +146,9 @@ pub fn build(
 const BAR_MIN: f64 = 2.0;
 
 /// Everything but range and order, taken away.
-const NO_FILTERS: [(&str, &str); 7] = [
+const NO_FILTERS: [(&str, &str); 9] = [
+    ("q", ""),
+    ("name", ""),
     ("service", ""),
     ("endpoint", ""),
     ("min", ""),
@@ -189,6 +197,15 @@ fn sentence(filter: &TraceFilter, rows: usize, more: bool) -> String {
         Some(at) => format!("in the last {}", RANGES[at].1),
         None => "in the chosen time".to_owned(),
     };
+    let found = if of.conditions.is_empty() {
+        ""
+    } else {
+        " that match"
+    };
+    let culprits = format!("{culprits}{found}");
+    if filter.not_understood.is_some() {
+        return "This search is not understood".to_owned();
+    }
     match rows {
         0 => format!("No{failed} {what}{place}{culprits} {range}"),
         1 if !more => format!(
@@ -208,6 +225,13 @@ fn sentence(filter: &TraceFilter, rows: usize, more: bool) -> String {
 }
 
 impl TracesPage {
+    fn onwards(&self) -> &'static str {
+        match self.value("sort") {
+            "slowest" => "Faster ones",
+            _ => "Older",
+        }
+    }
+
     fn value(&self, key: &str) -> &str {
         self.address.get(key).unwrap_or_default()
     }
