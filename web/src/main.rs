@@ -8,6 +8,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    without_huge_pages();
     let cli = web::cli::Cli::parse();
     match web::cli::run(cli) {
         Ok(code) => code,
@@ -15,5 +16,14 @@ fn main() -> ExitCode {
             eprintln!("culprit: {error:#}");
             ExitCode::from(2)
         }
+    }
+}
+
+/// The allocator asks for huge pages, and the kernel clears two megabytes for each small buffer that
+/// comes and goes: a fifth of the time under load, and a third of the memory.
+fn without_huge_pages() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
+        eprintln!("culprit: huge pages cannot be switched off ({error}); more memory is used");
     }
 }

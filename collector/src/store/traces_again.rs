@@ -114,11 +114,12 @@ impl Store {
         }
         let ids: Vec<Uuid> = traces.iter().map(|it| uuid(*it)).collect();
         let mut transaction = self.pool().begin().await?;
-        // Comparing arrays means unpacking them, of which the planner knows nothing. One look into the
-        // index for each trace: with all of them at once every array would be compared with every id.
-        transaction
-            .execute("set local enable_seqscan = off")
-            .await?;
+        // A young partition has no statistics, and of the price of comparing arrays the planner knows
+        // nothing: without these it would rather compare all of them than look into their index.
+        const BY_TRACE_ID: &str = "set local enable_seqscan = off; set local enable_indexscan = off;
+             set local enable_material = off; set local enable_hashjoin = off;
+             set local enable_mergejoin = off";
+        transaction.execute(BY_TRACE_ID).await?;
         let rows: Vec<(i32, i64, Uuid)> = sqlx::query_as(
             "select found.day - date '1970-01-01', found.id, wanted.trace_id
              from unnest($1) as wanted(trace_id)
