@@ -74,6 +74,8 @@ pub enum Command {
 pub enum BenchCommand {
     /// OTLP/gRPC in → analysed and stored, on an empty private Postgres of its own.
     Ingest(bench::IngestOptions),
+    /// How long what people ask takes, with many spans stored on a private Postgres of its own.
+    Query(bench::QueryOptions),
 }
 
 /// Which part of culprit a process is.
@@ -307,6 +309,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Explain { detector } => explain::run(detector.as_deref()),
             Command::Health { url } => health::run(&url).await,
             Command::Bench(BenchCommand::Ingest(options)) => bench::ingest(options).await,
+            Command::Bench(BenchCommand::Query(options)) => bench::query(options).await,
         }
     })
 }

@@ -49,7 +49,12 @@ const UNDER_WAY_MAX: usize = 32;
 /// Tries of a refused request before its spans count as lost by the client.
 const TRIES_MAX: u32 = 20;
 
-const SERVICES: [&str; 3] = ["gateway", "orders", "pricing"];
+/// Requests that wait for their exporter's flush or are under way, at most; beyond it the load waits: at
+/// 0.5 MB each they would take all memory if culprit cannot keep up.
+const GATHERED_MAX: usize = 400;
+
+/// The services, outermost first.
+pub const SERVICES: [&str; 3] = ["gateway", "orders", "pricing"];
 
 /// What was sent.
 #[derive(Clone, Copy, Debug, Default)]
@@ -107,6 +112,9 @@ impl Load {
                     parts[service].extend(spans);
                 }
                 if parts[service].len() >= SPANS_PER_REQUEST {
+                    while sending.len() >= GATHERED_MAX {
+                        sending.join_next().await.transpose()?;
+                    }
                     let request = request(service, std::mem::take(&mut parts[service]));
                     let twice = self.random.one_in(100);
                     let delay = FLUSH_AFTER[service];
@@ -358,6 +366,27 @@ fn request(service: usize, spans: Vec<Span>) -> ExportTraceServiceRequest {
             ..ResourceSpans::default()
         }],
     }
+}
+
+/// A trace of one span, with an attribute that no other span has.
+pub fn needle(number: u32) -> ExportTraceServiceRequest {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let start_ns = now.as_nanos() as u64;
+    let mut trace_id = start_ns.to_be_bytes().to_vec();
+    trace_id.extend([u8::MAX; 8]);
+    let span = Span {
+        trace_id,
+        span_id: vec![1; 8],
+        name: "GET /needle".into(),
+        kind: 2,
+        start_time_unix_nano: start_ns,
+        end_time_unix_nano: start_ns + 1_000_000,
+        attributes: vec![text("app.needle", &format!("needle-{number}"))],
+        ..Span::default()
+    };
+    request(0, vec![span])
 }
 
 async fn send(

@@ -5,6 +5,9 @@
 
 mod load;
 mod process;
+mod query;
+
+pub use query::{QueryOptions, query};
 
 use anyhow::Context;
 use serde_json::{Value, json};
