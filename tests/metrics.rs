@@ -44,7 +44,7 @@ impl Scrape {
                     _ => &[""],
                 };
                 let belongs = |it: &&str| key.0 == format!("{current}{it}");
-                assert!(suffixes.iter().any(|it| belongs(&it)), "{line}");
+                assert!(suffixes.iter().any(belongs), "{line}");
                 assert!(scrape.samples.insert(key, value).is_none(), "twice: {line}");
             }
         }

@@ -211,6 +211,13 @@ async fn names(store: &Store) -> Vec<String> {
         .collect()
 }
 
+async fn counted_apart(store: &Store) -> i64 {
+    sqlx::query_scalar("select count(*) from culprit.counted_apart")
+        .fetch_one(store.pool())
+        .await
+        .unwrap()
+}
+
 #[tokio::test]
 async fn an_old_day_leaves_what_is_worth_keeping() {
     let store = store_with_traces().await;
@@ -252,7 +259,15 @@ async fn an_old_day_leaves_what_is_worth_keeping() {
 async fn in_the_end_all_of_a_day_goes() {
     let store = store_with_traces().await;
     days_ago(&store, 20).await;
+    sqlx::query(
+        "insert into culprit.counted_apart (day, endpoint_id, paths, statements)
+         select (now() at time zone 'utc')::date - n.days, 1, '', '' from unnest(array[0, 20]) as n(days)",
+    )
+    .execute(store.pool())
+    .await
+    .unwrap();
     keep(&store, Policy::default()).await.unwrap();
+    assert_eq!(counted_apart(&store).await, 2, "the roll-ups are there");
     let policy = Policy {
         days: 5,
         kept_days: 10,
@@ -262,6 +277,7 @@ async fn in_the_end_all_of_a_day_goes() {
     keep(&store, policy).await.unwrap();
     assert_eq!(stored(&store).await, [0_u8; 0]);
     assert_eq!(names(&store).await, Vec::<String>::new());
+    assert_eq!(counted_apart(&store).await, 1, "today's");
 }
 
 #[tokio::test]
