@@ -115,7 +115,8 @@ impl Store {
         let mut transaction = self.pool().begin().await?;
         // A young partition has no statistics, and of the price of comparing arrays the planner knows
         // nothing: without these it would rather compare all of them than look into their index.
-        const BY_TRACE_ID: &str = "set local enable_seqscan = off; set local enable_indexscan = off;
+        const BY_TRACE_ID: &str =
+            "set local enable_seqscan = off; set local enable_indexscan = off;
              set local enable_material = off; set local enable_hashjoin = off;
              set local enable_mergejoin = off";
         transaction.execute(BY_TRACE_ID).await?;
