@@ -225,7 +225,8 @@ async fn r4_a_full_disk_refuses_and_goes_on_when_there_is_room() {
     // Postgres runs as somebody else and must get through.
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(data.path(), open).unwrap();
-    let culprit = Culprit::serve(data.path(), &[]).await;
+    // Else it would refuse in time, and never see the disk full.
+    let culprit = Culprit::serve(data.path(), &["--disk-free-min=0"]).await;
     send(&culprit, 1).await;
     wait_until_analysed(&culprit).await;
     let ballast = data.path().join("ballast");
@@ -351,7 +352,7 @@ async fn r12_a_stopped_owner_is_replaced_and_writes_nothing_afterwards() {
         .expect("the database answers");
     execute(
         &mut beside,
-        "begin; lock table culprit.request_rows in share mode",
+        "begin; lock table culprit.trace_blocks in share mode",
     )
     .await;
     send(&first, 2).await;

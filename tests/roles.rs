@@ -51,7 +51,7 @@ async fn an_analyzer_that_is_killed_is_replaced_and_every_span_counts_once() {
     // Into its work, and not before it.
     eventually("traces are stored", async || {
         (postgres
-            .number("select count(*) from culprit.request_rows")
+            .number("select count(*) from culprit.requests")
             .await
             > 20)
             .then_some(())

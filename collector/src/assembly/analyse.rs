@@ -236,10 +236,12 @@ fn look_at<'w>(
     }
     // The analysis is total by contract; should that be broken, one trace pays for it.
     let analysed = catch_unwind(AssertUnwindSafe(|| {
-        let old = stored.map(|_| contribution(sources, &spans[..stored_spans], analyzer));
-        Ok::<_, StoreError>((contribution(sources, &spans, analyzer)?, old.transpose()?))
+        let mut words = Vec::new();
+        let old = stored.map(|_| contribution(sources, &spans[..stored_spans], analyzer, None));
+        let new = contribution(sources, &spans, analyzer, Some(&mut words))?;
+        Ok::<_, StoreError>((new, words, old.transpose()?))
     }));
-    let ((contribution, words), old) = match analysed {
+    let (contribution, words, old) = match analysed {
         Ok(analysed) => analysed?,
         Err(panic) => {
             // Whatever it was in the middle of.
@@ -251,22 +253,23 @@ fn look_at<'w>(
     Ok(Outcome::Final(Box::new(Final {
         pack: piles.add(day, &sources.sources, &spans, words),
         contribution,
-        old: old
-            .map(|(contribution, _)| contribution)
-            .zip(stored.map(|(stored, _)| stored.clone())),
+        old: old.zip(stored.map(|(stored, _)| stored.clone())),
     })))
 }
 
-/// What a trace adds, and the words in it.
+/// What a trace adds; and the words in it, if they are wanted.
 fn contribution(
     sources: &Sources,
     spans: &[At],
     analyzer: &mut Analyzer<'_>,
-) -> Result<(Contribution, Vec<u64>), StoreError> {
+    words: Option<&mut Vec<u64>>,
+) -> Result<Contribution, StoreError> {
     let spans = otlp::decode_all(&sources.sources, spans).map_err(damaged)?;
     let analysis = analyzer.analyze(spans);
-    let words = block_filter::tokens_of(&analysis.trace.spans);
-    Ok((Contribution::of(&analysis), words))
+    if let Some(words) = words {
+        *words = block_filter::tokens_of(&analysis.trace.spans);
+    }
+    Ok(Contribution::of(&analysis))
 }
 
 /// The analysis of one trace's spans.

@@ -205,7 +205,7 @@ impl Flight {
     /// The traces to look at now, longest idle first, up to about `spans_max` spans in rows of about
     /// `bytes_max` raw bytes: those that are idle, and those that look complete. A suspect comes alone, and never early. `pressed`: too
     /// much is held, so growing traces wait no longer than others, and every trace that is not quite
-    /// new is due.
+    /// new is due. Also says whether there are more than the bounds let through.
     pub fn due(
         &mut self,
         now: Instant,
@@ -213,7 +213,7 @@ impl Flight {
         callees: &Callees,
         (spans_max, bytes_max): (usize, usize),
         pressed: bool,
-    ) -> Vec<Due> {
+    ) -> (Vec<Due>, bool) {
         let mut due: Vec<(Instant, TraceId)> = Vec::new();
         let mut suspect = None;
         for (trace_id, open) in &mut self.traces {
@@ -226,6 +226,7 @@ impl Flight {
             due.push((open.last, *trace_id));
         }
         due.sort_unstable();
+        let all = due.len();
         if let Some(suspect) = suspect {
             due = vec![suspect];
         }
@@ -252,7 +253,8 @@ impl Flight {
                 suspect: open.suspect,
             });
         }
-        chosen
+        let more = chosen.len() < all;
+        (chosen, more)
     }
 
     /// The trace was stored before and has grown: look at it more rarely.
@@ -465,7 +467,8 @@ mod tests {
 
         fn due_now(&mut self, now: Instant) -> Vec<(TraceId, usize)> {
             let due = self.due(now, &Idle::default(), &Callees::default(), ALL, false);
-            due.into_iter()
+            due.0
+                .into_iter()
                 .map(|it| (it.trace_id, it.places.len()))
                 .collect()
         }
@@ -519,7 +522,7 @@ mod tests {
         let mut consumed = flight.carry(&sources, row(3), after(start, 10));
         consumed.sort_unstable();
         assert_eq!(consumed, [Uuid::from_u128(1), Uuid::from_u128(2)]);
-        let due = flight.due(after(start, 20), &idle, &Callees::default(), ALL, false);
+        let (due, _) = flight.due(after(start, 20), &idle, &Callees::default(), ALL, false);
         assert_eq!(
             due[0].places,
             [Place { row: 2, at: 0 }, Place { row: 2, at: 1 }]
@@ -559,7 +562,7 @@ mod tests {
         assert_eq!(flight.due_now(after(start, 120)), [(trace(1), 120)]);
         let (idle, callees) = (Idle::default(), Callees::default());
         let pressed = flight.due(after(start, 9), &idle, &callees, ALL, true);
-        assert_eq!(pressed.len(), 1);
+        assert_eq!(pressed.0.len(), 1);
     }
 
     #[test]
@@ -569,7 +572,11 @@ mod tests {
         flight.take(1, &spans(&[1, 1, 2]), start);
         flight.take(2, &spans(&[3]), start);
         let (idle, callees, now) = (Idle::default(), Callees::default(), after(start, 9));
-        let mut chosen = |bounds| flight.due(now, &idle, &callees, bounds, false).len();
+        let mut chosen = |bounds| {
+            let (chosen, more) = flight.due(now, &idle, &callees, bounds, false);
+            assert_eq!(more, chosen.len() < 3);
+            chosen.len()
+        };
         assert_eq!(
             [chosen(ALL), chosen((3, 1_000)), chosen((1, 1_000))],
             [3, 2, 1]

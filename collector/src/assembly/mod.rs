@@ -91,9 +91,9 @@ const SPANS_PER_CAREFUL_TICK: usize = 1_000;
 /// are taken one by one.
 const ATTEMPTS_MAX: i16 = 2;
 
-/// How often a shard's owner looks for work. Nothing is due earlier than a second after it arrived, and
-/// every look walks over all open traces: being told of each commit would cost more than it saves.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often a shard's owner looks for work. Every look walks over all open traces, and the rarer
+/// they are, the more of a journal row's traces are due at once, for one unpacking of it.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How often the journal is read by an owner whom the same process hands over what it commits: what
 /// others have written, and what was too much to hand over.
@@ -606,9 +606,9 @@ impl<'a> Owner<'a> {
         .await
     }
 
-    /// Makes due traces final; whether there were any.
+    /// Makes due traces final; whether there are more.
     async fn tick(&mut self) -> Result<bool, StoreError> {
-        let due = self.due();
+        let (due, more) = self.due();
         if due.is_empty() && !self.flight_has_finished_rows() {
             return Ok(false);
         }
@@ -622,7 +622,7 @@ impl<'a> Owner<'a> {
             return Err(error);
         }
         self.stats.tick_seconds.observe(since.elapsed());
-        Ok(true)
+        Ok(more)
     }
 
     /// Postgres refuses these rows' results and would again: as with deaths, the trace that causes
@@ -641,7 +641,7 @@ impl<'a> Owner<'a> {
         rows.map(|it| it.row.id).collect()
     }
 
-    fn due(&mut self) -> Vec<Due> {
+    fn due(&mut self) -> (Vec<Due>, bool) {
         let spans_max = match self.careful {
             Some(_) => SPANS_PER_CAREFUL_TICK,
             None => SPANS_PER_TICK,

@@ -77,6 +77,8 @@ pub(super) struct SpanAt {
     pub body_start: usize,
     /// Its trace.
     pub trace_id: TraceId,
+    /// Its id; 0 if it has none of eight bytes.
+    pub span_id: u64,
 }
 
 impl SpanAt {
@@ -210,12 +212,14 @@ impl<'a, Take: FnMut(Ids<'_>) -> Option<TraceId>> Walk<'a, Take> {
             trace: &self.bytes[trace],
             span: &self.bytes[span],
         };
+        let span_id = ids.span.try_into().map(u64::from_be_bytes);
         if let Some(trace_id) = (self.take)(ids) {
             self.outline.spans.push(SpanAt {
                 scope: self.outline.scopes.len(),
                 field: field.at.clone(),
                 body_start: body.start,
                 trace_id,
+                span_id: span_id.unwrap_or_default(),
             });
         }
         Ok(())

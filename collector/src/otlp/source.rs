@@ -6,10 +6,11 @@
 use std::collections::HashSet;
 
 use analyzer::span::{Spans, TraceId};
+use foldhash::fast::RandomState;
 
 use super::decode::decode_one;
 use super::outline::{Outline, SpanAt, outline};
-use super::{WireError, content_hash, decode};
+use super::{WireError, decode};
 
 /// A journal row or a stored block, unpacked.
 #[derive(Debug)]
@@ -62,17 +63,36 @@ pub(super) fn span_at(sources: &[Source], at: At) -> Option<(&Source, &SpanAt)> 
     Some((source, source.outline.spans.get(at.span as usize)?))
 }
 
+/// Spans up to which comparing each with each is quicker than a set.
+const FEW: usize = 32;
+
 /// Drops what was delivered twice: a span of the same bytes as one before it.
 pub fn distinct(sources: &[Source], spans: &mut Vec<At>) {
-    let mut seen =
-        HashSet::with_capacity_and_hasher(spans.len(), foldhash::fast::RandomState::default());
-    spans.retain(|at| match span_at(sources, *at) {
-        Some((source, span)) => {
-            let body = &source.bytes[span.body()];
-            seen.insert((content_hash(body), body.len()))
-        }
-        None => false,
+    spans.retain(|at| span_at(sources, *at).is_some());
+    if ids_differ(sources, spans) {
+        return;
+    }
+    let mut seen = HashSet::with_capacity_and_hasher(spans.len(), RandomState::default());
+    spans.retain(|at| {
+        span_at(sources, *at).is_some_and(|(source, span)| seen.insert(&source.bytes[span.body()]))
     });
+}
+
+/// No id stands twice: the usual case, told without a look at the spans' bytes.
+fn ids_differ(sources: &[Source], spans: &[At]) -> bool {
+    let mut ids = spans
+        .iter()
+        .filter_map(|at| Some(span_at(sources, *at)?.1.span_id));
+    if spans.len() > FEW {
+        let mut seen = HashSet::with_capacity_and_hasher(spans.len(), RandomState::default());
+        return ids.all(|id| seen.insert(id));
+    }
+    let mut seen = [0; FEW];
+    ids.enumerate().all(|(at, id)| {
+        let differs = !seen[..at].contains(&id);
+        seen[at] = id;
+        differs
+    })
 }
 
 /// Encoded bytes of these spans, without what stands around them.
