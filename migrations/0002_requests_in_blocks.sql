@@ -48,7 +48,7 @@ alter table culprit.trace_blocks alter column filter set storage external;
 
 update culprit.trace_blocks b set
     first_start_ns = r.first_start_ns, last_start_ns = r.last_start_ns, longest_ns = r.longest_ns,
-    all_flags = r.all_flags, endpoints = r.endpoints, analysis = r.analysis,
+    all_flags = r.all_flags, endpoints = coalesce(r.endpoints, '{}'), analysis = r.analysis,
     trace_ids = r.trace_ids, span_ids = r.span_ids, start_ns = r.start_ns, duration_ns = r.duration_ns,
     endpoint_ids = r.endpoint_ids, version_ids = r.version_ids, minutes = r.minutes, flags = r.flags,
     trace_spans = r.trace_spans, weights = r.weights,
@@ -89,7 +89,6 @@ from (
     group by shard, block_id
 ) r
 where b.shard = r.shard and b.id = r.block_id;
-update culprit.trace_blocks set endpoints = '{}' where endpoints is null;
 
 -- A block by its number. Without shard and day: on a young partition, of which the planner knows
 -- nothing yet, it would take an index with these for the way to a trace.

@@ -25,7 +25,7 @@ const RENEW_EVERY: Duration = Duration::from_secs(4);
 /// Of what is free on the disk, kept traces of one day take at most this share.
 const KEPT_SHARE_OF_FREE: u64 = 4;
 
-/// What is kept for how long. Whole days, of the database's clock (UTC); today always stays.
+/// What is kept for how long. Whole days, of the database's clock (UTC); today and yesterday always stay.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Policy {
     /// Traces.
@@ -202,7 +202,7 @@ fn exceeds_share(bytes: u64, guard: &DiskGuard, share: f64) -> bool {
 }
 
 /// What goes next: first what is too old, then, if it is too much, the oldest of what is least
-/// missed. Today's traces, and the roll-ups of today and yesterday, stay.
+/// missed. Traces and roll-ups of today and yesterday stay: more of these traces may arrive.
 pub fn next_step(
     partitions: &[Partition],
     policy: &Policy,
@@ -229,7 +229,7 @@ pub fn next_step(
     if old.is_some() || !is_too_much {
         return old;
     }
-    full.filter(|day| *day < today)
+    full.filter(|day| *day < today - 1)
         .map(Step::Thin)
         .or(kept.map(Step::DropTraces))
         .or(rollups

@@ -5,11 +5,12 @@
 
 use analyzer::Settings;
 use analyzer::profile::ProfileNode;
-use std::collections::{BTreeMap, BTreeSet};
+use analyzer::span::SpanId;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::assembly::{analyse, counted_requests, damaged, decompress, spans_by_trace};
 use crate::contribution::{Contribution, Request};
-use crate::deltas::{Day, Deltas, HitsDelta, HourDelta, Key, MinuteDelta};
+use crate::deltas::{Counted, Day, Deltas, HitsDelta, HourDelta, Key, MinuteDelta};
 use crate::otlp::Source;
 use crate::store::dictionaries::Dictionaries;
 use crate::store::traces_again::StoredBlock;
@@ -121,13 +122,13 @@ fn count(
         .get(&trace_id)
         .map(Vec::as_slice)
         .unwrap_or_default();
+    let counted: HashMap<SpanId, Counted> = rows
+        .iter()
+        .filter_map(|row| Some((row.span_id, row.counted?)))
+        .collect();
     for request in &contribution.requests {
         report.requests += 1;
-        match rows
-            .iter()
-            .find(|it| it.span_id == request.span_id)
-            .and_then(|it| it.counted)
-        {
+        match counted.get(&request.span_id).copied() {
             Some(counted) => sums.add(contribution, request, &counted, names, 1),
             None => report.differs(format!(
                 "trace {trace_id}: entry span {} has no request row",
@@ -135,8 +136,7 @@ fn count(
             )),
         }
     }
-    let counted = rows.iter().filter(|it| it.counted.is_some()).count();
-    if counted > contribution.requests.len() {
+    if counted.len() > contribution.requests.len() {
         report.differs(format!("trace {trace_id}: a request row has no entry span"));
     }
 }

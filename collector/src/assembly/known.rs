@@ -32,10 +32,11 @@ struct Filter {
 impl Known {
     /// Remembers an id.
     pub fn insert(&mut self, trace_id: TraceId) {
-        let full = self
-            .filters
-            .last()
-            .is_none_or(|it| it.ids >= IDS_PER_FILTER);
+        let last = self.filters.last();
+        if last.is_some_and(|it| it.may_contain(trace_id)) {
+            return;
+        }
+        let full = last.is_none_or(|it| it.ids >= IDS_PER_FILTER);
         if full && self.filters.len() < FILTERS_MAX {
             self.filters.push(Filter {
                 bits: vec![0; BITS / 64],
@@ -53,10 +54,13 @@ impl Known {
 
     /// Whether the id may have been inserted; `false` is certain.
     pub fn may_contain(&self, trace_id: TraceId) -> bool {
-        let all = |filter: &Filter| {
-            bits(trace_id).all(|bit| filter.bits[bit / 64] & (1 << (bit % 64)) != 0)
-        };
-        self.filters.iter().any(all)
+        self.filters.iter().any(|it| it.may_contain(trace_id))
+    }
+}
+
+impl Filter {
+    fn may_contain(&self, trace_id: TraceId) -> bool {
+        bits(trace_id).all(|bit| self.bits[bit / 64] & (1 << (bit % 64)) != 0)
     }
 }
 

@@ -14,11 +14,11 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
-use analyzer::span::TraceId;
+use analyzer::span::{SpanId, TraceId};
 use analyzer::{ANALYSIS_VERSION, Settings};
 use bytes::Bytes;
 use futures_util::FutureExt;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -78,7 +78,7 @@ const SPANS_PER_TICK: usize = 40_000;
 /// Raw bytes of the journal rows unpacked for one tick, unless a single trace needs more; and blocks
 /// unpacked for traces that are stored already: these wait for the next tick beyond it.
 const ROW_BYTES_PER_TICK: usize = 64 << 20;
-const BLOCKS_PER_TICK: usize = 48;
+const BLOCKS_PER_TICK: (usize, i64) = (48, 64 << 20);
 
 /// Journal rows carried on in one tick.
 const CARRIED_ROWS_MAX: usize = 64;
@@ -323,8 +323,8 @@ struct Incoming {
     raw: Option<Vec<u8>>,
 }
 
-/// The heads of a row's spans, and its bytes.
-type Unpacked = (Vec<(TraceId, Head)>, Vec<u8>);
+/// The heads of a row's spans, and its length when unpacked, bytes.
+type Unpacked = (Vec<(TraceId, Head)>, usize);
 
 impl Incoming {
     fn unpack(mut self) -> (Incoming, Result<Unpacked, StoreError>) {
@@ -332,7 +332,8 @@ impl Incoming {
             Some(raw) => Ok(raw),
             None => decompress(&self.payload),
         };
-        let unpacked = raw.and_then(|raw| Ok((otlp::heads(&raw).map_err(damaged)?, raw)));
+        let heads = |raw: Vec<u8>| Ok((otlp::heads(&raw).map_err(damaged)?, raw.len()));
+        let unpacked = raw.and_then(heads);
         (self, unpacked)
     }
 }
@@ -533,7 +534,7 @@ impl<'a> Owner<'a> {
             .map_err(|error| StoreError::Damaged(error.to_string()))?;
         let now = Instant::now();
         for (row, unpacked) in unpacked {
-            let (heads, raw) = match unpacked {
+            let (heads, raw_bytes) = match unpacked {
                 Ok(unpacked) => unpacked,
                 Err(error) if row.suspect => {
                     self.give_up_row(row.id, row.payload, error).await?;
@@ -544,11 +545,11 @@ impl<'a> Owner<'a> {
                     return Err(error);
                 }
             };
-            let skip = self.keep_skipped(&raw, &heads).await?;
+            let skip = self.keep_skipped(&row.payload, &heads).await?;
             let arrived = Arrived {
                 id: row.id,
                 payload: row.payload,
-                raw_bytes: raw.len(),
+                raw_bytes,
             };
             self.callees.hear(heads.iter().map(|it| &it.1));
             self.flight.add(arrived, &heads, row.suspect, &skip, now);
@@ -559,7 +560,7 @@ impl<'a> Owner<'a> {
     /// Of a row's traces those whose analysis ends processes; their spans here are kept in quarantine.
     async fn keep_skipped(
         &self,
-        raw: &[u8],
+        payload: &[u8],
         heads: &[(TraceId, Head)],
     ) -> Result<HashSet<TraceId>, StoreError> {
         if self.convicted.is_empty() {
@@ -569,7 +570,8 @@ impl<'a> Owner<'a> {
         let skip: HashSet<TraceId> = ids.filter(|it| self.convicted.contains(it)).collect();
         for trace_id in &skip {
             let mut otlp = Vec::new();
-            let spans = otlp::select(raw, |_, it| it == *trace_id, &mut otlp);
+            let raw = decompress(payload)?;
+            let spans = otlp::select(&raw, |_, it| it == *trace_id, &mut otlp);
             let trace = Quarantined {
                 trace_id: *trace_id,
                 reason: "more of a trace whose analysis ended the process".into(),
@@ -844,8 +846,9 @@ impl<'a> Owner<'a> {
     }
 
     fn take_out(&self, old: &Contribution, stored: &Stored, tick: &mut Tick) {
+        let requests = requests_by_span(old);
         for row in &stored.requests {
-            let request = old.requests.iter().find(|it| it.span_id == row.span_id);
+            let request = requests.get(&row.span_id);
             if let (Some(request), Some(counted)) = (request, row.counted) {
                 tick.deltas.add(old, request, &counted, &self.names, -1);
             }
@@ -855,13 +858,19 @@ impl<'a> Owner<'a> {
     fn count_in(&mut self, last: &Final, day: Day, deltas: &mut Deltas) -> Vec<NewRequest> {
         let contribution = &last.contribution;
         let mut requests = Vec::with_capacity(contribution.requests.len().max(1));
+        // A request that was counted before stays in or out of the tail.
+        let old = last.old.iter().flat_map(|(_, stored)| &stored.requests);
+        let tails: HashMap<SpanId, bool> = old
+            .filter_map(|row| Some((row.span_id, row.counted?.tail)))
+            .collect();
         for request in &contribution.requests {
             let Some(ids) = self.names.ids(request) else {
                 continue;
             };
             let minute = minute_of(request.start_ns);
-            let tail = self
-                .was_tail(last, request)
+            let tail = tails
+                .get(&request.span_id)
+                .copied()
                 .unwrap_or_else(|| self.tails.is_tail(ids.endpoint, request.duration_ns));
             let counted = Counted {
                 day,
@@ -877,14 +886,6 @@ impl<'a> Owner<'a> {
             requests.push(new_fragment(contribution));
         }
         requests
-    }
-
-    /// A request that was counted before stays in or out of the tail.
-    fn was_tail(&self, last: &Final, request: &Request) -> Option<bool> {
-        let (_, stored) = last.old.as_ref()?;
-        let mut rows = stored.requests.iter();
-        let row = rows.find(|it| it.span_id == request.span_id)?;
-        row.counted.map(|it| it.tail)
     }
 
     /// Blocks are packs with the requests of their traces.
@@ -1063,13 +1064,19 @@ pub fn counted_requests<'a>(
     contribution: &'a Contribution,
     rows: &[OldRequest],
 ) -> Vec<(Day, i32, &'a Request)> {
+    let requests = requests_by_span(contribution);
     let counted = rows.iter().filter_map(|row| {
         let counted = row.counted?;
-        let mut requests = contribution.requests.iter();
-        let request = requests.find(|it| it.span_id == row.span_id)?;
+        let request = *requests.get(&row.span_id)?;
         Some((counted.day, counted.endpoint, request))
     });
     counted.collect()
+}
+
+/// A trace may have a hundred thousand requests: they are not looked for one by one.
+fn requests_by_span(contribution: &Contribution) -> HashMap<SpanId, &Request> {
+    let requests = contribution.requests.iter();
+    requests.map(|it| (it.span_id, it)).collect()
 }
 
 fn new_request(contribution: &Contribution, request: &Request, counted: &Counted) -> NewRequest {

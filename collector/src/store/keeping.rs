@@ -301,17 +301,23 @@ struct Pile {
     analysis: i16,
     blocks: Vec<Whole>,
     spans: usize,
+    payload_bytes: usize,
 }
+
+/// Compressed bytes of blocks that are unpacked together for the few traces kept of each: some fifty
+/// blocks. Beyond it what they leave becomes a block of its own, however small.
+const PAYLOAD_BYTES_MAX: usize = 6 << 20;
 
 impl Pile {
     fn add(&mut self, id: i64, analysis: i16, block: Whole) {
         self.id.get_or_insert(id);
         self.analysis = analysis;
         self.spans += block.spans();
+        self.payload_bytes += block.payload.len();
         self.blocks.push(block);
     }
 
     fn is_full(&self) -> bool {
-        self.spans * SPAN_BYTES >= FULL_BYTES
+        self.spans * SPAN_BYTES >= FULL_BYTES || self.payload_bytes >= PAYLOAD_BYTES_MAX
     }
 }

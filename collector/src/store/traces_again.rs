@@ -98,7 +98,8 @@ impl Row {
 
 impl Store {
     /// The blocks of a shard that hold the copies of these traces that count, finalised within a
-    /// day; at most `blocks_max`. A trace id that was used on several days goes on with the newest.
+    /// day; at most `blocks_max`, of `bytes_max` raw bytes unless the first is larger, those of the
+    /// first traces first. A trace id that was used on several days goes on with the newest.
     ///
     /// # Errors
     /// Postgres cannot be reached.
@@ -107,7 +108,7 @@ impl Store {
         shard: i16,
         traces: &[TraceId],
         today: Day,
-        blocks_max: usize,
+        (blocks_max, bytes_max): (usize, i64),
     ) -> Result<Copies, StoreError> {
         if traces.is_empty() {
             return Ok(Copies::default());
@@ -121,11 +122,11 @@ impl Store {
              set local enable_material = off; set local enable_hashjoin = off;
              set local enable_mergejoin = off";
         transaction.execute(BY_TRACE_ID).await?;
-        let rows: Vec<(i32, i64, Uuid)> = sqlx::query_as(
-            "select found.day - date '1970-01-01', found.id, wanted.trace_id
+        let rows: Vec<(i32, i64, Uuid, i32)> = sqlx::query_as(
+            "select found.day - date '1970-01-01', found.id, wanted.trace_id, found.raw_bytes
              from unnest($1) as wanted(trace_id)
              cross join lateral (
-                 select b.day, b.id from culprit.trace_blocks b
+                 select b.day, b.id, b.raw_bytes from culprit.trace_blocks b
                  where b.trace_ids @> array[wanted.trace_id] and b.shard = $2
                    and b.day between date '1970-01-01' + $3 - 1 and date '1970-01-01' + $3 + 1
              ) found
@@ -140,18 +141,25 @@ impl Store {
         .bind(today)
         .fetch_all(&mut *transaction)
         .await?;
-        let place_of: HashMap<Uuid, (Day, i64)> = rows
+        let place_of: HashMap<Uuid, ((Day, i64), i64)> = rows
             .into_iter()
-            .map(|(day, id, trace_id)| (trace_id, (day, id)))
+            .map(|(day, id, trace_id, bytes)| (trace_id, ((day, id), i64::from(bytes))))
             .collect();
-        let mut keys: Vec<(Day, i64)> = place_of.values().copied().collect();
-        keys.sort_unstable();
-        keys.dedup();
-        keys.truncate(blocks_max);
-        let left_out = place_of
-            .iter()
-            .filter(|(_, key)| keys.binary_search(key).is_err());
-        let left_out = left_out.map(|(id, _)| TraceId(id.into_bytes())).collect();
+        let mut chosen: BTreeMap<(Day, i64), i64> = BTreeMap::new();
+        let mut left_out = HashSet::new();
+        for trace_id in traces {
+            let Some((key, bytes)) = place_of.get(&uuid(*trace_id)) else {
+                continue;
+            };
+            let so_far: i64 = chosen.values().sum();
+            let fits = chosen.len() < blocks_max && so_far + bytes <= bytes_max;
+            if chosen.is_empty() || fits || chosen.contains_key(key) {
+                chosen.insert(*key, *bytes);
+            } else {
+                left_out.insert(*trace_id);
+            }
+        }
+        let keys: Vec<(Day, i64)> = chosen.into_keys().collect();
         let blocks = read_blocks(&mut transaction, shard, &keys).await?;
         transaction.commit().await?;
         Ok(Copies { blocks, left_out })
