@@ -339,6 +339,9 @@ impl Reducer<'_> {
             && equal(self.text, &whole[..unfinished.len()], unfinished)
         {
             self.tokens.truncate(current - 1);
+            while self.tokens.len() > previous && self.last_is(Kind::Comma) {
+                self.tokens.pop();
+            }
         }
     }
 }

@@ -514,6 +514,13 @@ fn system() -> impl Strategy<Value = &'static str> {
     ])
 }
 
+#[test]
+fn empty_items_at_a_cut_leave_nothing() {
+    for text in ["[ a,,", "[ a,,a", "[ a,,,"] {
+        assert_eq!(fingerprint(text, "").text, "[ a");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
