@@ -105,6 +105,8 @@ impl DiskGuard {
         let block = stat.fragment_size() as u64;
         let total = stat.blocks() as u64 * block;
         let usual = FREE_MIN_BYTES.max((total as f64 * FREE_MIN_SHARE) as u64);
+        // On a small disk that would be all of it.
+        let usual = usual.min(total / 5);
         // What others than root may still use: Postgres is not root.
         self.see(
             stat.blocks_available() as u64 * block,

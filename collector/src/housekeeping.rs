@@ -217,7 +217,7 @@ pub fn next_step(
     let kept = days(|it| it.parent == TRACES && it.is_kept).min();
     let rollups = days(|it| it.parent != TRACES).min();
     let kept_days = policy.kept_days.max(policy.days);
-    let older_than = |days: u32| move |day: &Day| *day < today - signed(days);
+    let older_than = |days: u32| move |day: &Day| *day < today - signed(days.max(1));
     let old = full
         .filter(older_than(kept_days))
         .or(kept.filter(older_than(kept_days)))

@@ -72,13 +72,14 @@ fn what_is_too_old_goes_and_nothing_else() {
 }
 
 #[test]
-fn without_room_all_goes_but_today() {
+fn without_room_all_goes_but_today_and_yesterday() {
     let steps = steps(&Policy::default(), true);
     let of = |kind: fn(&Step) -> bool| steps.iter().filter(|it| kind(it)).count();
-    assert_eq!(of(|it| matches!(it, Step::Thin(_))), 20);
-    assert_eq!(of(|it| matches!(it, Step::DropTraces(_))), 60);
+    assert_eq!(of(|it| matches!(it, Step::Thin(_))), 19);
+    assert_eq!(of(|it| matches!(it, Step::DropTraces(_))), 59);
     assert_eq!(of(|it| matches!(it, Step::DropRollups(_))), 99);
     assert!(!steps.contains(&Step::Thin(TODAY)));
+    assert!(!steps.contains(&Step::Thin(TODAY - 1)));
     let last_thinned = steps.iter().rposition(|it| matches!(it, Step::Thin(_)));
     let first_kept = steps
         .iter()
