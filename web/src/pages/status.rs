@@ -185,6 +185,7 @@ impl StatusPage {
                 .iter()
                 .map(|it| match it.shard {
                     -1 => "the review".to_owned(),
+                    -2 => "the housekeeping".to_owned(),
                     shard => format!("shard {shard}"),
                 })
                 .collect();
