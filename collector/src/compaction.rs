@@ -15,7 +15,7 @@ use analyzer::span::TraceId;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
-use crate::assembly::{damaged, decompress};
+use crate::assembly::{BLOCK_ZSTD_LEVEL, damaged, decompress};
 use crate::block_filter;
 use crate::deltas::Day;
 use crate::journal::compress;
@@ -24,7 +24,7 @@ use crate::store::blocks::{NewBlock, NewRequest};
 use crate::store::leases::Lease;
 use crate::store::{Store, StoreError};
 
-/// Raw bytes of a full block. Measured on spans of 434 bytes with ten attributes, bytes per span on
+/// Raw bytes of a full block, unless a single trace is larger. Measured on spans of 434 bytes with ten attributes, bytes per span on
 /// disk: 57.4 at 16 KiB, 35.1 at 1 MiB, 34.5 at 4 MiB. More gains nothing, and would have to be
 /// unpacked to show a trace.
 pub const FULL_BYTES: usize = 1 << 20;
@@ -44,9 +44,6 @@ const CLASS_FACTOR: usize = 8;
 /// A full block is not packed again, so it may take more work: 32.1 bytes per span at level 6
 /// against 35.1 at level 3. Level 12 would make 30.8 of it, for twice the work.
 const FULL_LEVEL: i32 = 6;
-
-/// Blocks that will be packed again are packed as ticks do it.
-const SMALL_LEVEL: i32 = 3;
 
 /// A small block, unopened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -183,7 +180,8 @@ pub fn pack(day: Day, id: i64, blocks: Vec<Whole>) -> Result<Option<NewBlock>, S
     pile.add(&sources, &spans);
     let raw = pile.into_request();
     let level = match raw.len() < SMALL_BYTES {
-        true => SMALL_LEVEL,
+        // It will be packed again.
+        true => BLOCK_ZSTD_LEVEL,
         false => FULL_LEVEL,
     };
     Ok(Some(NewBlock {

@@ -311,6 +311,11 @@ pub fn signed(ns: u64) -> i64 {
     i64::try_from(ns).unwrap_or(i64::MAX)
 }
 
+/// The way back from [`signed`]; nothing below zero is stored.
+pub fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

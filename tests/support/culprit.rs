@@ -30,7 +30,8 @@ pub fn data_directory() -> tempfile::TempDir {
         .expect("a temporary directory")
 }
 
-fn command(arguments: &[&str]) -> Command {
+/// The program, untouched by the environment's database.
+pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_culprit"));
     command
         .args(arguments)

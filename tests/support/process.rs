@@ -3,10 +3,11 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::HashSet;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
 
+use super::culprit::command;
 use super::http;
 
 /// A running `culprit serve`; killed when dropped.
@@ -16,15 +17,6 @@ pub struct Process {
     pub grpc: String,
     /// The same of the UI.
     pub ui: String,
-}
-
-fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_culprit"));
-    command
-        .args(arguments)
-        .env_remove("CULPRIT_DATABASE_URL")
-        .env("CULPRIT_LOG", "warn");
-    command
 }
 
 impl Process {

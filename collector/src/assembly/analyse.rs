@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::flight::Due;
 use crate::block_filter;
+use crate::compaction::FULL_BYTES;
 use crate::contribution::Contribution;
 use crate::deltas::Day;
 use crate::otlp::{self, At, Pile, Source};
@@ -18,9 +19,6 @@ use crate::store::traces_again::{OldRequest, StoredBlock};
 /// OTLP bytes of one trace. What comes beyond is kept in quarantine: a trace of some 700,000 spans is
 /// a mistake, and must not take the memory of all others.
 const TRACE_BYTES_MAX: usize = 256 << 20;
-
-/// Raw bytes of one block, unless a single trace is larger: what must be unpacked to show a trace.
-const BLOCK_BYTES_MAX: usize = 1 << 20;
 
 /// Blocks are kept for weeks: a little more work than for the journal.
 pub const BLOCK_ZSTD_LEVEL: i32 = 3;
@@ -307,7 +305,7 @@ impl Piles {
     fn add(&mut self, day: Day, sources: &[Source], spans: &[At], mut words: Vec<u64>) -> usize {
         let bytes = otlp::bytes_of(sources, spans);
         let open = self.open.get(&day).copied();
-        let fits = open.filter(|at| self.piles[*at].pile.bytes() + bytes <= BLOCK_BYTES_MAX);
+        let fits = open.filter(|at| self.piles[*at].pile.bytes() + bytes <= FULL_BYTES);
         let at = fits.unwrap_or_else(|| {
             self.piles.push(Open {
                 day,

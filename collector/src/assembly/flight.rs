@@ -69,7 +69,7 @@ pub struct Arrived {
 #[derive(Clone, Debug)]
 pub struct Row {
     /// As it arrived.
-    pub row: Arrived,
+    pub arrived: Arrived,
     /// Spans in it.
     pub spans: u32,
     /// Spans of open traces in it.
@@ -167,7 +167,7 @@ impl Flight {
         self.rows.insert(
             row,
             Row {
-                row: arrived,
+                arrived,
                 spans,
                 open,
                 since: now,
@@ -179,7 +179,7 @@ impl Flight {
 
     /// The journal rows held.
     pub fn held(&self) -> Vec<Uuid> {
-        self.rows.values().map(|it| it.row.id).collect()
+        self.rows.values().map(|it| it.arrived.id).collect()
     }
 
     /// Compressed bytes held.
@@ -244,7 +244,7 @@ impl Flight {
             for run in open.spans.chunk_by(|a, b| a.place.row == b.place.row) {
                 let row = run[0].place.row;
                 if rows.insert(row) {
-                    bytes += self.rows.get(&row).map_or(0, |it| it.row.raw_bytes);
+                    bytes += self.rows.get(&row).map_or(0, |it| it.arrived.raw_bytes);
                 }
             }
             chosen.push(Due {
@@ -291,7 +291,7 @@ impl Flight {
         finished
             .into_iter()
             .filter_map(|at| self.remove(at))
-            .map(|it| it.row.id)
+            .map(|it| it.arrived.id)
             .collect()
     }
 
@@ -371,7 +371,7 @@ impl Flight {
         self.rows.insert(
             row,
             Row {
-                row: arrived,
+                arrived,
                 spans,
                 open: spans,
                 since: now,
@@ -381,13 +381,13 @@ impl Flight {
         sources
             .iter()
             .filter_map(|(at, _)| self.remove(*at))
-            .map(|it| it.row.id)
+            .map(|it| it.arrived.id)
             .collect()
     }
 
     fn remove(&mut self, row: u32) -> Option<Row> {
         let row = self.rows.remove(&row)?;
-        self.bytes -= row.row.payload.len();
+        self.bytes -= row.arrived.payload.len();
         Some(row)
     }
 }

@@ -43,10 +43,10 @@ use crate::store::rollups::Unmerged;
 use crate::store::traces_again::{OldRequest, StoredBlock};
 use crate::store::{Store, StoreError};
 
-pub use analyse::{analyse, damaged, decompress, spans_by_trace, unite};
+pub use analyse::{BLOCK_ZSTD_LEVEL, analyse, damaged, decompress, spans_by_trace, unite};
 pub use flight::Idle;
 
-use analyse::{BLOCK_ZSTD_LEVEL, Final, Outcome, Pack, Stored, Work};
+use analyse::{Final, Outcome, Pack, Stored, Work};
 use balance::{Balancer, Seat};
 use completeness::Callees;
 use flight::{Arrived, Due, Flight};
@@ -568,9 +568,12 @@ impl<'a> Owner<'a> {
         }
         let ids = heads.iter().map(|it| it.0);
         let skip: HashSet<TraceId> = ids.filter(|it| self.convicted.contains(it)).collect();
+        if skip.is_empty() {
+            return Ok(skip);
+        }
+        let raw = decompress(payload)?;
         for trace_id in &skip {
             let mut otlp = Vec::new();
-            let raw = decompress(payload)?;
             let spans = otlp::select(&raw, |_, it| it == *trace_id, &mut otlp);
             let trace = Quarantined {
                 trace_id: *trace_id,
@@ -640,7 +643,7 @@ impl<'a> Owner<'a> {
         let rows = due.iter().flat_map(|it| &it.places).map(|place| place.row);
         let rows: HashSet<u32> = rows.collect();
         let rows = rows.into_iter().filter_map(|at| self.flight.row(at));
-        rows.map(|it| it.row.id).collect()
+        rows.map(|it| it.arrived.id).collect()
     }
 
     fn due(&mut self) -> (Vec<Due>, bool) {
@@ -724,7 +727,8 @@ impl<'a> Owner<'a> {
             let Some(row) = self.flight.row(row) else {
                 continue;
             };
-            otlp::distribute(&decompress(&row.row.payload)?, &places, &mut out).map_err(damaged)?;
+            otlp::distribute(&decompress(&row.arrived.payload)?, &places, &mut out)
+                .map_err(damaged)?;
         }
         Ok(out.swap_remove(0))
     }
@@ -738,7 +742,7 @@ impl<'a> Owner<'a> {
             .collect();
         let rows = rows
             .into_iter()
-            .filter_map(|at| Some((at, self.flight.row(at)?.row.payload.clone())));
+            .filter_map(|at| Some((at, self.flight.row(at)?.arrived.payload.clone())));
         Ok(Work {
             rows: rows.collect(),
             due,
@@ -952,7 +956,8 @@ impl<'a> Owner<'a> {
                 continue;
             };
             let places: Vec<(u32, usize)> = positions.iter().map(|at| (*at, 0)).collect();
-            otlp::distribute(&decompress(&row.row.payload)?, &places, &mut raw).map_err(damaged)?;
+            otlp::distribute(&decompress(&row.arrived.payload)?, &places, &mut raw)
+                .map_err(damaged)?;
             spans += positions.len() as u32;
         }
         let row = journal::row(self.lease.shard, spans, &raw[0]);

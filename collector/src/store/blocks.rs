@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::StoreError;
 use super::finalise::{span_number, uuid};
 use super::pool::Connection;
-use crate::contribution::signed;
+use crate::contribution::{signed, unsigned};
 use crate::deltas::Day;
 
 /// Traces finalised together.
@@ -168,6 +168,57 @@ impl Columns<'_> {
     fn calls(&self, category: Category) -> Option<Vec<i16>> {
         let calls = |it: &NewRequest| i16::try_from(it.calls[category as usize]);
         self.unless(0, |it| calls(it).unwrap_or(i16::MAX))
+    }
+}
+
+/// A block's critical-path times, as [`insert_block`] writes them.
+#[derive(sqlx::FromRow)]
+pub(super) struct TimeColumns {
+    database_ns: Option<Vec<i64>>,
+    cache_ns: Option<Vec<i64>>,
+    external_ns: Option<Vec<i64>>,
+    messaging_ns: Option<Vec<i64>>,
+    serialization_ns: Option<Vec<i64>>,
+    logging_ns: Option<Vec<i64>>,
+    pool_wait_ns: Option<Vec<i64>>,
+    connect_ns: Option<Vec<i64>>,
+    network_ns: Option<Vec<i64>>,
+    unattributed_ns: Option<Vec<i64>>,
+}
+
+impl TimeColumns {
+    /// A request's times by category; what no other category has of its duration is the handler's.
+    /// `None` if a column is too short: the block is damaged.
+    pub(super) fn categories(&self, at: usize, duration_ns: u64) -> Option<[u64; Category::COUNT]> {
+        let columns = [
+            (Category::Database, &self.database_ns),
+            (Category::Cache, &self.cache_ns),
+            (Category::External, &self.external_ns),
+            (Category::Messaging, &self.messaging_ns),
+            (Category::Serialization, &self.serialization_ns),
+            (Category::Logging, &self.logging_ns),
+            (Category::PoolWait, &self.pool_wait_ns),
+            (Category::Connect, &self.connect_ns),
+            (Category::Network, &self.network_ns),
+            (Category::Unattributed, &self.unattributed_ns),
+        ];
+        let mut categories = [0; Category::COUNT];
+        let mut handler = duration_ns;
+        for (category, column) in columns {
+            let ns = unsigned(or(column, at, 0)?);
+            categories[category as usize] = ns;
+            handler = handler.saturating_sub(ns);
+        }
+        categories[Category::Handler as usize] = handler;
+        Some(categories)
+    }
+}
+
+/// An element of a column; one that is null stands for its usual value in every place.
+pub(super) fn or<T: Copy>(column: &Option<Vec<T>>, at: usize, usual: T) -> Option<T> {
+    match column {
+        Some(column) => column.get(at).copied(),
+        None => Some(usual),
     }
 }
 

@@ -10,11 +10,12 @@ use sqlx::Executor;
 use std::collections::HashSet;
 use uuid::Uuid;
 
-use super::blocks::{NewBlock, NewRequest, insert_block};
+use super::blocks::{NewBlock, NewRequest, TimeColumns, insert_block, or};
 use super::leases::{Lease, renew};
 use super::pool::Connection;
 use super::{Store, StoreError};
 use crate::compaction::{Small, Whole};
+use crate::contribution::unsigned;
 use crate::deltas::Day;
 
 /// Small blocks looked at at once; further ones wait until these are packed.
@@ -35,16 +36,8 @@ struct Row {
     flags: Vec<i16>,
     trace_spans: Vec<i32>,
     weights: Option<Vec<i32>>,
-    database_ns: Option<Vec<i64>>,
-    cache_ns: Option<Vec<i64>>,
-    external_ns: Option<Vec<i64>>,
-    messaging_ns: Option<Vec<i64>>,
-    serialization_ns: Option<Vec<i64>>,
-    logging_ns: Option<Vec<i64>>,
-    pool_wait_ns: Option<Vec<i64>>,
-    connect_ns: Option<Vec<i64>>,
-    network_ns: Option<Vec<i64>>,
-    unattributed_ns: Option<Vec<i64>>,
+    #[sqlx(flatten)]
+    times: TimeColumns,
     database_calls: Option<Vec<i16>>,
     cache_calls: Option<Vec<i16>>,
     external_calls: Option<Vec<i16>>,
@@ -201,23 +194,17 @@ impl Row {
     }
 
     fn request(&self, at: usize) -> Option<NewRequest> {
-        let mut categories = [0; Category::COUNT];
-        for (category, column) in self.times() {
-            categories[category as usize] = unsigned(or(column, at, 0)?);
-        }
         let mut calls = [0; Category::COUNT];
         for (category, column) in self.calls() {
             calls[category as usize] = u32::try_from(or(column, at, 0)?).unwrap_or_default();
         }
         let duration_ns = unsigned(*self.duration_ns.get(at)?);
-        categories[Category::Handler as usize] =
-            duration_ns.saturating_sub(categories.iter().sum());
         Some(NewRequest {
             trace_id: TraceId(self.trace_ids.get(at)?.into_bytes()),
             span_id: SpanId(self.span_ids.get(at)?.to_be_bytes()),
             start_ns: unsigned(*self.start_ns.get(at)?),
             duration_ns,
-            categories,
+            categories: self.times.categories(at, duration_ns)?,
             calls,
             endpoint: *self.endpoint_ids.get(at)?,
             version: *self.version_ids.get(at)?,
@@ -228,22 +215,6 @@ impl Row {
         })
     }
 
-    /// Every category's column but the handler's, which is what is left of the duration.
-    fn times(&self) -> [(Category, &Option<Vec<i64>>); 10] {
-        [
-            (Category::Database, &self.database_ns),
-            (Category::Cache, &self.cache_ns),
-            (Category::External, &self.external_ns),
-            (Category::Messaging, &self.messaging_ns),
-            (Category::Serialization, &self.serialization_ns),
-            (Category::Logging, &self.logging_ns),
-            (Category::PoolWait, &self.pool_wait_ns),
-            (Category::Connect, &self.connect_ns),
-            (Category::Network, &self.network_ns),
-            (Category::Unattributed, &self.unattributed_ns),
-        ]
-    }
-
     fn calls(&self) -> [(Category, &Option<Vec<i16>>); 3] {
         [
             (Category::Database, &self.database_calls),
@@ -251,16 +222,4 @@ impl Row {
             (Category::External, &self.external_calls),
         ]
     }
-}
-
-/// A column that is null stands for its usual value in every place.
-fn or<T: Copy>(column: &Option<Vec<T>>, at: usize, usual: T) -> Option<T> {
-    match column {
-        Some(column) => column.get(at).copied(),
-        None => Some(usual),
-    }
-}
-
-fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or_default()
 }

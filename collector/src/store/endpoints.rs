@@ -13,7 +13,7 @@ use super::requests::{self, ListedRequest, RequestFilter};
 use super::rollups::minute_sums;
 use super::services::ServiceName;
 use super::{Store, StoreError};
-use crate::contribution::signed;
+use crate::contribution::{signed, unsigned};
 use crate::deltas::MinuteDelta;
 
 /// An endpoint as the dictionaries know it.
@@ -304,22 +304,13 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<RequestRow>, StoreError> {
         let filter = RequestFilter {
-            from_ns: u64::try_from(ns.start).unwrap_or_default(),
-            until_ns: u64::try_from(ns.end).unwrap_or_default(),
-            service: String::new(),
-            endpoint: String::new(),
-            min_ns: 0,
-            max_ns: 0,
-            errors: false,
-            with_finding: false,
-            outermost: false,
-            conditions: Vec::new(),
+            from_ns: unsigned(ns.start),
+            until_ns: unsigned(ns.end),
             order: match order {
                 RequestOrder::Slowest => requests::RequestOrder::Slowest,
                 RequestOrder::Latest => requests::RequestOrder::Newest,
             },
-            after: None,
-            limit,
+            ..RequestFilter::newest(limit)
         };
         let page = self.requests_of(&filter, Some(vec![id])).await?;
         Ok(page.rows.into_iter().map(request).collect())

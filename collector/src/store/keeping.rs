@@ -18,6 +18,7 @@ use super::pool::{Alone, Connection};
 use super::retention::{Partition, TRACES, detach};
 use super::{Store, StoreError, encoding};
 use crate::compaction::{self, FULL_BYTES, Whole};
+use crate::contribution::unsigned;
 use crate::deltas::Day;
 use crate::keeping::{Candidate, Keeping};
 use crate::store::encoding::merge_sketch;
@@ -234,7 +235,7 @@ async fn see_day(
                 trace_id: TraceId(trace_id.into_bytes()),
                 endpoint,
                 minute,
-                duration_ns: u64::try_from(duration).unwrap_or_default(),
+                duration_ns: unsigned(duration),
                 flags,
             };
             keeping.see(id, candidate);

@@ -10,11 +10,12 @@ use analyzer::span::{SpanId, TraceId};
 use sqlx::Executor;
 use uuid::Uuid;
 
+use super::blocks::{TimeColumns, or};
 use super::finalise::{FLAG_ERROR, FLAG_FINDING, FLAG_FRAGMENT, FLAG_ROOT, span_number};
 use super::pool::Connection;
 use super::search::{BlockKey, Blocks, KeyColumns, columns, key_columns, met_in};
 use super::{Store, StoreError};
-use crate::contribution::signed;
+use crate::contribution::{signed, unsigned};
 use crate::span_conditions::{CONDITIONS_MAX, Condition, Met, all_met};
 
 /// Rows of one page of the list at most; a caller that asks for more gets so many.
@@ -172,16 +173,8 @@ struct ShownColumns {
     flags: Vec<i16>,
     trace_spans: Vec<i32>,
     weights: Option<Vec<i32>>,
-    database_ns: Option<Vec<i64>>,
-    cache_ns: Option<Vec<i64>>,
-    external_ns: Option<Vec<i64>>,
-    messaging_ns: Option<Vec<i64>>,
-    serialization_ns: Option<Vec<i64>>,
-    logging_ns: Option<Vec<i64>>,
-    pool_wait_ns: Option<Vec<i64>>,
-    connect_ns: Option<Vec<i64>>,
-    network_ns: Option<Vec<i64>>,
-    unattributed_ns: Option<Vec<i64>>,
+    #[sqlx(flatten)]
+    times: TimeColumns,
     database_calls: Option<Vec<i16>>,
 }
 
@@ -299,6 +292,25 @@ impl Store {
 }
 
 impl RequestFilter {
+    /// All requests, the newest first.
+    pub fn newest(limit: i64) -> RequestFilter {
+        RequestFilter {
+            from_ns: 0,
+            until_ns: u64::MAX,
+            service: String::new(),
+            endpoint: String::new(),
+            min_ns: 0,
+            max_ns: 0,
+            errors: false,
+            with_finding: false,
+            outermost: false,
+            conditions: Vec::new(),
+            order: RequestOrder::Newest,
+            after: None,
+            limit,
+        }
+    }
+
     /// The flags that every row has.
     fn flags(&self) -> i16 {
         let wanted = [(self.errors, FLAG_ERROR), (self.with_finding, FLAG_FINDING)];
@@ -538,14 +550,14 @@ impl<'a> Search<'a> {
         let ended = not_beyond.map(|it| (it, [0xff; 16], i64::MAX));
         let ended = ended.filter(|it| *it < self.after);
         let next = last.or(ended).map(|(by_ns, trace_id, span)| RequestKey {
-            by_ns: ns(by_ns),
+            by_ns: unsigned(by_ns),
             trace_id: TraceId(trace_id),
             span_id: SpanId(span.to_be_bytes()),
         });
         Ok(RequestPage {
             rows: shown(connection, &places).await?,
             next,
-            not_beyond_ns: not_beyond.filter(|_| !more).map(ns),
+            not_beyond_ns: not_beyond.filter(|_| !more).map(unsigned),
         })
     }
 }
@@ -653,19 +665,15 @@ impl ShownColumns {
     ) -> Option<ListedRequest> {
         // A fragment has none of its own.
         let endpoint = endpoints.get(self.endpoint_ids.get(at)?);
-        let duration_ns = ns(*self.duration_ns.get(at)?);
+        let duration_ns = unsigned(*self.duration_ns.get(at)?);
         let flags = *self.flags.get(at)?;
         let name =
             |of: fn(&EndpointRow) -> &String| endpoint.map_or(String::new(), |it| of(it).clone());
-        let calls = self
-            .database_calls
-            .as_ref()
-            .and_then(|it| it.get(at).copied());
-        let weight = self.weights.as_ref().and_then(|it| it.get(at).copied());
+        let calls = or(&self.database_calls, at, 0)?;
         Some(ListedRequest {
             trace_id: TraceId(self.trace_ids.get(at)?.into_bytes()),
             span_id: SpanId(self.span_ids.get(at)?.to_be_bytes()),
-            start_ns: ns(*self.start_ns.get(at)?),
+            start_ns: unsigned(*self.start_ns.get(at)?),
             duration_ns,
             service: name(|it| &it.service),
             environment: name(|it| &it.environment),
@@ -677,41 +685,11 @@ impl ShownColumns {
             error: flags & FLAG_ERROR != 0,
             has_finding: flags & FLAG_FINDING != 0,
             spans: u32::try_from(*self.trace_spans.get(at)?).unwrap_or_default(),
-            database_calls: u32::try_from(calls.unwrap_or_default()).unwrap_or_default(),
-            weight: i64::from(weight.unwrap_or(1)),
-            categories: self.categories(at, duration_ns),
+            database_calls: u32::try_from(calls).unwrap_or_default(),
+            weight: i64::from(or(&self.weights, at, 1)?),
+            categories: self.times.categories(at, duration_ns)?,
         })
     }
-
-    /// What no other category has is the handler's.
-    fn categories(&self, at: usize, duration_ns: u64) -> [u64; Category::COUNT] {
-        let columns = [
-            (Category::Database, &self.database_ns),
-            (Category::Cache, &self.cache_ns),
-            (Category::External, &self.external_ns),
-            (Category::Messaging, &self.messaging_ns),
-            (Category::Serialization, &self.serialization_ns),
-            (Category::Logging, &self.logging_ns),
-            (Category::PoolWait, &self.pool_wait_ns),
-            (Category::Connect, &self.connect_ns),
-            (Category::Network, &self.network_ns),
-            (Category::Unattributed, &self.unattributed_ns),
-        ];
-        let mut categories = [0; Category::COUNT];
-        for (category, column) in columns {
-            let stored = column.as_ref().and_then(|it| it.get(at).copied());
-            categories[category as usize] = ns(stored.unwrap_or_default());
-        }
-        let others = categories
-            .iter()
-            .fold(0_u64, |sum, it| sum.saturating_add(*it));
-        categories[Category::Handler as usize] = duration_ns.saturating_sub(others);
-        categories
-    }
-}
-
-fn ns(signed: i64) -> u64 {
-    u64::try_from(signed).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -788,21 +766,7 @@ mod tests {
     }
 
     fn all() -> RequestFilter {
-        RequestFilter {
-            from_ns: 0,
-            until_ns: u64::MAX,
-            service: String::new(),
-            endpoint: String::new(),
-            min_ns: 0,
-            max_ns: 0,
-            errors: false,
-            with_finding: false,
-            outermost: false,
-            conditions: Vec::new(),
-            order: RequestOrder::Newest,
-            after: None,
-            limit: 1_000,
-        }
+        RequestFilter::newest(1_000)
     }
 
     async fn starts_ms(store: &Store, filter: RequestFilter) -> Vec<u64> {

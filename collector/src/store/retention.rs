@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use super::pool::Alone;
 use super::{Store, StoreError};
+use crate::contribution::unsigned;
 use crate::deltas::Day;
 
 /// The table of traces; the other partitioned ones are roll-ups.
@@ -81,10 +82,9 @@ impl Store {
         )
         .fetch_all(self.pool())
         .await?;
-        let bytes = |it: i64| u64::try_from(it).unwrap_or_default();
         Ok(rows
             .into_iter()
-            .map(|(table, it)| (table, bytes(it)))
+            .map(|(table, it)| (table, unsigned(it)))
             .collect())
     }
 

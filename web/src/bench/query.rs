@@ -294,19 +294,8 @@ impl Stored {
 
 fn all() -> RequestFilter {
     RequestFilter {
-        from_ns: 0,
-        until_ns: u64::MAX,
-        service: String::new(),
-        endpoint: String::new(),
-        min_ns: 0,
-        max_ns: 0,
-        errors: false,
-        with_finding: false,
         outermost: true,
-        conditions: Vec::new(),
-        order: RequestOrder::Newest,
-        after: None,
-        limit: PAGE_ROWS,
+        ..RequestFilter::newest(PAGE_ROWS)
     }
 }
 
