@@ -1,6 +1,8 @@
 //! A culprit: what is wrong, where, how much it costs, and what to do.
 
+use crate::groups::{Extent, call_path};
 use crate::trace::SpanIdx;
+use crate::{Analysis, evidence};
 
 /// How much a finding matters to the requests it affects.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -91,6 +93,66 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// A finding of `detector` in `entry` (an index into [`Analysis::entries`]), told from others of that
+    /// endpoint by `named`. Its words, numbers and offenders are yet to be filled in.
+    pub(crate) fn in_entry(
+        detector: &'static str,
+        analysis: &Analysis<'_>,
+        entry: usize,
+        named: &[&str],
+    ) -> Finding {
+        let at = &analysis.entries[entry];
+        let parts = [&[at.endpoint.as_str()], named].concat();
+        Finding {
+            detector,
+            fingerprint: Finding::fingerprint_of(detector, at.service.name, &parts),
+            title: String::new(),
+            severity: Severity::Info,
+            confidence: 0.5,
+            reasons: Vec::new(),
+            entry,
+            offenders: Vec::new(),
+            call_path: vec![at.endpoint.clone()],
+            statement: None,
+            target: None,
+            parameters: Vec::new(),
+            count: 0,
+            window_ns: 0,
+            sum_ns: 0,
+            saved_ns: 0,
+            code: None,
+            explanation: String::new(),
+            fix: String::new(),
+            fix_code: None,
+            framework: None,
+        }
+    }
+
+    /// [`Finding::in_entry`] whose offenders are `calls` (indices into [`Analysis::calls`], in order of
+    /// start, at least one), with their count, extent, path and code.
+    pub(crate) fn in_calls(
+        detector: &'static str,
+        analysis: &Analysis<'_>,
+        entry: usize,
+        calls: &[usize],
+        named: &[&str],
+    ) -> Finding {
+        let top = analysis.entries[entry].span;
+        let first = &analysis.calls[calls[0]];
+        let outer: Vec<SpanIdx> = calls.iter().map(|it| analysis.calls[*it].outer).collect();
+        let extent = Extent::of(analysis, &outer);
+        Finding {
+            offenders: calls.iter().map(|it| analysis.calls[*it].span).collect(),
+            call_path: call_path(analysis, entry, first.outer),
+            parameters: evidence::parameters(analysis, calls),
+            count: u32::try_from(calls.len()).unwrap_or(u32::MAX),
+            window_ns: extent.window_ns,
+            sum_ns: extent.sum_ns,
+            code: evidence::code(analysis, first.span, top),
+            ..Finding::in_entry(detector, analysis, entry, named)
+        }
+    }
+
     /// The longest fingerprint, bytes: it is a key of the database's indexes, which take 2.7 kB.
     /// A longer one keeps its beginning and ends in a hash of all of it.
     pub const FINGERPRINT_MAX: usize = 1_000;

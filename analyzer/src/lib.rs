@@ -53,10 +53,22 @@ use trace::{SpanIdx, Trace};
 pub const ANALYSIS_VERSION: i16 = 1;
 
 /// What the user can set.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Hosts or URL paths (a `*` matches anything) that are log destinations besides the known ones.
     pub log_destinations: Vec<String>,
+    /// From how many repeats on a loop may be reported, at least 2. In production 5: fewer are as often
+    /// a page that happens to need a thing three times. Tests have little data: there 3 are a loop.
+    pub repeats_min: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            log_destinations: Vec::new(),
+            repeats_min: 5,
+        }
+    }
 }
 
 /// What was found out about one trace.
@@ -242,7 +254,9 @@ fn analyze_with<'a>(
         coverage,
     };
     analysis.findings = find(|found, detect| match detect {
-        Detect::InTrace(detect) | Detect::Both(detect, _) => detect(found, &analysis),
+        Detect::InTrace(detect) | Detect::Both(detect, _) => {
+            detect(found, &analysis, settings);
+        }
         Detect::OverTime(_) => {}
     });
     analysis

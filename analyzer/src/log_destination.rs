@@ -384,6 +384,7 @@ mod tests {
     fn configured_patterns() {
         let settings = |pattern: &str| Settings {
             log_destinations: vec![pattern.to_owned()],
+            ..Settings::default()
         };
         let facts = Facts {
             url_full: "http://journal.corp:9/write/line",

@@ -1,6 +1,8 @@
 //! What an entry is there for: people wait for requests, not for jobs and probes.
 
 use crate::Analysis;
+use crate::finding::Severity;
+use crate::impact;
 use crate::span::SpanKind;
 
 /// What an entry is there for.
@@ -12,6 +14,17 @@ pub enum Role {
     Background,
     /// Health checks, metrics, migrations: not the service's work. Findings there would be noise.
     Upkeep,
+}
+
+impl Role {
+    /// How much saving `saved_ns` of an entry of this role that takes `duration_ns` matters: nobody waits
+    /// for what is no request.
+    pub fn severity(self, saved_ns: u64, duration_ns: u64) -> Severity {
+        match self {
+            Role::Request => impact::severity(saved_ns, duration_ns),
+            Role::Background | Role::Upkeep => Severity::Info,
+        }
+    }
 }
 
 /// Path segments and words of endpoints that probe or prepare a service.

@@ -231,6 +231,14 @@ impl DatabaseOptions {
 }
 
 impl ServeOptions {
+    /// What the analysis is told.
+    pub fn settings(&self) -> analyzer::Settings {
+        analyzer::Settings {
+            log_destinations: self.log_destinations.clone(),
+            ..analyzer::Settings::default()
+        }
+    }
+
     /// Reads the configuration file, if one is named, under what is set already.
     ///
     /// # Errors

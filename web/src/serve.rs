@@ -1,6 +1,5 @@
 //! `culprit serve`: Postgres → schema → all listeners → addresses → run → drain.
 
-use analyzer::Settings;
 use anyhow::Context;
 use collector::alert::{Alerting, Secret, Webhook};
 use collector::disk::DiskGuard;
@@ -172,9 +171,7 @@ impl Serving {
                 http: self.http,
                 receiver: vitals.receiver.clone(),
                 vitals,
-                settings: Arc::new(Settings {
-                    log_destinations: options.log_destinations.clone(),
-                }),
+                settings: Arc::new(options.settings()),
             };
             self.spawn_http("--listen-ui", listener, crate::router(state));
         }
@@ -202,9 +199,7 @@ impl Serving {
         let store = &self.database.store;
         let sole_owner = self.database.is_private();
         let assembly_options = assembly::Options {
-            settings: Settings {
-                log_destinations: options.log_destinations.clone(),
-            },
+            settings: options.settings(),
             sole_owner,
             handoff,
             ..assembly::Options::default()

@@ -1,6 +1,5 @@
 //! `culprit verify` and `culprit migrate`: the database alone, without listeners.
 
-use analyzer::Settings;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
@@ -13,9 +12,7 @@ use crate::database::{Database, Purpose};
 /// The database cannot be opened or read.
 pub async fn run(options: ServeOptions) -> anyhow::Result<ExitCode> {
     let database = Database::open(&options.database, Purpose::Look).await?;
-    let settings = Settings {
-        log_destinations: options.log_destinations,
-    };
+    let settings = options.settings();
     let terminal = std::io::stderr().is_terminal();
     let report = collector::verify::recount(&database.store, &settings, |so_far| {
         if terminal {

@@ -4,9 +4,9 @@ mod n_plus_one_query;
 mod remote_logging;
 mod slow_query;
 
-use crate::Analysis;
 use crate::finding::Finding;
 use crate::history::History;
+use crate::{Analysis, Settings};
 
 /// A pattern and how to find it. A value, not a trait: `ALL` is the one list of them.
 pub struct Detector {
@@ -23,15 +23,15 @@ pub struct Detector {
 /// What a detector reads.
 pub enum Detect {
     /// One trace: tree, path, attribution, calls.
-    InTrace(fn(&mut Vec<Finding>, &Analysis<'_>)),
+    InTrace(InTrace),
     /// Windows of one endpoint.
     OverTime(fn(&mut Vec<Finding>, &History)),
     /// Both.
-    Both(
-        fn(&mut Vec<Finding>, &Analysis<'_>),
-        fn(&mut Vec<Finding>, &History),
-    ),
+    Both(InTrace, fn(&mut Vec<Finding>, &History)),
 }
+
+/// Adds what it finds in a trace; sees what detectors before it have found.
+pub type InTrace = fn(&mut Vec<Finding>, &Analysis<'_>, &Settings);
 
 /// Every detector, in the order of the catalogue's page, which is also the order in which they run:
 /// slow queries leave out what N+1 queries have claimed.
@@ -45,7 +45,7 @@ pub static ALL: &[Detector] = &[
 mod tests {
     use super::*;
     use crate::wording::duration;
-    use crate::{Settings, analyze, drawing};
+    use crate::{analyze, drawing};
     use expect_test::Expect;
     use proptest::prelude::*;
     use std::collections::BTreeSet;

@@ -16,15 +16,15 @@
 use super::{Detect, Detector};
 use crate::category::Category;
 use crate::evidence::{self, Parameters};
-use crate::finding::{Finding, Severity};
+use crate::finding::Finding;
 use crate::framework::{framework, load_together};
 use crate::groups::{Loop, loops};
-use crate::impact::{impact, severity};
+use crate::impact::impact;
 use crate::role::{Role, role};
 use crate::span::Status;
 use crate::sql::{Fingerprint, StatementKind};
 use crate::wording::{duration, percent};
-use crate::{Analysis, Call};
+use crate::{Analysis, Call, Settings};
 
 pub(super) const DETECTOR: Detector = Detector {
     id: "n-plus-one-query",
@@ -57,9 +57,6 @@ changes), lists fetched in chunks, retries after errors, health checks and the d
 left out; findings in consumers and jobs are only informational. If the sender hides parameters, it cannot \
 be told whether the rows differ or the same row is asked for again; either way the queries can be one.";
 
-/// Fewer repeats are as often a page that happens to need a thing three times as a loop.
-const REPEATS_MIN: usize = 5;
-
 /// Loops shorter than this are worth no alert…
 const UNION_NS_MIN: u64 = 20_000_000;
 /// …unless they are this much of the request…
@@ -71,9 +68,9 @@ const REPEATS_CERTAIN: usize = 25;
 /// more rows but pays for one round trip.
 const BATCH_COST_PERCENT: u64 = 150;
 
-fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>) {
+fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, settings: &Settings) {
     let wanted = |call: &Call| is_candidate(analysis, call);
-    for found in loops(analysis, Category::Database, wanted, REPEATS_MIN) {
+    for found in loops(analysis, Category::Database, wanted, settings.repeats_min) {
         let role = role(analysis, found.entry);
         if role != Role::Upkeep && matters(analysis, &found) {
             findings.push(finding(analysis, &found, role));
@@ -140,25 +137,10 @@ fn finding(analysis: &Analysis<'_>, found: &Loop, role: Role) -> Finding {
     let framework = framework(analysis, first.span, entry.span);
     let path = found.call_path.join(" > ");
     Finding {
-        detector: DETECTOR.id,
-        fingerprint: Finding::fingerprint_of(
-            DETECTOR.id,
-            entry.service.name,
-            &[&entry.endpoint, &path, statement],
-        ),
         title: title(analysis, found),
-        severity: match role {
-            Role::Request => severity(saved_ns, entry.duration_ns),
-            _ => Severity::Info,
-        },
+        severity: role.severity(saved_ns, entry.duration_ns),
         confidence,
         reasons,
-        entry: found.entry,
-        offenders: found
-            .calls
-            .iter()
-            .map(|it| analysis.calls[*it].span)
-            .collect(),
         call_path: found.call_path.clone(),
         statement: Some(statement.to_string()),
         target: first
@@ -166,15 +148,18 @@ fn finding(analysis: &Analysis<'_>, found: &Loop, role: Role) -> Finding {
             .as_ref()
             .and_then(|it| it.tables.first().cloned()),
         parameters: evidence::parameters(analysis, &step_calls(analysis, found, 0)),
-        count: found.calls.len() as u32,
-        window_ns: found.window_ns,
-        sum_ns: found.sum_ns,
         saved_ns,
-        code: evidence::code(analysis, first.span, entry.span),
         explanation: explanation(analysis, found),
         fix: fix(analysis, found, load_together(framework)),
         fix_code: fix_code(analysis, found),
         framework: framework.map(|it| it.name),
+        ..Finding::in_calls(
+            DETECTOR.id,
+            analysis,
+            found.entry,
+            &found.calls,
+            &[&path, statement],
+        )
     }
 }
 

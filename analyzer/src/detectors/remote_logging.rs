@@ -10,11 +10,9 @@
 
 use super::{Detect, Detector};
 use crate::category::Category;
-use crate::evidence;
 use crate::facts::Facts;
 use crate::finding::{Finding, Severity};
-use crate::groups::{Extent, call_path};
-use crate::impact::{impact, severity};
+use crate::impact::impact;
 use crate::log_destination::{Sink, match_sink};
 use crate::role::{Role, role};
 use crate::target::Target;
@@ -58,7 +56,7 @@ const CRITICAL_PERCENT_MIN: u64 = 5;
 /// logs to more on purpose.
 const FINDINGS_MAX: usize = 32;
 
-fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>) {
+fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
     for ((entry, target), shipments) in shipments(analysis).into_iter().take(FINDINGS_MAX) {
         let role = role(analysis, entry);
         if role != Role::Upkeep && !ships_logs_itself(analysis, entry) {
@@ -68,26 +66,27 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>) {
 }
 
 /// A call that ships log lines.
-struct Shipment<'b> {
-    call: &'b Call,
+struct Shipment {
+    /// An index into [`Analysis::calls`].
+    call: usize,
     sink: Sink,
 }
 
 /// Calls to log destinations by entry and destination.
-fn shipments<'b>(analysis: &'b Analysis<'_>) -> BTreeMap<(usize, String), Vec<Shipment<'b>>> {
-    let mut shipments: BTreeMap<_, Vec<Shipment<'_>>> = BTreeMap::new();
-    for call in &analysis.calls {
+fn shipments(analysis: &Analysis<'_>) -> BTreeMap<(usize, String), Vec<Shipment>> {
+    let mut shipments: BTreeMap<_, Vec<Shipment>> = BTreeMap::new();
+    for (at, call) in analysis.calls.iter().enumerate() {
         let Some(entry) = call.entry.filter(|_| waits(analysis, call)) else {
             continue;
         };
         let facts = Facts::of(&analysis.trace.spans, analysis.trace.span(call.span));
         if let Some(sink) = sink(call, &facts) {
             let target = target_text(&facts, call, &sink);
-            let shipment = Shipment { call, sink };
+            let shipment = Shipment { call: at, sink };
             shipments.entry((entry, target)).or_default().push(shipment);
         }
     }
-    let start_ns = |it: &Shipment<'_>| analysis.trace.node(it.call.outer).start_ns;
+    let start_ns = |it: &Shipment| analysis.trace.node(analysis.calls[it.call].outer).start_ns;
     shipments
         .values_mut()
         .for_each(|it| it.sort_by_key(start_ns));
@@ -133,12 +132,15 @@ fn finding(
     analysis: &Analysis<'_>,
     entry: usize,
     target: &str,
-    shipments: &[Shipment<'_>],
+    shipments: &[Shipment],
     role: Role,
 ) -> Option<Finding> {
     let at = entry;
     let entry = &analysis.entries[at];
-    let spans: Vec<SpanIdx> = shipments.iter().map(|it| it.call.outer).collect();
+    let spans: Vec<SpanIdx> = shipments
+        .iter()
+        .map(|it| analysis.calls[it.call].outer)
+        .collect();
     let impact = impact(analysis, entry, &spans);
     let share = percent(impact.critical_ns, entry.duration_ns);
     if impact.critical_ns < CRITICAL_NS_MIN && share < CRITICAL_PERCENT_MIN
@@ -149,21 +151,14 @@ fn finding(
     let sink = shipments[0].sink;
     let saved_ns = impact.removable_ns.min(entry.duration_ns);
     let count = shipments.len();
-    let extent = Extent::of(analysis, &spans);
-    let path = call_path(analysis, at, spans[0]);
     let framework = logging_library(analysis, entry.span);
     let times = match count {
         1 => "once".to_string(),
         2 => "twice".to_string(),
         count => format!("{count} times"),
     };
+    let calls: Vec<usize> = shipments.iter().map(|it| it.call).collect();
     Some(Finding {
-        detector: DETECTOR.id,
-        fingerprint: Finding::fingerprint_of(
-            DETECTOR.id,
-            entry.service.name,
-            &[&entry.endpoint, target],
-        ),
         title: match sink.certain {
             true => format!(
                 "{} waiting for {target} to take log lines",
@@ -174,23 +169,14 @@ fn finding(
                 duration(impact.critical_ns)
             ),
         },
-        severity: match role {
-            Role::Request if sink.certain => severity(saved_ns, entry.duration_ns),
-            _ => Severity::Info,
+        severity: match sink.certain {
+            true => role.severity(saved_ns, entry.duration_ns),
+            false => Severity::Info,
         },
         confidence: if sink.certain { 0.95 } else { 0.4 },
         reasons: vec![format!("{}: {}", sink.name, sink.reason)],
-        entry: at,
-        offenders: shipments.iter().map(|it| it.call.span).collect(),
-        call_path: path,
-        statement: None,
         target: Some(target.to_string()),
-        parameters: Vec::new(),
-        count: count as u32,
-        window_ns: extent.window_ns,
-        sum_ns: extent.sum_ns,
         saved_ns,
-        code: evidence::code(analysis, shipments[0].call.span, entry.span),
         explanation: format!(
             "{} sends log lines to {target} {times} and waits for the answer: {} on the critical path, {share} % of \
              the request's {}. The log service's latency is the request's latency, and its outage the \
@@ -202,6 +188,7 @@ fn finding(
         fix: framework.map_or(GENERIC_FIX, |it| it.fix).into(),
         fix_code: framework.and_then(|it| it.code).map(Into::into),
         framework: framework.map(|it| it.name),
+        ..Finding::in_calls(DETECTOR.id, analysis, at, &calls, &[target])
     })
 }
 

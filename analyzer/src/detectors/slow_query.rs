@@ -11,16 +11,14 @@
 
 use super::{Detect, Detector, n_plus_one_query};
 use crate::category::Category;
-use crate::evidence;
-use crate::finding::{Finding, Severity};
-use crate::groups::{Extent, call_path};
+use crate::finding::Finding;
 use crate::history::{History, StatementHistory};
 use crate::impact::{CriticalTime, impact, severity};
 use crate::role::{Role, is_upkeep, role};
 use crate::sql::{self, Fingerprint, StatementKind};
 use crate::trace::SpanIdx;
 use crate::wording::{duration, percent};
-use crate::{Analysis, Call};
+use crate::{Analysis, Call, Settings};
 use std::collections::{BTreeMap, HashMap};
 
 mod advice;
@@ -71,7 +69,7 @@ const FINDINGS_MAX: usize = 32;
 /// What a statement takes that an index serves: a few pages and a round trip, generously.
 const SERVED_NS: u64 = 10_000_000;
 
-fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>) {
+fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
     let mut in_loops: Vec<SpanIdx> = Vec::new();
     for found in findings
         .iter()
@@ -195,7 +193,6 @@ fn finding(analysis: &Analysis<'_>, slow: &Slow<'_>, role: Role) -> Finding {
     let at = *at;
     let entry = &analysis.entries[at];
     let outer: Vec<SpanIdx> = calls.iter().map(|it| it.outer).collect();
-    let extent = Extent::of(analysis, &outer);
     let impact = impact(analysis, entry, &outer);
     let served_ns = SERVED_NS * calls.len() as u64;
     let saved_ns = impact
@@ -228,30 +225,17 @@ fn finding(analysis: &Analysis<'_>, slow: &Slow<'_>, role: Role) -> Finding {
         .filter(|it| outer.contains(&analysis.calls[*it].outer))
         .collect();
     Finding {
-        detector: DETECTOR.id,
-        fingerprint: fingerprint_of(entry.service.name, &entry.endpoint, &statement.text),
         title: format!(
             "{times}{} takes {}",
             statement.summary(),
             duration(worst_ns)
         ),
-        severity: match role {
-            Role::Request => severity(saved_ns, entry.duration_ns),
-            _ => Severity::Info,
-        },
+        severity: role.severity(saved_ns, entry.duration_ns),
         confidence: if statement.truncated { 0.7 } else { 0.9 },
         reasons: reasons(worst_ns, statement),
-        entry: at,
-        offenders: calls.iter().map(|it| it.span).collect(),
-        call_path: call_path(analysis, at, call.outer),
         statement: Some(statement.text.clone()),
         target: statement.tables.first().cloned(),
-        parameters: evidence::parameters(analysis, &indices),
-        count: calls.len() as u32,
-        window_ns: extent.window_ns,
-        sum_ns: extent.sum_ns,
         saved_ns,
-        code: evidence::code(analysis, call.span, entry.span),
         explanation: format!(
             "{} waits {} for {}: {} % of the request's {}. {}",
             entry.endpoint,
@@ -263,7 +247,7 @@ fn finding(analysis: &Analysis<'_>, slow: &Slow<'_>, role: Role) -> Finding {
         ),
         fix: advice::fix(statement, system, wildcard),
         fix_code: advice::fix_code(statement, system, wildcard),
-        framework: None,
+        ..Finding::in_calls(DETECTOR.id, analysis, at, &indices, &[&statement.text])
     }
 }
 
@@ -569,7 +553,10 @@ mod tests {
             it.fingerprint,
             r#"slow-query shop "GET /search" "select * from products where name ilike ? limit ?""#
         );
-        assert_eq!((it.severity, it.count), (super::Severity::Critical, 40));
+        assert_eq!(
+            (it.severity, it.count),
+            (crate::finding::Severity::Critical, 40)
+        );
         assert!(
             (585..600).contains(&(it.saved_ns / 1_000_000)),
             "{}",
