@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::flight::Due;
 use crate::block_filter;
+use crate::buffers::Buffer;
 use crate::compaction::FULL_BYTES;
 use crate::contribution::Contribution;
 use crate::deltas::Day;
@@ -115,7 +116,7 @@ pub fn run(mut work: Work) -> Result<Done, StoreError> {
     }
     Ok(Done {
         outcomes,
-        packs: piles.packed()?,
+        packs: piles.packed(&sources.sources)?,
     })
 }
 
@@ -322,10 +323,10 @@ impl Piles {
         at
     }
 
-    fn packed(self) -> Result<Vec<Pack>, StoreError> {
+    fn packed(self, sources: &[Source]) -> Result<Vec<Pack>, StoreError> {
         let mut compressor = zstd::bulk::Compressor::new(BLOCK_ZSTD_LEVEL).map_err(unpackable)?;
         let packs = self.piles.into_iter().map(|open| {
-            let request = open.pile.into_request();
+            let request = open.pile.into_request(sources);
             Ok(Pack {
                 day: open.day,
                 spans: open.spans,
@@ -355,7 +356,7 @@ pub fn unite(arrived: Vec<u8>) -> Result<Vec<u8>, StoreError> {
 ///
 /// # Errors
 /// It is not zstd, or larger than anything we pack.
-pub fn decompress(payload: &[u8]) -> Result<Vec<u8>, StoreError> {
+pub fn decompress(payload: &[u8]) -> Result<Buffer, StoreError> {
     /// No block or row of ours unpacks to more; beyond it the payload is not ours.
     const RAW_BYTES_MAX: usize = 1 << 30;
     thread_local! {
@@ -368,8 +369,11 @@ pub fn decompress(payload: &[u8]) -> Result<Vec<u8>, StoreError> {
             Some(decompressor) => decompressor,
             None => kept.insert(zstd::bulk::Decompressor::new().map_err(unpackable)?),
         };
-        let unpacked = decompressor.decompress(payload, size.min(RAW_BYTES_MAX));
-        unpacked.map_err(unpackable)
+        let mut unpacked = Buffer::with_capacity(size.min(RAW_BYTES_MAX));
+        decompressor
+            .decompress_to_buffer(payload, &mut *unpacked)
+            .map_err(unpackable)?;
+        Ok(unpacked)
     })
 }
 
