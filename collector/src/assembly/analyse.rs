@@ -82,6 +82,15 @@ pub struct Final {
     pub old: Option<(Contribution, Stored)>,
     /// The pack that holds all of its spans, each once: a position in [`Done::packs`].
     pub pack: usize,
+    packing: Packing,
+}
+
+/// What is packed of a trace.
+#[derive(Default)]
+struct Packing {
+    day: Day,
+    spans: Vec<At>,
+    words: Vec<u64>,
 }
 
 /// Traces packed together: a block without its requests.
@@ -108,16 +117,31 @@ pub fn run(mut work: Work) -> Result<Done, StoreError> {
     let due = std::mem::take(&mut work.due);
     let sources = Sources::unpack(&work, &due)?;
     let mut analyzer = Analyzer::new(&work.settings);
-    let mut piles = Piles::default();
     let mut outcomes = Vec::with_capacity(due.len());
     for due in due {
-        let outcome = look_at(&due, &sources, &work, &mut analyzer, &mut piles)?;
+        let outcome = look_at(&due, &sources, &work, &mut analyzer)?;
         outcomes.push((due, outcome));
     }
-    Ok(Done {
-        outcomes,
-        packs: piles.packed(&sources.sources)?,
-    })
+    let packs = pack(&sources.sources, &mut outcomes)?;
+    Ok(Done { outcomes, packs })
+}
+
+/// Packs the final traces in order of their starts: what began together stands together, so a list
+/// of a moment's requests reads few blocks.
+fn pack(sources: &[Source], outcomes: &mut [(Due, Outcome)]) -> Result<Vec<Pack>, StoreError> {
+    let finals = outcomes
+        .iter_mut()
+        .filter_map(|(_, outcome)| match outcome {
+            Outcome::Final(last) => Some(last),
+            _ => None,
+        });
+    let mut finals: Vec<_> = finals.collect();
+    finals.sort_by_key(|it| it.contribution.fragment.start_ns);
+    let mut piles = Piles::default();
+    for last in finals {
+        last.pack = piles.add(sources, std::mem::take(&mut last.packing));
+    }
+    piles.packed(sources)
 }
 
 /// Everything unpacked that a tick needs.
@@ -213,7 +237,6 @@ fn look_at<'w>(
     sources: &Sources,
     work: &'w Work,
     analyzer: &mut Analyzer<'w>,
-    piles: &mut Piles,
 ) -> Result<Outcome, StoreError> {
     let spans = sources.spans_of(due)?;
     let stored = sources.stored.get(&due.trace_id);
@@ -250,7 +273,8 @@ fn look_at<'w>(
     };
     let day = stored.map_or(work.today, |(stored, _)| stored.day);
     Ok(Outcome::Final(Box::new(Final {
-        pack: piles.add(day, &sources.sources, &spans, words),
+        pack: 0,
+        packing: Packing { day, spans, words },
         contribution,
         old: old.zip(stored.map(|(stored, _)| stored.clone())),
     })))
@@ -303,8 +327,13 @@ struct Open {
 
 impl Piles {
     /// Adds a trace and the words in it; the position of its pile.
-    fn add(&mut self, day: Day, sources: &[Source], spans: &[At], mut words: Vec<u64>) -> usize {
-        let bytes = otlp::bytes_of(sources, spans);
+    fn add(&mut self, sources: &[Source], packing: Packing) -> usize {
+        let Packing {
+            day,
+            spans,
+            mut words,
+        } = packing;
+        let bytes = otlp::bytes_of(sources, &spans);
         let open = self.open.get(&day).copied();
         let fits = open.filter(|at| self.piles[*at].pile.bytes() + bytes <= FULL_BYTES);
         let at = fits.unwrap_or_else(|| {
@@ -316,7 +345,7 @@ impl Piles {
         });
         self.open.insert(day, at);
         let open = &mut self.piles[at];
-        open.pile.add(sources, spans);
+        open.pile.add(sources, &spans);
         open.spans += spans.len();
         open.traces += 1;
         open.words.append(&mut words);
