@@ -26,6 +26,7 @@ pub mod call;
 mod statements;
 pub mod finding;
 mod groups;
+mod loops;
 mod impact;
 mod evidence;
 mod framework;

@@ -16,6 +16,15 @@ pub fn duration(ns: u64) -> String {
     }
 }
 
+/// `once`, `twice`, `7 times`.
+pub fn times(count: usize) -> String {
+    match count {
+        1 => "once".to_string(),
+        2 => "twice".to_string(),
+        count => format!("{count} times"),
+    }
+}
+
 /// `part` of `whole` in percent, rounded down; 0 of nothing.
 pub fn percent(part: u64, whole: u64) -> u64 {
     let hundredfold = u128::from(part) * 100;
