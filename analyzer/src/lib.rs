@@ -28,6 +28,8 @@ pub mod finding;
 mod groups;
 mod impact;
 mod evidence;
+mod claims;
+mod language;
 mod framework;
 mod role;
 mod wording;

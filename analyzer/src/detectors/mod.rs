@@ -3,6 +3,9 @@
 mod n_plus_one_query;
 mod remote_logging;
 mod slow_query;
+mod serial_calls;
+mod chatty_endpoint;
+mod handler_bound;
 
 use crate::finding::Finding;
 use crate::history::History;
@@ -39,6 +42,9 @@ pub static ALL: &[Detector] = &[
     n_plus_one_query::DETECTOR,
     remote_logging::DETECTOR,
     slow_query::DETECTOR,
+    serial_calls::DETECTOR,
+    chatty_endpoint::DETECTOR,
+    handler_bound::DETECTOR,
 ];
 
 #[cfg(test)]
@@ -129,6 +135,9 @@ mod tests {
             "shop   {}GET stock/items [client] {server.address=stock}",
             "shop   {}POST [client] {http.request.method=POST, url.full=http://l/loki/api/v1/push}",
             "mail   {}process orders [consumer]",
+            "shop   {}GET [client] {http.request.method=GET, url.full=http://prices/all}",
+            "shop   {}GET [client] {http.request.method=GET, url.full=http://reviews/7}",
+            "shop   {}SELECT prices {db.query.text=\"select * from prices\"}",
         ];
         let line = (
             proptest::sample::select(names.to_vec()),
