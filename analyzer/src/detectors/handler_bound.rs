@@ -252,7 +252,7 @@ fn fix(language: &str, is_unseen: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{check, check_silent, check_titles};
+    use super::super::tests::{changed, check, check_silent, check_titles};
     use super::DETECTOR;
     use expect_test::expect;
 
@@ -299,9 +299,9 @@ mod tests {
         // Nobody waits for a job.
         check_titles(
             ID,
-            &slow.replace("GET /report", "rebuild [internal]"),
+            &changed(slow, "GET /report", "rebuild [internal]"),
             expect![[r#"
-                1.3 s in the service's own code (info)
+                1.1 s in the service's own code (info)
             "#]],
         );
     }

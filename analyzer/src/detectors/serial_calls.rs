@@ -632,7 +632,7 @@ fn fix_code(language: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{check, check_silent, check_titles};
+    use super::super::tests::{changed, check, check_silent, check_titles};
     use super::{DETECTOR, is_gate};
     use expect_test::expect;
 
@@ -669,7 +669,7 @@ mod tests {
     fn an_id_that_may_come_from_an_answer_is_information() {
         check(
             ID,
-            &PRODUCT.replace("stock/products/7", "stock/items/4711"),
+            &changed(PRODUCT, "stock/products/7", "stock/items/4711"),
             expect![[r#"
                 3 calls one after the other, maybe without need: GET prices/products/{id}, GET stock/items/{id}, GET reviews/products/{id}
                   shop of 390 ms · info, confidence 0.35: GET stock/items/{id} asks for 4711, which may come from an earlier answer; each begins as soon as the last has ended
@@ -683,7 +683,7 @@ mod tests {
         );
         check_titles(
             ID,
-            &PRODUCT.replace("?page=1", "?user=*"),
+            &changed(PRODUCT, "?page=1", "?user=*"),
             expect![[r#"
             3 calls one after the other, maybe without need: GET prices/products/{id}, GET stock/products/{id}, GET reviews/products/{id} (info)
         "#]],
@@ -742,7 +742,7 @@ mod tests {
 
     #[test]
     fn in_php_only_requests_can_run_at_once() {
-        let php = PRODUCT.replace("=nodejs", "=php");
+        let php = changed(PRODUCT, "=nodejs", "=php");
         check_titles(
             ID,
             &php,
@@ -780,7 +780,7 @@ mod tests {
     fn writes_keep_their_place() {
         for method in ["POST", "PUT", "DELETE"] {
             let line = r#"stock/products/7", http.request.method="#;
-            let writes = PRODUCT.replace(&format!("{line}GET"), &format!("{line}{method}"));
+            let writes = changed(PRODUCT, &format!("{line}GET"), &format!("{line}{method}"));
             check_silent(ID, &writes);
         }
     }
@@ -816,7 +816,8 @@ mod tests {
 
     #[test]
     fn what_follows_a_failure_is_the_way_out() {
-        let failed = PRODUCT.replace(
+        let failed = changed(
+            PRODUCT,
             r#"stock/products/7", http.request.method=GET}"#,
             r#"stock/products/7", http.request.method=GET, error}"#,
         );
@@ -921,6 +922,6 @@ mod tests {
 
     #[test]
     fn probes_are_upkeep() {
-        check_silent(ID, &PRODUCT.replace("=/products/{id}", "=/health"));
+        check_silent(ID, &changed(PRODUCT, "=/products/{id}", "=/health"));
     }
 }

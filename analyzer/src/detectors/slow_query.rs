@@ -545,6 +545,7 @@ mod tests {
             requests: calls,
             latency,
             statements: vec![statement],
+            ..History::default()
         }
     }
 
