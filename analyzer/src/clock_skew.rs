@@ -242,8 +242,9 @@ mod tests {
             "
             ),
             expect![[r#"
-                shop      GET /                                                                            ||
-                shop        call                                                                           ||
+                1 column = 20 ms
+                shop      GET /                                                                        ||
+                shop        call                                                                       ||
                 payments      serve {detached}  |
                 The clock of host b seems 1107.000 ms behind that of host a; more than 1 s is not corrected.
             "#]],

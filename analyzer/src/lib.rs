@@ -29,6 +29,9 @@ mod groups;
 mod loops;
 mod impact;
 mod evidence;
+mod claims;
+pub mod connections;
+mod language;
 mod framework;
 mod role;
 mod wording;
@@ -200,6 +203,23 @@ pub struct Coverage {
     pub outbound_calls: u32,
     /// Outgoing calls without URL, host or RPC method.
     pub without_target: u32,
+}
+
+impl Analysis<'_> {
+    /// The entry that `span` belongs to, as an index into [`Analysis::entries`]; `None` in a fragment.
+    pub fn entry_of(&self, span: SpanIdx) -> Option<usize> {
+        // Of the entries that begin before it, the nearest that has not ended.
+        let before = self.entries.partition_point(|it| it.span <= span);
+        let mut at = before.checked_sub(1);
+        while let Some(entry) = at {
+            let entry_span = self.entries[entry].span;
+            if span < self.trace.node(entry_span).subtree_end {
+                return Some(entry);
+            }
+            at = self.entries[entry].parent;
+        }
+        None
+    }
 }
 
 /// Analyses one trace. Whoever has many of them keeps an [`Analyzer`].

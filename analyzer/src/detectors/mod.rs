@@ -10,6 +10,11 @@ mod fan_out;
 mod retries;
 mod remote_logging;
 mod slow_query;
+mod serial_calls;
+mod chatty_endpoint;
+mod handler_bound;
+mod connection_per_request;
+mod pool_wait;
 
 use crate::finding::Finding;
 use crate::history::History;
@@ -54,6 +59,11 @@ pub static ALL: &[Detector] = &[
     retries::DETECTOR,
     remote_logging::DETECTOR,
     slow_query::DETECTOR,
+    serial_calls::DETECTOR,
+    chatty_endpoint::DETECTOR,
+    handler_bound::DETECTOR,
+    connection_per_request::DETECTOR,
+    pool_wait::DETECTOR,
 ];
 
 #[cfg(test)]
@@ -64,6 +74,24 @@ mod tests {
     use expect_test::Expect;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+
+    /// `drawn` with `from` replaced in the heads of its lines, and every bar where it was.
+    pub(super) fn changed(drawn: &str, from: &str, to: &str) -> String {
+        assert!(drawn.contains(from), "{from} is not drawn in {drawn}");
+        let lines = drawn.lines().map(|line| match line.find(" |") {
+            Some(at) => (line[..at].trim_end().replace(from, to), &line[at..], at),
+            None => (line.to_string(), "", 0),
+        });
+        let lines: Vec<_> = lines.collect();
+        let width = lines.iter().map(|it| it.0.chars().count()).max();
+        let width = width.unwrap_or(0);
+        let drawn = lines.iter().map(|(head, bar, at)| match bar {
+            &"" => format!("{head}\n"),
+            // What is moved to the right by the same for all lines is moved by nothing.
+            bar => format!("{head:<width$}{:at$}{bar}\n", ""),
+        });
+        drawn.collect()
+    }
 
     /// What the detector `id` finds in a drawn trace, a paragraph per finding.
     pub(super) fn check(id: &str, drawn: &str, expected: Expect) {
@@ -178,6 +206,11 @@ mod tests {
             "shop   {}GET stock/items [client] {error, http.request.method=GET, url.full=http://stock/items/1}",
             "shop   {}GET [client] {db.system=redis, db.statement=\"GET price:1\"}",
             "shop   {}publish mails [producer] {messaging.destination.name=mails}",
+            "shop   {}GET [client] {http.request.method=GET, url.full=http://prices/all}",
+            "shop   {}GET [client] {http.request.method=GET, url.full=http://reviews/7}",
+            "shop   {}connect [client] {db.system=postgresql}",
+            "shop   {}pool.acquire {db.system=postgresql}",
+            "shop   {}SELECT prices {db.query.text=\"select * from prices\"}",
         ];
         let line = (
             proptest::sample::select(names.to_vec()),
