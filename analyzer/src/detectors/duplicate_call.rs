@@ -442,6 +442,24 @@ mod tests {
     }
 
     #[test]
+    fn other_constants_beside_the_same_parameter_are_another_question() {
+        let sum_of = |field: &str| {
+            format!(
+                "query [client] {{db.system=postgresql, db.query.parameter.1=7, \
+                 db.query.text=\"select sum(line ->> '{field}') from orders where id = $1\"}}"
+            )
+        };
+        silent(&[sum_of("price"), sum_of("weight"), sum_of("pieces")]);
+        check_titles(
+            ID,
+            &drawn(&[sum_of("price"), sum_of("weight"), sum_of("price")]),
+            expect![[r#"
+                2 × select orders, the same every time (info)
+            "#]],
+        );
+    }
+
+    #[test]
     fn a_request_twice() {
         let flags = get("http://flags/all?tenant=9");
         check(
