@@ -59,6 +59,12 @@ mod tests {
     fn every_detector_is_explained() {
         let html = Html::parse_document(&page(ALL).render().unwrap());
         for detector in ALL {
+            let icon = Selector::parse(&format!("symbol[id='i-{}']", detector.id)).unwrap();
+            assert!(
+                html.select(&icon).next().is_some(),
+                "icon of {}",
+                detector.id
+            );
             let section = Selector::parse(&format!("section[id='{}']", detector.id)).unwrap();
             let section = html.select(&section).next().expect(detector.id);
             let paragraphs = section.select(&Selector::parse("p.prose").unwrap()).count();
