@@ -32,6 +32,7 @@ mod evidence;
 mod claims;
 pub mod connections;
 mod language;
+mod payload;
 mod framework;
 mod role;
 mod wording;

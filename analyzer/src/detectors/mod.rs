@@ -15,6 +15,8 @@ mod chatty_endpoint;
 mod handler_bound;
 mod connection_per_request;
 mod pool_wait;
+mod large_payload;
+mod heavy_serialization;
 
 use crate::finding::Finding;
 use crate::history::History;
@@ -64,6 +66,8 @@ pub static ALL: &[Detector] = &[
     handler_bound::DETECTOR,
     connection_per_request::DETECTOR,
     pool_wait::DETECTOR,
+    large_payload::DETECTOR,
+    heavy_serialization::DETECTOR,
 ];
 
 #[cfg(test)]
@@ -80,7 +84,7 @@ mod tests {
         assert!(drawn.contains(from), "{from} is not drawn in {drawn}");
         let lines = drawn.lines().map(|line| match line.find(" |") {
             Some(at) => (line[..at].trim_end().replace(from, to), &line[at..], at),
-            None => (line.to_string(), "", 0),
+            None => (line.replace(from, to), "", 0),
         });
         let lines: Vec<_> = lines.collect();
         let width = lines.iter().map(|it| it.0.chars().count()).max();
@@ -210,6 +214,9 @@ mod tests {
             "shop   {}GET [client] {http.request.method=GET, url.full=http://reviews/7}",
             "shop   {}connect [client] {db.system=postgresql}",
             "shop   {}pool.acquire {db.system=postgresql}",
+            "shop   {}jinja2.render",
+            "shop   {}GET [client] {url.full=http://stock/items, http.response.body.size=2000000}",
+            "shop   {}SELECT sales {db.response.returned_rows=20000}",
             "shop   {}SELECT prices {db.query.text=\"select * from prices\"}",
         ];
         let line = (
