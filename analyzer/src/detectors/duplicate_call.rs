@@ -32,6 +32,7 @@ pub(super) const DETECTOR: Detector = Detector {
     id: "duplicate-call",
     title: "Duplicate calls",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::InTrace(detect),
 };
 
@@ -52,6 +53,14 @@ ones must take at least 10 ms or a tenth of the request, or be at least 20. The 
 When it is wrong: somebody else may have changed the data, and the second look may be meant to see that. Locking reads, \
 sequences, polling and failed calls are left out. If the sender hides parameters, which is the default of most, nothing \
 is said: then the calls may differ, and if they are many they are reported as N+1.";
+
+const EXAMPLE: &str = "
+shop  GET /account                                                           |----------------------------------------------------------|
+shop    SELECT users {db.query.text=\"SELECT * FROM users WHERE id = 17\"}       |----------|
+shop    SELECT carts {db.query.text=\"SELECT * FROM carts WHERE owner = 17\"}                 |--------|
+shop    SELECT users {db.query.text=\"SELECT * FROM users WHERE id = 17\"}                                |----------|
+shop    SELECT users {db.query.text=\"SELECT * FROM users WHERE id = 17\"}                                               |----------|
+";
 
 /// The later ones must take so long…
 const LATER_NS_MIN: u64 = 10_000_000;

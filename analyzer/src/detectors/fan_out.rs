@@ -24,6 +24,7 @@ pub(super) const DETECTOR: Detector = Detector {
     id: "fan-out",
     title: "Fan-out",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::InTrace(detect),
 };
 
@@ -44,6 +45,33 @@ slowest call takes more than three times as long as a usual one and the request 
 
 When it is wrong: scattering a query over shards and gathering the answers is a design. The calls that are slow may be \
 slow for a reason of their own, such as more data.";
+
+const EXAMPLE: &str = "
+1 column = 5 ms
+shop  GET /search                                                                |----------------------------------------------------------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (1, 2)\"}     |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (3, 4)\"}     |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (5, 6)\"}     |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (7, 8)\"}     |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (9, 10)\"}    |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (11, 12)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (13, 14)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (15, 16)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (17, 18)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (19, 20)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (21, 22)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (23, 24)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (25, 26)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (27, 28)\"}   |-------------------------------------------------------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (29, 30)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (31, 32)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (33, 34)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (35, 36)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (37, 38)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (39, 40)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (41, 42)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (43, 44)\"}   |---------|
+";
 
 /// More calls of one kind at a time than this are a crowd.
 const CALLS_MAX: usize = 20;

@@ -22,6 +22,7 @@ pub(super) const DETECTOR: Detector = Detector {
     id: "handler-bound",
     title: "Time in the service's own code",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::InTrace(detect),
 };
 
@@ -43,6 +44,12 @@ is a warning from one second on.
 
 When it is wrong: streams, long polls and web sockets are open on purpose and left out as far as they are told \
 apart. Jobs that compute are meant to; they are only information.";
+
+const EXAMPLE: &str = "
+1 column = 5 ms
+shop  GET /recommendations                                                         |----------------------------------------------------------|
+shop    SELECT products {db.query.text=\"SELECT * FROM products WHERE shelf = $1\"}   |-|
+";
 
 /// The service's own time is at least so much of the request…
 const OWN_PERCENT_MIN: u64 = 70;

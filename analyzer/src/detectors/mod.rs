@@ -30,6 +30,9 @@ pub struct Detector {
     pub title: &'static str,
     /// What it finds, why it is slow, how to fix it, when it is wrong. Plain text, paragraphs apart by blank lines.
     pub explain: &'static str,
+    /// A trace in which it finds its pattern with [`Settings::default`], drawn as [`crate::drawing`]
+    /// reads it: people see it as a small waterfall. Patterns over time show one request of theirs.
+    pub example: &'static str,
     /// What it reads.
     pub detect: Detect,
 }
@@ -281,6 +284,20 @@ mod tests {
             );
             let tidy = !detector.explain.contains("  ") && !detector.explain.ends_with('\n');
             assert!(tidy, "{}: layout of the text", detector.id);
+        }
+    }
+
+    #[test]
+    fn every_example_is_found() {
+        for detector in ALL {
+            let drawing = drawing::parse(detector.example);
+            let analysis = analyze(drawing.spans(), &Settings::default());
+            let found = analysis
+                .findings
+                .iter()
+                .any(|it| it.detector == detector.id);
+            let over_time = matches!(detector.detect, Detect::OverTime(_));
+            assert!(found || over_time, "{}:\n{}", detector.id, detector.example);
         }
     }
 

@@ -30,6 +30,7 @@ pub(super) const DETECTOR: Detector = Detector {
     id: "serial-calls",
     title: "Independent calls one after the other",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::InTrace(detect),
 };
 
@@ -51,6 +52,14 @@ When it is wrong: a call may need something of an earlier answer that no span sh
 to check who is asking (login, tokens, permissions), statements of one transaction, and calls with work of the \
 service between them are left out; so are database calls in PHP, which has no way to run them in parallel. Calls of \
 one kind in a loop are reported as N+1 instead.";
+
+const EXAMPLE: &str = "
+1 column = 5 ms
+shop  GET /home                                                                    |----------------------------------------------------------|
+shop    GET [client] {http.request.method=GET, url.full=http://pricing/v1/offers}   |-----------------|
+shop    GET [client] {http.request.method=GET, url.full=http://reviews/v1/latest}                      |-----------------|
+shop    GET [client] {http.request.method=GET, url.full=http://shipping/v1/zones}                                         |-----------------|
+";
 
 /// Shorter calls are not worth the complication.
 const CALL_NS_MIN: u64 = 20_000_000;
