@@ -93,7 +93,7 @@ impl Spans {
     /// They are not OTLP after all.
     pub fn add(&mut self, requests: impl IntoIterator<Item = Bytes>) -> anyhow::Result<()> {
         for request in requests {
-            self.sources.push(Source::new(request.into())?);
+            self.sources.push(Source::new(Vec::from(request))?);
         }
         Ok(())
     }
