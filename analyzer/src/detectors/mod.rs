@@ -10,6 +10,7 @@ mod connection_per_request;
 mod pool_wait;
 mod large_payload;
 mod heavy_serialization;
+mod data_quality;
 
 use crate::finding::Finding;
 use crate::history::History;
@@ -53,6 +54,7 @@ pub static ALL: &[Detector] = &[
     pool_wait::DETECTOR,
     large_payload::DETECTOR,
     heavy_serialization::DETECTOR,
+    data_quality::DETECTOR,
 ];
 
 #[cfg(test)]
@@ -166,6 +168,8 @@ mod tests {
             "shop   {}connect [client] {db.system=postgresql}",
             "shop   {}pool.acquire {db.system=postgresql}",
             "shop   {}jinja2.render",
+            "shop   {}query [client] {db.system=mysql}",
+            "shop   {}lost {orphan}",
             "shop   {}GET [client] {url.full=http://stock/items, http.response.body.size=2000000}",
             "shop   {}SELECT sales {db.response.returned_rows=20000}",
             "shop   {}SELECT prices {db.query.text=\"select * from prices\"}",

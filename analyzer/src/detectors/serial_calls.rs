@@ -64,6 +64,10 @@ const SAVED_NS_MIN: u64 = 100_000_000;
 /// …and so much of the request.
 const SAVED_PERCENT_MIN: u64 = 15;
 
+/// At most so many chains of one trace are looked at closely, those that save most. Each costs a walk over all
+/// calls.
+const CHAINS_MAX: usize = 64;
+
 /// At most so many findings of one trace. Each costs a walk over its entry.
 const FINDINGS_MAX: usize = 16;
 
@@ -134,6 +138,8 @@ fn chains(analysis: &Analysis<'_>, mut calls: Vec<usize>) -> Vec<Vec<usize>> {
         }
     }
     chains.retain(|it| it.len() >= 2 && gain_ns(analysis, it) >= SAVED_NS_MIN);
+    chains.sort_by_key(|it| std::cmp::Reverse(gain_ns(analysis, it)));
+    chains.truncate(CHAINS_MAX);
     chains.retain(|it| !share_transaction(analysis, it) && !writes_between(analysis, it));
     chains
 }
