@@ -208,6 +208,8 @@ mod tests {
                 prop_assert!(it.window_ns <= it.sum_ns || it.count > 1);
                 prop_assert!(!it.title.is_empty() && !it.explanation.is_empty() && !it.fix.is_empty());
                 prop_assert_eq!(it.offenders.len(), it.count as usize);
+                prop_assert!(it.offenders.is_sorted_by_key(|it| analysis.trace.node(*it).start_ns), "{}", it.title);
+                prop_assert!(it.confidence > 0.0 && it.confidence < 1.0);
                 prop_assert!(named.insert((&it.fingerprint, it.entry)), "twice: {}", it.fingerprint);
             }
         }
