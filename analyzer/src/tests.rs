@@ -5,6 +5,7 @@ use crate::span::{
     Attribute, Resource, Scope, Span, SpanId, SpanKind, Spans, Status, TraceId, Value,
 };
 use crate::trace::{SpanIdx, Trace};
+use crate::transit::{Transit, transit};
 use crate::{Analysis, Settings, analyze};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -261,6 +262,27 @@ proptest! {
             prop_assert_eq!(categories.iter().sum::<u64>(), entry.duration_ns);
             prop_assert!(!entry.endpoint.is_empty());
             prop_assert!(entry.weight >= 1);
+        }
+    }
+
+    #[test]
+    fn an_entry_works_at_least_as_long_as_it_takes(spans in spans()) {
+        let analysis = analyze(spans, &Settings::default());
+        for entry in &analysis.entries {
+            prop_assert!(entry.work_ns >= entry.duration_ns);
+            prop_assert_eq!(entry.parallelism() >= 1.0, entry.duration_ns > 0);
+        }
+    }
+
+    #[test]
+    fn transits_fit_into_their_calls(spans in spans()) {
+        let analysis = analyze(spans, &Settings::default());
+        let trace = &analysis.trace;
+        for span in 0..trace.nodes.len() as SpanIdx {
+            if let Some(Transit::Request { network_ns, before_ns, .. }) = transit(trace, span) {
+                prop_assert!(network_ns <= trace.duration_ns(span));
+                prop_assert!(before_ns.unwrap_or(0) <= network_ns);
+            }
         }
     }
 

@@ -32,8 +32,25 @@ pub struct Trace<'a> {
     pub roots: Vec<SpanIdx>,
     /// What was odd about the input and what was done about it, for the trace's page.
     pub warnings: Vec<Warning>,
+    /// How often what was odd, whether or not there is a warning left for it.
+    pub oddities: Oddities,
     /// The senders of all resources, same order.
     pub senders: Vec<Sender<'a>>,
+}
+
+/// How many spans were odd, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Oddities {
+    /// Ids that arrived with different contents.
+    pub versions: u32,
+    /// Spans that were their own ancestors.
+    pub cycles: u32,
+    /// Spans that never ended, or whose times were cut or turned round.
+    pub times: u32,
+    /// Spans of another host whose clock was off and was corrected.
+    pub shifted: u32,
+    /// Spans of another host whose clock was too far off to be corrected.
+    pub not_shifted: u32,
 }
 
 /// A span's place in the tree, and its corrected times.
@@ -96,11 +113,13 @@ impl<'a> Trace<'a> {
         let order = draft.depth_first();
         let nodes = draft.nodes(&order);
         let warnings = draft.warnings(&order);
+        let oddities = draft.oddities;
         let sources = order.iter().map(|at| draft.sources[*at as usize]).collect();
         Trace {
             roots: roots(&nodes),
             nodes,
             warnings,
+            oddities,
             senders,
             spans: reorder(spans, sources),
         }
@@ -149,6 +168,7 @@ pub(crate) struct Draft<'s, 'a> {
     pub(crate) times: Vec<Range<u64>>,
     /// `span` is a position in the draft.
     pub(crate) warnings: Vec<Warning>,
+    pub(crate) oddities: Oddities,
 }
 
 impl<'s, 'a> Draft<'s, 'a> {
@@ -162,6 +182,7 @@ impl<'s, 'a> Draft<'s, 'a> {
             orphans: Vec::new(),
             times: Vec::new(),
             warnings: Vec::new(),
+            oddities: Oddities::default(),
         }
     }
 
@@ -234,6 +255,7 @@ impl<'s, 'a> Draft<'s, 'a> {
         let content = |it: &(u64, u32)| self.spans.spans[it.1 as usize].content;
         let kept = content(&same_kind[0]);
         if same_kind.iter().any(|it| content(it) != kept) {
+            self.oddities.versions += 1;
             let text = "This span arrived in different versions; the one that ends last is shown.";
             self.warn(self.len() as At - 1, text);
         }
@@ -275,10 +297,13 @@ impl<'s, 'a> Draft<'s, 'a> {
         match near.or_else(|| others().next_back()) {
             Some(parent) => self.parents[at as usize] = parent,
             None if candidates.is_empty() => self.orphans[at as usize] = true,
-            None => self.warn(
-                at,
-                "This span names itself as its parent; it is shown as a root.",
-            ),
+            None => {
+                self.oddities.cycles += 1;
+                self.warn(
+                    at,
+                    "This span names itself as its parent; it is shown as a root.",
+                );
+            }
         }
     }
 
@@ -333,6 +358,7 @@ impl<'s, 'a> Draft<'s, 'a> {
         });
         let first = first.unwrap_or(member);
         self.parents[first as usize] = NONE;
+        self.oddities.cycles += 1;
         self.warn(
             first,
             "This span is its own ancestor; it is shown as a root.",
@@ -348,6 +374,7 @@ impl<'s, 'a> Draft<'s, 'a> {
             let end_max = start.saturating_add(DURATION_MAX_NS).min(TIME_MAX_NS);
             self.times.push(start..span.end_ns.clamp(start, end_max));
             if let Some(text) = odd_times(span) {
+                self.oddities.times += 1;
                 self.warn(at, text);
             }
         }

@@ -117,16 +117,22 @@ const GROUP_PERCENT_MAX: u64 = 60;
 /// The explanation names so many groups, the largest.
 const GROUPS_SHOWN_MAX: usize = 3;
 
+/// At most so many entries of one trace are looked at closely. Each costs a walk over all calls.
+const ENTRIES_MAX: usize = 32;
+
 fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
     let mut claims = None;
+    let mut looked_at = 0;
     for (at, entry) in analysis.entries.iter().enumerate() {
         for limit in &LIMITS {
             // Most entries end here.
             if entry.calls[limit.category as usize] as usize <= limit.max
                 || role(analysis, at) != Role::Request
+                || looked_at == ENTRIES_MAX
             {
                 continue;
             }
+            looked_at += 1;
             let claims = claims.get_or_insert_with(|| Claims::of(findings));
             let calls = counted(analysis, at, limit.category, claims);
             if calls.len() > limit.max {

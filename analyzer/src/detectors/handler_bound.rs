@@ -66,7 +66,11 @@ const GAPS_SHOWN_MAX: usize = 3;
 /// A gap that is less than one part in so many of the longest one is no evidence.
 const GAP_SHARE: u64 = 5;
 
+/// At most so many findings of one trace: one that has more has been understood by then.
+const FINDINGS_MAX: usize = 32;
+
 fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
+    let before = findings.len();
     for (at, entry) in analysis.entries.iter().enumerate() {
         let own_ns = own_ns(entry);
         // Most entries end here.
@@ -74,6 +78,9 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
             continue;
         }
         let role = role(analysis, at);
+        if findings.len() - before == FINDINGS_MAX {
+            return;
+        }
         if role != Role::Upkeep && !is_open_on_purpose(analysis, entry) {
             findings.extend(finding(analysis, at, own_ns, role));
         }

@@ -16,9 +16,9 @@ use crate::role::{Role, role};
 use crate::span::SpanKind;
 use crate::target::Target;
 use crate::trace::SpanIdx;
-use crate::wording::{bytes, duration};
+use crate::wording::{bytes, duration, percent};
 use crate::{Analysis, Call, Settings};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const DETECTOR: Detector = Detector {
     id: "large-payload",
@@ -94,24 +94,22 @@ struct Body {
 /// What carries much, by entry and what is called; an entry's own bodies have no name. In order of start.
 fn large<'b>(analysis: &'b Analysis<'_>) -> BTreeMap<(usize, &'b str), Vec<Body>> {
     let mut large: BTreeMap<(usize, &str), Vec<Body>> = BTreeMap::new();
-    let mut largest: BTreeMap<usize, u64> = BTreeMap::new();
+    // The largest answers that entries got from the entries right below them.
+    let mut got: BTreeMap<usize, u64> = BTreeMap::new();
+    let mut answers = BTreeSet::new();
     // Callees stand behind their callers.
     for (at, entry) in analysis.entries.iter().enumerate().rev() {
         let Some(payload) = payload_of(analysis, entry.span, entry.span) else {
             continue;
         };
-        let below = analysis.entries.iter().zip(0..).skip(at + 1);
-        let below =
-            below.take_while(|(it, _)| it.span < analysis.trace.node(entry.span).subtree_end);
-        let passed_on = below
-            .filter_map(|(_, it)| largest.get(&it))
-            .max()
-            .copied()
-            .unwrap_or(0);
-        largest.insert(at, payload.response_bytes);
+        answers.insert(at);
+        if let Some(caller) = entry.parent {
+            let got = got.entry(caller).or_default();
+            *got = payload.response_bytes.max(*got);
+        }
+        let passed_on = got.get(&at).copied().unwrap_or(0);
         let is_source = payload.response_bytes == 0
-            || u128::from(passed_on) * 100
-                < u128::from(payload.response_bytes) * u128::from(PASSED_ON_PERCENT);
+            || percent(passed_on, payload.response_bytes) < PASSED_ON_PERCENT;
         if is_source {
             let body = Body {
                 span: entry.span,
@@ -126,7 +124,7 @@ fn large<'b>(analysis: &'b Analysis<'_>) -> BTreeMap<(usize, &'b str), Vec<Body>
         if let Some(entry) = call.entry
             && is_carrier(call)
             && let Some(payload) = payload_of(analysis, call.outer, call.span)
-            && !is_answered_in_sight(analysis, &largest, call)
+            && !is_answered_in_sight(analysis, &answers, call)
         {
             let body = Body {
                 span: call.span,
@@ -263,11 +261,7 @@ fn is_store(host: &str) -> bool {
 }
 
 /// The service that answered reports the same body itself.
-fn is_answered_in_sight(
-    analysis: &Analysis<'_>,
-    largest: &BTreeMap<usize, u64>,
-    call: &Call,
-) -> bool {
+fn is_answered_in_sight(analysis: &Analysis<'_>, answers: &BTreeSet<usize>, call: &Call) -> bool {
     let children = analysis.trace.children(call.span);
     const CHILDREN_MAX: usize = 8;
     let mut servers = children
@@ -275,7 +269,7 @@ fn is_answered_in_sight(
         .filter(|it| analysis.trace.span(*it).kind == SpanKind::Server);
     servers.any(|it| {
         let entry = analysis.entries.partition_point(|entry| entry.span < it);
-        largest.contains_key(&entry)
+        answers.contains(&entry)
     })
 }
 

@@ -17,6 +17,7 @@ mod connection_per_request;
 mod pool_wait;
 mod large_payload;
 mod heavy_serialization;
+mod data_quality;
 
 use crate::finding::Finding;
 use crate::history::History;
@@ -71,6 +72,7 @@ pub static ALL: &[Detector] = &[
     pool_wait::DETECTOR,
     large_payload::DETECTOR,
     heavy_serialization::DETECTOR,
+    data_quality::DETECTOR,
 ];
 
 #[cfg(test)]
@@ -218,6 +220,8 @@ mod tests {
             "shop   {}connect [client] {db.system=postgresql}",
             "shop   {}pool.acquire {db.system=postgresql}",
             "shop   {}jinja2.render",
+            "shop   {}query [client] {db.system=mysql}",
+            "shop   {}lost {orphan}",
             "shop   {}GET [client] {url.full=http://stock/items, http.response.body.size=2000000}",
             "shop   {}SELECT sales {db.response.returned_rows=20000}",
             "shop   {}SELECT prices {db.query.text=\"select * from prices\"}",
@@ -258,6 +262,8 @@ mod tests {
                 prop_assert!(it.window_ns <= it.sum_ns || it.count > 1);
                 prop_assert!(!it.title.is_empty() && !it.explanation.is_empty() && !it.fix.is_empty());
                 prop_assert_eq!(it.offenders.len(), it.count as usize);
+                prop_assert!(it.offenders.is_sorted_by_key(|it| analysis.trace.node(*it).start_ns), "{}", it.title);
+                prop_assert!(it.confidence > 0.0 && it.confidence < 1.0);
                 prop_assert!(named.insert((&it.fingerprint, it.entry)), "twice: {}", it.fingerprint);
             }
         }

@@ -73,6 +73,10 @@ const SAVED_NS_MIN: u64 = 100_000_000;
 /// …and so much of the request.
 const SAVED_PERCENT_MIN: u64 = 15;
 
+/// At most so many chains of one trace are looked at closely, those that save most. Each costs a walk over all
+/// calls.
+const CHAINS_MAX: usize = 64;
+
 /// At most so many findings of one trace. Each costs a walk over its entry.
 const FINDINGS_MAX: usize = 16;
 
@@ -143,6 +147,8 @@ fn chains(analysis: &Analysis<'_>, mut calls: Vec<usize>) -> Vec<Vec<usize>> {
         }
     }
     chains.retain(|it| it.len() >= 2 && gain_ns(analysis, it) >= SAVED_NS_MIN);
+    chains.sort_by_key(|it| std::cmp::Reverse(gain_ns(analysis, it)));
+    chains.truncate(CHAINS_MAX);
     chains.retain(|it| !share_transaction(analysis, it) && !writes_between(analysis, it));
     chains
 }
@@ -775,16 +781,21 @@ mod tests {
 
     #[test]
     fn in_a_transaction_statements_share_a_connection() {
-        check_silent(
-            ID,
-            r#"
+        let drawn = r#"
             1 column = 10 ms
             shop  GET /search                                                            |--------------------------------------|
             shop    BEGIN                                                                |
             shop    SELECT a {db.query.text="select count(*) from products"}             |---------------|
             shop    SELECT b {db.query.text="select * from banners where place = 'top'"}                 |--------------|
             shop    COMMIT                                                                                              ||
-            "#,
+            "#;
+        check_silent(ID, drawn);
+        check_titles(
+            ID,
+            &changed(drawn, "BEGIN", "ping"),
+            expect![[r#"
+            2 independent calls one after the other: select products, select banners (critical)
+        "#]],
         );
     }
 
@@ -799,28 +810,44 @@ mod tests {
 
     #[test]
     fn a_quick_write_between_two_reads_is_meant_to_be_seen() {
-        check_silent(
-            ID,
-            r#"
+        let drawn = r#"
             1 column = 5 ms
             shop  GET /search                                                             |-----------------------------------------------------------|
             shop    SELECT a {db.query.text="select count(*) from products"}              |-----------------------|
             shop    UPDATE b {db.query.text="update products set seen = 1"}                                        ||
             shop    SELECT b {db.query.text="select * from banners where place = 'top'"}                            |-----------------------|
-            "#,
+            "#;
+        check_silent(ID, drawn);
+        // Nothing but the write keeps it silent.
+        let read = changed(
+            drawn,
+            "update products set seen = 1",
+            "select seen from products",
+        );
+        check_titles(
+            ID,
+            &read,
+            expect![[r#"
+            2 independent calls one after the other: select products, select banners (critical)
+        "#]],
         );
     }
 
     #[test]
     fn who_may_is_asked_first() {
-        check_silent(
-            ID,
-            r#"
+        let drawn = r#"
             1 column = 10 ms
             shop  GET /me                                                                      |--------------------------------------|
             shop    GET {url.full="http://identity/oauth/introspect", http.request.method=GET}   |---------------|
             shop    GET {url.full="http://profiles/me", http.request.method=GET}                                 |--------------|
-            "#,
+            "#;
+        check_silent(ID, drawn);
+        check_titles(
+            ID,
+            &changed(drawn, "identity/oauth/introspect", "identity/avatars/small"),
+            expect![[r#"
+                2 independent calls one after the other: GET identity/avatars/small, GET profiles/me (critical)
+            "#]],
         );
         assert!(is_gate("GET auth-service/check") && is_gate("auth.v1.Permissions/List"));
         assert!(!is_gate("select * from authors") && !is_gate("GET shop/blocks"));
