@@ -276,6 +276,10 @@ fn analyze_with<'a>(
         }
         Detect::OverTime(_) => {}
     });
+    for it in &mut analysis.findings {
+        let start_ns = |it: &SpanIdx| (analysis.trace.node(*it).start_ns, *it);
+        it.offenders.sort_by_key(start_ns);
+    }
     analysis
 }
 

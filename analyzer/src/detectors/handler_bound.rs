@@ -132,7 +132,6 @@ fn finding(analysis: &Analysis<'_>, at: usize, own_ns: u64, role: Role) -> Optio
     let mut offenders: Vec<SpanIdx> = gaps.iter().map(|it| it.segment.span).collect();
     offenders.sort_unstable();
     offenders.dedup();
-    offenders.sort_by_key(|it| analysis.trace.node(*it).start_ns);
     let extent = Extent::of(analysis, &offenders);
     let longest = gaps.first()?.segment.span;
     let is_unseen = entry.categories[Category::Unattributed as usize] > own_ns / 2;

@@ -103,7 +103,6 @@ fn heavy(analysis: &Analysis<'_>, at: usize, own_ns: u64, role: Role) -> Option<
     }
     offenders.sort_unstable();
     offenders.dedup();
-    offenders.sort_by_key(|it| (analysis.trace.node(*it).start_ns, *it));
     let (name, name_ns) = by_name.into_iter().max_by_key(|it| it.1)?;
     let first = offenders
         .iter()
