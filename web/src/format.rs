@@ -18,6 +18,16 @@ pub fn duration(ns: u64) -> String {
     format!("{number} {unit}")
 }
 
+/// A difference of durations: `+180 ms`, `−1.2 s`, `±0`.
+pub fn change(ns: i64) -> String {
+    let text = duration(ns.unsigned_abs());
+    match ns {
+        0 => "±0".to_owned(),
+        1.. => format!("+{text}"),
+        _ => format!("−{text}"),
+    }
+}
+
 /// As [`duration`], number and unit apart, so that units can be drawn quieter. From a minute on
 /// the number holds the larger unit too: (`2 min 8`, `s`).
 pub fn duration_parts(ns: u64) -> (String, &'static str) {

@@ -26,6 +26,8 @@ pub mod api;
 pub mod assets;
 pub mod format;
 pub mod flame;
+pub mod pprof;
+pub mod speedscope;
 pub mod line_chart;
 pub mod endpoint_numbers;
 pub mod range;
@@ -103,6 +105,19 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/services", get(api::services::list))
         .route("/api/v1/endpoints", get(api::endpoints::list))
         .route("/api/v1/endpoints/{id}", get(api::endpoints::one))
+        .route("/api/v1/endpoints/{id}/profile", get(api::profiles::json))
+        .route(
+            "/api/v1/endpoints/{id}/profile.txt",
+            get(api::profiles::folded),
+        )
+        .route(
+            "/api/v1/endpoints/{id}/profile.pb.gz",
+            get(api::profiles::pprof),
+        )
+        .route(
+            "/api/v1/endpoints/{id}/profile.speedscope.json",
+            get(api::profiles::speedscope),
+        )
         .route("/api/v1/bottlenecks", get(api::bottlenecks::list))
         .route("/api/v1/bottlenecks/{id}", get(api::bottlenecks::one))
         .route("/api/v1/traces", get(api::traces::list))

@@ -17,6 +17,7 @@ pub mod outbox;
 pub mod overview;
 pub mod partitions;
 pub mod pool;
+pub mod profiles;
 pub mod quarantine;
 pub mod recount;
 pub mod requests;

@@ -5,3 +5,4 @@ pub mod traces;
 pub mod status;
 pub mod services;
 pub mod endpoints;
+pub mod profiles;

@@ -2,7 +2,7 @@
 //! reader has it. Bars, waterfalls and flame graphs are drawn as the pages draw them.
 
 use analyzer::finding::Severity;
-use analyzer::profile::ProfileSum;
+use analyzer::profile::{Measure, ProfileSum};
 use analyzer::{Analysis, Settings};
 use askama::Template;
 use base64::Engine;
@@ -232,7 +232,12 @@ impl<'r> EndpointView<'r> {
             errors: endpoint.errors(),
             all: parts(&endpoint.all()),
             slow: endpoint.slow().map(|it| parts(&it)),
-            flame: flame::draw(&sum.total(), endpoint.requests.len() as i64, None),
+            flame: flame::draw(
+                &sum.total(),
+                Measure::Critical,
+                endpoint.requests.len() as i64,
+                None,
+            ),
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod bottlenecks;
 pub mod services;
 pub mod endpoint;
+pub mod call_paths;
 pub mod bottleneck;
 pub mod detectors;
 pub mod context;
