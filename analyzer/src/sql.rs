@@ -7,11 +7,12 @@
 //!
 //! Three steps, one file each: [`lexer`] bytes → tokens, [`reduce`] tokens → fewer tokens,
 //! [`print`] tokens → text; [`shape`] reads kind and tables off the reduced tokens. Commands that
-//! are no SQL have [`key_value`].
+//! are no SQL have [`key_value`] and [`json`].
 //!
 //! None of it parses: a lexer is enough, is quick, and never fails on a dialect, a half statement or
 //! nonsense. Fingerprints are idempotent: the fingerprint of a fingerprint's text has the same text.
 
+mod json;
 mod key_value;
 mod lexer;
 mod print;
@@ -72,8 +73,19 @@ pub fn fingerprint(text: &str, system: &str) -> Fingerprint {
     let input = &text[..text.floor_char_boundary(INPUT_MAX)];
     let mut fingerprint = if key_value::is_key_value(system) {
         key_value::fingerprint(input)
+    } else if let Some(document) = json::fingerprint(input, system) {
+        document
     } else {
-        sql_fingerprint(input, Dialect::of(system))
+        let sql = sql_fingerprint(input, Dialect::of(system));
+        // Behind a comment or another mark there may have been a document.
+        match json::fingerprint(&sql.text, system) {
+            Some(document) => Fingerprint {
+                had_literals: sql.had_literals,
+                truncated: sql.truncated | document.truncated,
+                ..document
+            },
+            None => sql,
+        }
     };
     fingerprint.truncated |= input.len() < text.len();
     fingerprint

@@ -125,7 +125,8 @@ impl Reducer<'_> {
     }
 
     fn push(&mut self, token: Token) {
-        if !matches!(token.kind, Kind::OpenParen | Kind::Comma) {
+        if !matches!(token.kind, Kind::OpenParen | Kind::Comma) && !self.is_row_constructor(&token)
+        {
             self.end_rows();
         }
         match token.kind {
@@ -138,6 +139,14 @@ impl Reducer<'_> {
             Kind::CloseParen | Kind::CloseBracket => self.push_close(token),
             Kind::Op | Kind::Cast => self.tokens.push(token),
         }
+    }
+
+    /// MySQL's `values row(1, 2), row(3, 4)`.
+    fn is_row_constructor(&self, token: &Token) -> bool {
+        self.frames
+            .last()
+            .is_some_and(|it| it.kind == FrameKind::Rows)
+            && is_word(token, self.text, &["row"])
     }
 
     fn push_word(&mut self, mut token: Token) {
@@ -175,16 +184,25 @@ impl Reducer<'_> {
         };
         let is = |token: &Token, words: &[&str]| is_word(token, self.text, words);
         if is(first, &["rollback", "abort"]) {
-            return is(last, &["to", "savepoint"]) && !is(token, &["savepoint"]);
+            return is(last, &["to", "savepoint", "transaction", "tran"])
+                && !is(token, &["savepoint", "to", "and"]);
         }
         is(first, &["release"]) && is(last, &["savepoint"])
+            || is(first, &["save"]) && is(last, &["transaction", "tran"])
             || is(first, &["deallocate"]) && is(last, &["prepare"])
             || is(first, &["fetch", "move"]) && is(last, &["from", "in"])
     }
 
     fn is_name_after_first(&self, first: &Token, token: &Token) -> bool {
-        let names = ["savepoint", "release", "declare", "close", "deallocate"];
-        let no_names = ["savepoint", "prepare", "all"];
+        let names = [
+            "savepoint",
+            "release",
+            "declare",
+            "close",
+            "deallocate",
+            "prepare",
+        ];
+        let no_names = ["savepoint", "prepare", "transaction", "all"];
         is_word(first, self.text, &names) && !is_word(token, self.text, &no_names)
     }
 
