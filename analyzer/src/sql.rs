@@ -12,6 +12,7 @@
 //! None of it parses: a lexer is enough, is quick, and never fails on a dialect, a half statement or
 //! nonsense. Fingerprints are idempotent: the fingerprint of a fingerprint's text has the same text.
 
+pub(crate) mod clauses;
 mod json;
 mod key_value;
 mod lexer;
@@ -95,11 +96,8 @@ fn sql_fingerprint(text: &str, dialect: Dialect) -> Fingerprint {
     let mut lexer = Lexer::new(text, dialect);
     let reduced = reduce::reduce(&mut lexer);
     let (mut printed, fits) = print::print(text, &reduced.tokens, lexer.dialect);
-    if !fits {
-        // Where the text was cut, a list may now end that did not before: once more, and it is stable.
-        let mut lexer = Lexer::new(&printed, dialect);
-        let reduced = reduce::reduce(&mut lexer);
-        printed = print::print(&printed, &reduced.tokens, lexer.dialect).0;
+    if !fits || reduced.truncated {
+        printed = until_stable(printed, dialect);
     }
     let (kind, tables) = shape::shape(text, &reduced.tokens, lexer.dialect);
     Fingerprint {
@@ -110,6 +108,20 @@ fn sql_fingerprint(text: &str, dialect: Dialect) -> Fingerprint {
         had_placeholders: lexer.had_placeholders,
         truncated: lexer.truncated || reduced.truncated || !fits,
         in_list_len: reduced.list_len_max,
+    }
+}
+
+/// Where a text was cut, a list may now end that did not before, and with it another one: until nothing is
+/// left to drop. Each round drops something.
+fn until_stable(mut text: String, dialect: Dialect) -> String {
+    loop {
+        let mut lexer = Lexer::new(&text, dialect);
+        let reduced = reduce::reduce(&mut lexer);
+        let (again, _) = print::print(&text, &reduced.tokens, lexer.dialect);
+        if again.len() >= text.len() {
+            return text;
+        }
+        text = again;
     }
 }
 
@@ -132,6 +144,27 @@ pub(crate) fn literals<'a>(text: &'a str, system: &str) -> Vec<&'a str> {
         last = Some(token);
     }
     literals
+}
+
+/// The number of rows that `text` says to pass over: behind OFFSET, or first behind MySQL's LIMIT. `None`
+/// if it does not or is no visible number.
+pub(crate) fn visible_offset(text: &str, system: &str) -> Option<u64> {
+    let text = &text[..text.floor_char_boundary(INPUT_MAX)];
+    let mut lexer = Lexer::new(text, Dialect::of(system));
+    let (mut before, mut last): (Option<lexer::Token>, Option<lexer::Token>) = (None, None);
+    let mut offset = None;
+    while let Some(token) = lexer.next(last.as_slice()) {
+        let is = |it: &Option<lexer::Token>, word: &str| {
+            it.is_some_and(|it| it.text(text).eq_ignore_ascii_case(word))
+        };
+        if is(&last, "offset") {
+            offset = token.text(text).parse().ok();
+        } else if token.kind == lexer::Kind::Comma && is(&before, "limit") {
+            offset = last.and_then(|it| it.text(text).parse().ok());
+        }
+        (before, last) = (last, Some(token));
+    }
+    offset
 }
 
 impl Fingerprint {

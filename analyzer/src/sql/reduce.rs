@@ -31,6 +31,7 @@ pub(super) fn reduce(lexer: &mut Lexer<'_>) -> Reduced {
         statements: Items::from(0),
         list_len_max: 0,
         cut_at: None,
+        ended_open: false,
     };
     while let Some(token) = lexer.next(&reducer.tokens) {
         reducer.push(token);
@@ -109,6 +110,8 @@ struct Reducer<'a> {
     list_len_max: u32,
     /// How many tokens there were when three dots came.
     cut_at: Option<usize>,
+    /// A statement ended within a bracket.
+    ended_open: bool,
 }
 
 impl Reducer<'_> {
@@ -246,7 +249,7 @@ impl Reducer<'_> {
     }
 
     fn push_semicolon(&mut self, token: Token) {
-        while self.close_frame() {}
+        self.close_all();
         self.end_statement();
         if !self.tokens.is_empty() && !self.last_is(Kind::Semicolon) {
             self.tokens.push(token);
@@ -324,11 +327,7 @@ impl Reducer<'_> {
 
     fn finish(mut self) -> Reduced {
         let cut = self.cut_at == Some(self.tokens.len());
-        let open = self.frames.iter().any(|it| it.kind != FrameKind::Rows);
-        while let Some(frame) = self.frames.last() {
-            self.drop_unfinished_item(frame.kind);
-            self.close_frame();
-        }
+        self.close_all();
         self.end_statement();
         while self.last_is(Kind::Semicolon) {
             self.tokens.pop();
@@ -336,7 +335,16 @@ impl Reducer<'_> {
         Reduced {
             tokens: self.tokens,
             list_len_max: self.list_len_max,
-            truncated: cut || open,
+            truncated: cut || self.ended_open,
+        }
+    }
+
+    /// The statement ends, whatever is open.
+    fn close_all(&mut self) {
+        self.ended_open |= self.frames.iter().any(|it| it.kind != FrameKind::Rows);
+        while let Some(frame) = self.frames.last() {
+            self.drop_unfinished_item(frame.kind);
+            self.close_frame();
         }
     }
 
