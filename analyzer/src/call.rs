@@ -623,7 +623,7 @@ mod tests {
             "#,
             expect![[r#"
                 database [select x from y] prisma:client:operation > prisma:engine:db_query
-                database [{ }] mongoose.User.find > mongodb.find
+                database [{}] mongoose.User.find > mongodb.find
             "#]],
         );
     }
@@ -687,7 +687,7 @@ mod tests {
             "#,
             expect![[r#"
                 cache [get user:?] GET
-                database [{ }] search
+                database [{}] search
             "#]],
         );
     }
