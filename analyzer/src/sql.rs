@@ -13,6 +13,7 @@
 //! nonsense. Fingerprints are idempotent: the fingerprint of a fingerprint's text has the same text.
 
 pub(crate) mod clauses;
+mod explainable;
 mod json;
 mod key_value;
 mod lexer;
@@ -20,6 +21,7 @@ mod print;
 mod reduce;
 mod shape;
 
+pub use explainable::explainable;
 use lexer::{Dialect, Lexer};
 
 /// What a statement is, without its literals.

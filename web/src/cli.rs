@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::cli_receiver::ReceiverOptions;
+use crate::explain_options::ExplainOptions;
 use crate::logging::{self, LogOptions};
 use crate::retention_options::RetentionOptions;
 use crate::{bench, demo_command, explain, health, serve, verify};
@@ -200,6 +201,10 @@ pub struct ServeOptions {
     #[command(flatten)]
     #[serde(flatten)]
     pub retention: RetentionOptions,
+    /// Which databases are asked for plans.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub explain: ExplainOptions,
 }
 
 /// What `demo` can be told.
@@ -287,6 +292,7 @@ impl ServeOptions {
             log_destinations: list(self.log_destinations, file.log_destinations),
             receiver: self.receiver.or(file.receiver),
             retention: self.retention.or(file.retention),
+            explain: self.explain.or(file.explain),
         }
     }
 

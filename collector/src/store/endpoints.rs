@@ -318,7 +318,7 @@ impl Store {
 }
 
 /// The hours that a range of minutes touches.
-fn hours(minutes: Minutes) -> Range<i32> {
+pub(super) fn hours(minutes: Minutes) -> Range<i32> {
     let end = minutes.to.saturating_sub(1).div_euclid(HOUR_MINUTES) + 1;
     minutes.from.div_euclid(HOUR_MINUTES)..end
 }

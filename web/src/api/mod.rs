@@ -4,4 +4,5 @@ pub mod bottlenecks;
 pub mod traces;
 pub mod status;
 pub mod services;
+pub mod statements;
 pub mod endpoints;
