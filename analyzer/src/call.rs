@@ -679,7 +679,7 @@ mod tests {
             "#,
             expect![[r#"
                 database [select x from y] prisma:client:operation > prisma:engine:db_query
-                database [{ }] mongoose.User.find > mongodb.find
+                database [{}] mongoose.User.find > mongodb.find
             "#]],
         );
     }
@@ -819,7 +819,7 @@ mod tests {
             "#,
             expect![[r#"
                 cache [get user:?] GET
-                database [{ }] search
+                database [{}] search
             "#]],
         );
     }

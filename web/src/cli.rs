@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use crate::cli_receiver::ReceiverOptions;
 use crate::exec::{self, ExecOptions};
+use crate::explain_options::ExplainOptions;
 use crate::logging::{self, LogOptions};
 use crate::offline::{self, AnalyzeOptions};
 use crate::retention_options::RetentionOptions;
@@ -241,6 +242,10 @@ pub struct ServeOptions {
     #[command(flatten)]
     #[serde(flatten)]
     pub retention: RetentionOptions,
+    /// Which databases are asked for plans.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub explain: ExplainOptions,
 }
 
 /// What `demo` can be told.
@@ -328,6 +333,7 @@ impl ServeOptions {
             log_destinations: list(self.log_destinations, file.log_destinations),
             receiver: self.receiver.or(file.receiver),
             retention: self.retention.or(file.retention),
+            explain: self.explain.or(file.explain),
         }
     }
 

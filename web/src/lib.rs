@@ -21,6 +21,7 @@ pub mod bench;
 pub mod database;
 pub mod data_age;
 pub mod retention_options;
+pub mod explain_options;
 pub mod pages;
 pub mod api;
 pub mod assets;
@@ -87,6 +88,8 @@ pub fn router(state: AppState) -> Router {
         // Pages.
         .route("/", get(pages::bottlenecks::show))
         .route("/services", get(pages::services::show))
+        .route("/statements", get(pages::statements::show))
+        .route("/statements.csv", get(pages::statements::csv))
         .route("/endpoints/{id}", get(pages::endpoint::show))
         .route("/endpoints/{id}/flame.svg", get(pages::endpoint::flame_svg))
         .route(
@@ -103,6 +106,7 @@ pub fn router(state: AppState) -> Router {
         .route("/start", get(pages::empty::page))
         // JSON.
         .route("/api/v1/services", get(api::services::list))
+        .route("/api/v1/statements", get(api::statements::list))
         .route("/api/v1/endpoints", get(api::endpoints::list))
         .route("/api/v1/endpoints/{id}", get(api::endpoints::one))
         .route("/api/v1/endpoints/{id}/profile", get(api::profiles::json))

@@ -22,6 +22,11 @@ use crate::{Analysis, Call, Settings};
 use std::collections::{BTreeMap, HashMap};
 
 mod advice;
+mod engine;
+mod index;
+mod smells;
+
+use advice::Asked;
 
 pub(super) const DETECTOR: Detector = Detector {
     id: "slow-query",
@@ -219,9 +224,12 @@ fn finding(analysis: &Analysis<'_>, slow: &Slow<'_>, role: Role) -> Finding {
     let raw = spans
         .text(span, &["db.query.text", "db.statement"])
         .unwrap_or("");
-    let wildcard = sql::literals(raw, system)
-        .iter()
-        .any(|it| it.starts_with("'%"));
+    let advice = advice::advice(&Asked {
+        statement,
+        system,
+        raw,
+        rows: returned_rows(analysis, calls),
+    });
     let times = if calls.len() == 1 {
         String::new()
     } else {
@@ -251,10 +259,23 @@ fn finding(analysis: &Analysis<'_>, slow: &Slow<'_>, role: Role) -> Finding {
             duration(entry.duration_ns),
             ESTIMATE,
         ),
-        fix: advice::fix(statement, system, wildcard),
-        fix_code: advice::fix_code(statement, system, wildcard),
+        fix: advice.fix,
+        fix_code: advice.fix_code,
         ..Finding::in_calls(DETECTOR.id, analysis, at, &indices, &[&statement.text])
     }
+}
+
+/// The most rows that one of `calls` returned, if their sender says so.
+fn returned_rows(analysis: &Analysis<'_>, calls: &[&Call]) -> Option<u64> {
+    let spans = &analysis.trace.spans;
+    let rows = calls.iter().filter_map(|it| {
+        let span = analysis.trace.span(it.span);
+        let rows = spans
+            .first_of(span, &["db.response.returned_rows"])?
+            .as_int()?;
+        u64::try_from(rows).ok()
+    });
+    rows.max()
 }
 
 const ESTIMATE: &str = "The saving assumes that the statement can be brought to 10 ms; whether it can, its plan will tell.";
@@ -300,6 +321,12 @@ fn finding_over_time(
     let slowest_ns = history.latency.quantile(1.0).unwrap_or(0);
     let saved_ns = (critical_ns.saturating_sub(served_ns) / affected).min(slowest_ns);
     let median_ns = statement.latency.quantile(0.5).unwrap_or(0);
+    let advice = advice::advice(&Asked {
+        statement: fingerprint,
+        system: &statement.system,
+        raw: "",
+        rows: None,
+    });
     Finding {
         detector: DETECTOR.id,
         fingerprint: fingerprint_of(&history.service, &history.endpoint, &statement.text),
@@ -332,8 +359,8 @@ fn finding_over_time(
             duration(median_ns),
             duration(p95_ns),
         ),
-        fix: advice::fix(fingerprint, &statement.system, false),
-        fix_code: advice::fix_code(fingerprint, &statement.system, false),
+        fix: advice.fix,
+        fix_code: advice.fix_code,
         framework: None,
     }
 }
@@ -367,7 +394,7 @@ mod tests {
                   path: GET /search
                   parameters: '…', 20
                   explanation: GET /search waits 380 ms for select products: 90 % of the request's 420 ms. The saving assumes that the statement can be brought to 10 ms; whether it can, its plan will tell.
-                  fix: The pattern for name begins with `%`, which no ordinary index can serve; a trigram index (`pg_trgm`, `using gin`) or full-text search does. Name the columns that are needed instead of `*`. These are candidates read off its text: check the plan with EXPLAIN (ANALYZE, BUFFERS).
+                  fix: The pattern for name begins with `%`, which no ordinary index can serve; a trigram index (`pg_trgm`, `using gin`) or full-text search does. These are candidates read off its text: check with EXPLAIN (ANALYZE, BUFFERS).
                   fix code: create extension if not exists pg_trgm;
                 create index concurrently on products using gin (name gin_trgm_ops);
             "#]],

@@ -2,6 +2,7 @@
 
 pub mod bottlenecks;
 pub mod services;
+pub mod statements;
 pub mod endpoint;
 pub mod call_paths;
 pub mod bottleneck;
