@@ -185,6 +185,14 @@ impl Finding {
     }
 }
 
+/// The spans that are culprits already, in tree order: what one detector has claimed, others leave out.
+pub(crate) fn claimed(findings: &[Finding]) -> Vec<SpanIdx> {
+    let offenders = findings.iter().flat_map(|it| &it.offenders);
+    let mut spans: Vec<SpanIdx> = offenders.copied().collect();
+    spans.sort_unstable();
+    spans
+}
+
 /// FNV-1a: a hash that is the same in every release.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {

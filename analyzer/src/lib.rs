@@ -26,6 +26,7 @@ pub mod call;
 mod statements;
 pub mod finding;
 mod groups;
+mod loops;
 mod impact;
 mod evidence;
 mod claims;
@@ -275,6 +276,10 @@ fn analyze_with<'a>(
         }
         Detect::OverTime(_) => {}
     });
+    for it in &mut analysis.findings {
+        let start_ns = |it: &SpanIdx| (analysis.trace.node(*it).start_ns, *it);
+        it.offenders.sort_by_key(start_ns);
+    }
     analysis
 }
 

@@ -102,7 +102,7 @@ fn sql_fingerprint(text: &str, dialect: Dialect) -> Fingerprint {
 }
 
 /// So many literals of a statement are compared and shown.
-const LITERALS_MAX: usize = 32;
+pub(crate) const LITERALS_MAX: usize = 32;
 
 /// The literals of a statement as sent, in order: secrets, only to be compared or redacted.
 pub(crate) fn literals<'a>(text: &'a str, system: &str) -> Vec<&'a str> {

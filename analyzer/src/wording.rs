@@ -16,6 +16,15 @@ pub fn duration(ns: u64) -> String {
     }
 }
 
+/// `once`, `twice`, `7 times`.
+pub fn times(count: usize) -> String {
+    match count {
+        1 => "once".to_string(),
+        2 => "twice".to_string(),
+        count => format!("{count} times"),
+    }
+}
+
 /// A size with two digits that matter: `480 B`, `2.1 kB`, `65 MB`. Decimal units, as networks count.
 pub fn bytes(size: u64) -> String {
     let (per_unit, unit) = match size {

@@ -11,6 +11,7 @@ pub mod handoff;
 pub mod assembly;
 pub mod contribution;
 pub mod block_filter;
+mod buffers;
 pub mod span_conditions;
 pub mod deltas;
 pub mod compaction;

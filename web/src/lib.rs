@@ -6,6 +6,8 @@ pub mod serve;
 pub mod demo_command;
 pub mod demo;
 pub mod verify;
+pub mod offline;
+pub mod exec;
 pub mod explain;
 pub mod health;
 pub mod vitals;

@@ -156,6 +156,8 @@ impl Serving {
             let review_stats = Arc::default();
             vitals.assembly = Some(self.stats.clone());
             vitals.review = Some(Arc::clone(&review_stats));
+            vitals.housekeeping = Some(self.housekeeping.clone());
+            vitals.disk = self.database.state_dir.is_some().then(|| self.disk.clone());
             self.spawn_analysis(options, alerting, handoff, review_stats);
             self.spawn_housekeeping(options);
         }

@@ -26,6 +26,7 @@ pub(super) const DETECTOR: Detector = Detector {
     id: "chatty-endpoint",
     title: "Chatty endpoint",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::InTrace(detect),
 };
 
@@ -48,6 +49,44 @@ target is 60 % of the rest. The time saved assumes that the request gets by with
 
 When it is wrong: a report that gathers from everywhere needs many calls. Jobs and consumers are left out, \
 as are health checks.";
+
+const EXAMPLE: &str = "
+shop  GET /report                                                                  |--------------------------------------------------------------------------|
+shop    SELECT orders {db.query.text=\"SELECT a0 FROM orders WHERE id = $1\"}         ||
+shop    SELECT users {db.query.text=\"SELECT a1 FROM users WHERE id = $1\"}             ||
+shop    SELECT carts {db.query.text=\"SELECT a2 FROM carts WHERE owner = $1\"}            ||
+shop    SELECT prices {db.query.text=\"SELECT a3 FROM prices WHERE day = $1\"}              ||
+shop    SELECT coupons {db.query.text=\"SELECT a4 FROM coupons WHERE owner = $1\"}            ||
+shop    SELECT stock {db.query.text=\"SELECT a5 FROM stock WHERE shelf = $1\"}                  ||
+shop    SELECT taxes {db.query.text=\"SELECT a6 FROM taxes WHERE land = $1\"}                     ||
+shop    SELECT flags {db.query.text=\"SELECT a7 FROM flags WHERE tenant = $1\"}                     ||
+shop    SELECT orders {db.query.text=\"SELECT b8 FROM orders WHERE id = $1\"}                         ||
+shop    SELECT users {db.query.text=\"SELECT b9 FROM users WHERE id = $1\"}                             ||
+shop    SELECT carts {db.query.text=\"SELECT b10 FROM carts WHERE owner = $1\"}                           ||
+shop    SELECT prices {db.query.text=\"SELECT b11 FROM prices WHERE day = $1\"}                             ||
+shop    SELECT coupons {db.query.text=\"SELECT b12 FROM coupons WHERE owner = $1\"}                           ||
+shop    SELECT stock {db.query.text=\"SELECT b13 FROM stock WHERE shelf = $1\"}                                 ||
+shop    SELECT taxes {db.query.text=\"SELECT b14 FROM taxes WHERE land = $1\"}                                    ||
+shop    SELECT flags {db.query.text=\"SELECT b15 FROM flags WHERE tenant = $1\"}                                    ||
+shop    SELECT orders {db.query.text=\"SELECT c16 FROM orders WHERE id = $1\"}                                        ||
+shop    SELECT users {db.query.text=\"SELECT c17 FROM users WHERE id = $1\"}                                            ||
+shop    SELECT carts {db.query.text=\"SELECT c18 FROM carts WHERE owner = $1\"}                                           ||
+shop    SELECT prices {db.query.text=\"SELECT c19 FROM prices WHERE day = $1\"}                                             ||
+shop    SELECT coupons {db.query.text=\"SELECT c20 FROM coupons WHERE owner = $1\"}                                           ||
+shop    SELECT stock {db.query.text=\"SELECT c21 FROM stock WHERE shelf = $1\"}                                                 ||
+shop    SELECT taxes {db.query.text=\"SELECT c22 FROM taxes WHERE land = $1\"}                                                    ||
+shop    SELECT flags {db.query.text=\"SELECT c23 FROM flags WHERE tenant = $1\"}                                                    ||
+shop    SELECT orders {db.query.text=\"SELECT d24 FROM orders WHERE id = $1\"}                                                        ||
+shop    SELECT users {db.query.text=\"SELECT d25 FROM users WHERE id = $1\"}                                                            ||
+shop    SELECT carts {db.query.text=\"SELECT d26 FROM carts WHERE owner = $1\"}                                                           ||
+shop    SELECT prices {db.query.text=\"SELECT d27 FROM prices WHERE day = $1\"}                                                             ||
+shop    SELECT coupons {db.query.text=\"SELECT d28 FROM coupons WHERE owner = $1\"}                                                           ||
+shop    SELECT stock {db.query.text=\"SELECT d29 FROM stock WHERE shelf = $1\"}                                                                 ||
+shop    SELECT taxes {db.query.text=\"SELECT d30 FROM taxes WHERE land = $1\"}                                                                    ||
+shop    SELECT flags {db.query.text=\"SELECT d31 FROM flags WHERE tenant = $1\"}                                                                    ||
+shop    SELECT orders {db.query.text=\"SELECT e32 FROM orders WHERE id = $1\"}                                                                        ||
+shop    SELECT users {db.query.text=\"SELECT e33 FROM users WHERE id = $1\"}                                                                            ||
+";
 
 /// What may be counted, and how many of them are too many.
 struct Limit {
@@ -319,11 +358,11 @@ mod tests {
         }
         check_silent(ID, &drawn);
         check_titles(
-            "n-plus-one-query",
+            "n-plus-one-call",
             &drawn,
             expect![[r#"
-            20 × select items in stock, one call each (critical)
-        "#]],
+                20 × GET stock, one by one (critical)
+            "#]],
         );
     }
 

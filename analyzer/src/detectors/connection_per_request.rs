@@ -26,6 +26,7 @@ pub(super) const DETECTOR: Detector = Detector {
     id: "connection-per-request",
     title: "Connection per request",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::Both(detect, review),
 };
 
@@ -46,6 +47,14 @@ the pool's.
 When it is wrong: a process that has just started, or a function that starts cold, fills its pool; connections that are \
 opened at the same time count once. Different databases and users need connections of their own. Drivers \
 whose handshakes make no spans cannot be seen.";
+
+const EXAMPLE: &str = "
+shop  GET /stock/{id}                                                                |------------------------------------------------|
+shop    connect [client] {db.system=postgresql, server.address=warehouse}             |-----------|
+shop    SELECT stock {db.query.text=\"SELECT pieces FROM stock WHERE id = $1\"}                       |---|
+shop    connect [client] {db.system=postgresql, server.address=warehouse}                                 |-----------|
+shop    SELECT reserved {db.query.text=\"SELECT pieces FROM reserved WHERE id = $1\"}                                     |---|
+";
 
 /// In one trace: fewer may be the pool's first.
 const COUNT_MIN: usize = 2;

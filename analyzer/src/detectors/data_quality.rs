@@ -26,6 +26,7 @@ pub(super) const DETECTOR: Detector = Detector {
     id: "data-quality",
     title: "Gaps in the data",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::InTrace(detect),
 };
 
@@ -46,6 +47,13 @@ parents are missing; a clock that is off by more than a second. One finding per 
 
 When it is wrong: parents may arrive late, after a trace was analysed; it is analysed again then. A service may \
 keep its statements secret on purpose; accept the finding.";
+
+const EXAMPLE: &str = "
+shop  GET /cart                           |---------------------------------------|
+shop    query [client] {db.system=mssql}    |--------|
+shop    query [client] {db.system=mssql}               |--------|
+shop    query [client] {db.system=mssql}                          |--------|
+";
 
 /// Fewer may be a ping or a driver's own call…
 const CALLS_MIN: usize = 3;
@@ -235,7 +243,6 @@ fn finding(analysis: &Analysis<'_>, at: usize, gaps: &[Gap]) -> Finding {
         .collect();
     offenders.sort_unstable();
     offenders.dedup();
-    offenders.sort_by_key(|it| (analysis.trace.node(*it).start_ns, *it));
     let extent = Extent::of(analysis, &offenders);
     let texts: Vec<&str> = gaps.iter().map(|it| it.text.as_str()).collect();
     let consequences: Vec<&str> = gaps.iter().map(|it| it.kind.consequence()).collect();

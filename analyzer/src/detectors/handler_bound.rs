@@ -22,6 +22,7 @@ pub(super) const DETECTOR: Detector = Detector {
     id: "handler-bound",
     title: "Time in the service's own code",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::InTrace(detect),
 };
 
@@ -43,6 +44,12 @@ is a warning from one second on.
 
 When it is wrong: streams, long polls and web sockets are open on purpose and left out as far as they are told \
 apart. Jobs that compute are meant to; they are only information.";
+
+const EXAMPLE: &str = "
+1 column = 5 ms
+shop  GET /recommendations                                                         |----------------------------------------------------------|
+shop    SELECT products {db.query.text=\"SELECT * FROM products WHERE shelf = $1\"}   |-|
+";
 
 /// The service's own time is at least so much of the request…
 const OWN_PERCENT_MIN: u64 = 70;
@@ -125,7 +132,6 @@ fn finding(analysis: &Analysis<'_>, at: usize, own_ns: u64, role: Role) -> Optio
     let mut offenders: Vec<SpanIdx> = gaps.iter().map(|it| it.segment.span).collect();
     offenders.sort_unstable();
     offenders.dedup();
-    offenders.sort_by_key(|it| analysis.trace.node(*it).start_ns);
     let extent = Extent::of(analysis, &offenders);
     let longest = gaps.first()?.segment.span;
     let is_unseen = entry.categories[Category::Unattributed as usize] > own_ns / 2;

@@ -25,6 +25,7 @@ pub(super) const DETECTOR: Detector = Detector {
     id: "heavy-serialization",
     title: "Heavy serialization or rendering",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::InTrace(detect),
 };
 
@@ -45,6 +46,13 @@ Queries in a view: at least 20 ms and 10 % of the request; moving them saves not
 
 When it is wrong: a page that is mostly text has to be rendered. Spans are recognised by their names; code that \
 encodes without a span counts as the service's own time.";
+
+const EXAMPLE: &str = "
+1 column = 5 ms
+shop  GET /orders                                                            |----------------------------------------------------------|
+shop    SELECT orders {db.query.text=\"SELECT * FROM orders WHERE day = $1\"}   |-------|
+shop    serialize orders [internal]                                                     |---------------------------------------------|
+";
 
 /// Encoding takes at least so long…
 const OWN_NS_MIN: u64 = 20_000_000;
@@ -95,7 +103,6 @@ fn heavy(analysis: &Analysis<'_>, at: usize, own_ns: u64, role: Role) -> Option<
     }
     offenders.sort_unstable();
     offenders.dedup();
-    offenders.sort_by_key(|it| (analysis.trace.node(*it).start_ns, *it));
     let (name, name_ns) = by_name.into_iter().max_by_key(|it| it.1)?;
     let first = offenders
         .iter()

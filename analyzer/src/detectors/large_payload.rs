@@ -24,6 +24,7 @@ pub(super) const DETECTOR: Detector = Detector {
     id: "large-payload",
     title: "Large payload",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::InTrace(detect),
 };
 
@@ -44,6 +45,12 @@ read. The same body passed on by several services is reported where it comes fro
 
 When it is wrong: downloads, uploads, exports, media, archives and streams are large on purpose and left out, as far as \
 their names and media types tell. Most instrumentations do not report sizes unless told to.";
+
+const EXAMPLE: &str = "
+1 column = 5 ms
+shop  GET /catalogue {http.response.body.size=4200000}            |----------------------------------------------------------|
+shop    SELECT products {db.query.text=\"SELECT * FROM products\"}   |---------------------|
+";
 
 /// What takes less, in ns, slows nobody, however large it is.
 const DURATION_NS_MIN: u64 = 10_000_000;

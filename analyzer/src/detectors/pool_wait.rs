@@ -25,6 +25,7 @@ pub(super) const DETECTOR: Detector = Detector {
     id: "pool-wait",
     title: "Waiting for a connection",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::InTrace(detect),
 };
 
@@ -44,6 +45,12 @@ connection is opened do not count.
 
 When it is wrong: if opening connections makes no spans, a pool that opens one looks like one that is exhausted. \
 Pools without acquire spans cannot be seen in traces. Jobs and consumers are only information.";
+
+const EXAMPLE: &str = "
+shop  GET /invoices/{id}                                                        |----------------------------------------------------------|
+shop    pool.acquire [client] {db.system=postgresql}                             |-------------------------------------|
+shop    SELECT invoices {db.query.text=\"SELECT * FROM invoices WHERE id = $1\"}                                           |-----------|
+";
 
 /// A wait shorter than this is a connection handed over, not a queue…
 const CRITICAL_NS_MIN: u64 = 10_000_000;

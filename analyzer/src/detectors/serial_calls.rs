@@ -30,6 +30,7 @@ pub(super) const DETECTOR: Detector = Detector {
     id: "serial-calls",
     title: "Independent calls one after the other",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::InTrace(detect),
 };
 
@@ -51,6 +52,14 @@ When it is wrong: a call may need something of an earlier answer that no span sh
 to check who is asking (login, tokens, permissions), statements of one transaction, and calls with work of the \
 service between them are left out; so are database calls in PHP, which has no way to run them in parallel. Calls of \
 one kind in a loop are reported as N+1 instead.";
+
+const EXAMPLE: &str = "
+1 column = 5 ms
+shop  GET /home                                                                    |----------------------------------------------------------|
+shop    GET [client] {http.request.method=GET, url.full=http://pricing/v1/offers}   |-----------------|
+shop    GET [client] {http.request.method=GET, url.full=http://reviews/v1/latest}                      |-----------------|
+shop    GET [client] {http.request.method=GET, url.full=http://shipping/v1/zones}                                         |-----------------|
+";
 
 /// Shorter calls are not worth the complication.
 const CALL_NS_MIN: u64 = 20_000_000;
@@ -664,6 +673,7 @@ mod tests {
                   count 3, window 350 ms, sum 350 ms, saved 210 ms
                   serial-calls shop "GET /products/{id}" "GET prices/products/{id}" "GET stock/products/{id}" "GET reviews/products/{id}"
                   path: GET /products/{id}
+                  parameters: 7 | 7 | 7, page = 1
                   explanation: GET /products/{id} waits for GET prices/products/{id} 110 ms, GET stock/products/{id} 100 ms, GET reviews/products/{id} 140 ms, each after the other: 350 ms of the request's 390 ms. Waiting for all at once takes as long as the longest, 140 ms.
                   fix: Start all calls, then await them together with `Promise.all`.
                   fix code: const [a, b] = await Promise.all([loadA(), loadB()]);
@@ -682,6 +692,7 @@ mod tests {
                   count 3, window 350 ms, sum 350 ms, saved 210 ms
                   serial-calls shop "GET /products/{id}" "GET prices/products/{id}" "GET stock/items/{id}" "GET reviews/products/{id}"
                   path: GET /products/{id}
+                  parameters: 7 | 4711 | 7, page = 1
                   explanation: GET /products/{id} waits for GET prices/products/{id} 110 ms, GET stock/items/{id} 100 ms, GET reviews/products/{id} 140 ms, each after the other: 350 ms of the request's 390 ms. If none needs another's answer, waiting for all at once takes as long as the longest, 140 ms.
                   fix: Where none needs another's answer: Start all calls, then await them together with `Promise.all`.
                   fix code: const [a, b] = await Promise.all([loadA(), loadB()]);
@@ -718,6 +729,7 @@ mod tests {
                   count 2, window 300 ms, sum 300 ms, saved 130 ms
                   serial-calls shop "/cart" "GET prices/of/{id}" "GET stock/of/{id}"
                   path: /cart
+                  parameters: 4 | 5
                   explanation: /cart waits for GET prices/of/{id} 130 ms, GET stock/of/{id} 170 ms, each after the other: 300 ms of the request's 300 ms. Waiting for all at once takes as long as the longest, 170 ms.
                   fix: Start all calls before waiting for the first, and then wait for all of them.
             "#]],

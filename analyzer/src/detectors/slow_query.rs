@@ -27,6 +27,7 @@ pub(super) const DETECTOR: Detector = Detector {
     id: "slow-query",
     title: "Slow query",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::Both(detect, review),
 };
 
@@ -46,6 +47,11 @@ inside of the call does not count. The time saved assumes that the statement can
 When it is wrong: reports and exports may read a lot on purpose. Schema changes, transaction control, deliberate waits \
 (pg_sleep), health checks and migrations are left out; findings in consumers and jobs are only informational. Queries \
 that are slow together because there are many of them are reported as N+1 queries instead.";
+
+const EXAMPLE: &str = "
+shop  GET /search                                                           |----------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------|
+shop    SELECT * FROM products WHERE name LIKE '%shoe%' ORDER BY rating       |--------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------|
+";
 
 /// Slow wherever it happens.
 const SLOW_NS: u64 = 1_000_000_000;

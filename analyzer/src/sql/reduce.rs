@@ -335,7 +335,10 @@ impl Reducer<'_> {
         }
         let unfinished = &self.tokens[current..];
         let whole = &self.tokens[previous..current - 1];
-        if whole.len() >= unfinished.len()
+        // A whole row is the last of `values`, which nothing closes: it counts.
+        let is_row = kind == FrameKind::Rows && whole.len() == unfinished.len();
+        if !is_row
+            && whole.len() >= unfinished.len()
             && equal(self.text, &whole[..unfinished.len()], unfinished)
         {
             self.tokens.truncate(current - 1);

@@ -264,6 +264,11 @@ impl<'a> Reader<'a> {
             "lastval",
             "pg_backend_pid",
             "pg_is_in_recovery",
+            // What drivers and pools set when they open a connection, and undo when they get it back.
+            "pg_catalog",
+            "set_config",
+            "current_setting",
+            "pg_advisory_unlock_all",
             "row_count",
             "true",
             "false",

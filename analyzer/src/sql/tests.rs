@@ -222,6 +222,8 @@ fn kinds_and_tables() {
             "select refresh_totals($1)",
             "BEGIN",
             "START TRANSACTION READ ONLY",
+            "SELECT set_config('TimeZone', %s, false)",
+            "SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;",
             "SAVEPOINT sa_savepoint_17",
             "RELEASE SAVEPOINT active_record_1",
             "ROLLBACK TO SAVEPOINT sa_savepoint_17",
@@ -262,6 +264,8 @@ fn kinds_and_tables() {
             select refresh_totals(?) | Select  +placeholders
             begin | Transaction 
             start transaction read only | Transaction 
+            select set_config(?, ?, false) | Session  +literals +placeholders
+            select pg_advisory_unlock_all(); close all; unlisten *; reset all | Session 
             savepoint ? | Transaction 
             release savepoint ? | Transaction 
             rollback to savepoint ? | Transaction 

@@ -267,19 +267,10 @@ fn times(evidence: &Value) -> Option<Times> {
 
 fn fix_view(evidence: &Value) -> FixView {
     FixView {
-        text: pieces(evidence["fix"].as_str().unwrap_or_default()),
+        text: format::code_pieces(evidence["fix"].as_str().unwrap_or_default()),
         code: text(&evidence["fix_code"]),
         framework: text(&evidence["framework"]),
     }
-}
-
-/// A text with code in backticks, cut into pieces.
-fn pieces(text: &str) -> Vec<(bool, String)> {
-    let pieces = text
-        .split('`')
-        .enumerate()
-        .map(|(at, it)| (at % 2 == 1, it.to_owned()));
-    pieces.filter(|it| !it.1.is_empty()).collect()
 }
 
 /// Points of the trend.
@@ -500,17 +491,6 @@ mod tests {
         );
         assert_eq!(texts_of(&html, "pre"), [HOSTILE, HOSTILE]);
     }
-
-    #[test]
-    fn backticks_are_code() {
-        let code = |it: &str| (true, it.to_owned());
-        assert_eq!(
-            pieces("`a` or `b`"),
-            [code("a"), (false, " or ".into()), code("b")]
-        );
-        assert_eq!(pieces(""), []);
-    }
-
     #[test]
     fn evidence_may_be_missing() {
         let html = shown(Value::Null);
