@@ -83,8 +83,7 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
 
 /// A span that carries much.
 struct Body {
-    span: SpanIdx,
-    /// The outermost span of the call; `span` for an entry.
+    /// The entry's span, or the outermost span of the call.
     outer: SpanIdx,
     /// An index into [`Analysis::calls`]; `None` for an entry.
     call: Option<usize>,
@@ -112,7 +111,6 @@ fn large<'b>(analysis: &'b Analysis<'_>) -> BTreeMap<(usize, &'b str), Vec<Body>
             || percent(passed_on, payload.response_bytes) < PASSED_ON_PERCENT;
         if is_source {
             let body = Body {
-                span: entry.span,
                 outer: entry.span,
                 call: None,
                 payload,
@@ -127,7 +125,6 @@ fn large<'b>(analysis: &'b Analysis<'_>) -> BTreeMap<(usize, &'b str), Vec<Body>
             && !is_answered_in_sight(analysis, &answers, call)
         {
             let body = Body {
-                span: call.span,
                 outer: call.outer,
                 call: Some(at),
                 payload,
@@ -306,7 +303,13 @@ fn finding(analysis: &Analysis<'_>, at: usize, name: &str, bodies: &[Body], role
     let long = extent.sum_ns >= MEDIUM_NS_MIN;
     let large = request.max(response) >= LARGE_BYTES || rows >= ROWS_MIN && long;
     let base = match is_own {
-        true => Finding::in_entry(DETECTOR.id, analysis, at, &[&part]),
+        true => Finding {
+            offenders: vec![entry.span],
+            count: 1,
+            window_ns: extent.window_ns,
+            sum_ns: extent.sum_ns,
+            ..Finding::in_entry(DETECTOR.id, analysis, at, &[&part])
+        },
         false => Finding::in_calls(DETECTOR.id, analysis, at, &calls, &[&part]),
     };
     Finding {
@@ -322,10 +325,6 @@ fn finding(analysis: &Analysis<'_>, at: usize, name: &str, bodies: &[Body], role
             format!("it takes {}", duration(extent.sum_ns)),
         ],
         target: (!is_own).then(|| who.clone()),
-        offenders: bodies.iter().map(|it| it.span).collect(),
-        count: bodies.len() as u32,
-        window_ns: extent.window_ns,
-        sum_ns: extent.sum_ns,
         saved_ns,
         explanation: format!(
             "{}{who} {what} {size} and takes {}; the request takes {}. {}",
