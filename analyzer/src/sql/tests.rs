@@ -517,7 +517,7 @@ fn names_that_libraries_number() {
             "select /*M!100100 sql_no_cache */ a from t",
         ],
         expect![[r#"
-            insert into t values row(?, ?) | Insert t +literals list=2
+            insert into t values row(?, ?) | Insert t +literals list=3
             select sql_no_cache a from t | Select t
         "#]],
     );
