@@ -16,6 +16,7 @@ use crate::groups::{Loop, loops};
 use crate::impact::impact;
 use crate::loops::{Sure, Told, failed};
 use crate::role::{Role, role};
+use crate::sql::StatementKind;
 use crate::trace::SpanIdx;
 use crate::wording::duration;
 use crate::{Analysis, Call, Settings};
@@ -85,7 +86,8 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
     }
     let claimed = claimed(findings);
     for category in [Category::Database, Category::External] {
-        let unclaimed = |call: &Call| claimed.binary_search(&call.span).is_err();
+        let unclaimed =
+            |call: &Call| claimed.binary_search(&call.span).is_err() && !is_keeping(call);
         let wanted = |call: &Call| !failed(analysis, call);
         for found in loops(analysis, category, unclaimed, wanted, CALLS_MAX + 1) {
             let role = role(analysis, found.entry);
@@ -94,6 +96,13 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
             }
         }
     }
+}
+
+/// What a pool says to a connection that it takes back.
+fn is_keeping(call: &Call) -> bool {
+    let statement = call.statement.as_ref();
+    statement
+        .is_some_and(|it| matches!(it.kind, StatementKind::Session | StatementKind::Transaction))
 }
 
 /// On average at least two run at a time.
@@ -258,6 +267,16 @@ mod tests {
         let failed = CHUNK.replace('{', "{error, ");
         check_silent(ID, &crowd("GET /search", 110, &failed, 30, 100));
         check_silent(ID, &crowd("GET /health", 110, CHUNK, 30, 100));
+    }
+
+    #[test]
+    fn connections_that_are_taken_back_are_none() {
+        let reset = "query {db.system=postgresql, db.query.text=\"select pg_advisory_unlock_all(); close all; reset all\"}";
+        let mut text = line("shop", 0, "GET /search", 0, 50);
+        for at in 0..30 {
+            text += &line("shop", 1, reset, at % 3, 10);
+        }
+        check_silent(ID, &text);
     }
 
     #[test]
