@@ -172,10 +172,13 @@ impl Finding {
     }
 }
 
-/// The spans that are culprits already, in tree order: what one detector has claimed, others leave out.
-pub(crate) fn claimed(findings: &[Finding]) -> Vec<SpanIdx> {
-    let offenders = findings.iter().flat_map(|it| &it.offenders);
-    let mut spans: Vec<SpanIdx> = offenders.copied().collect();
+/// The spans that are culprits already by one of `detectors`, in tree order: what one detector has claimed,
+/// others leave out.
+pub(crate) fn claimed(findings: &[Finding], detectors: &[&str]) -> Vec<SpanIdx> {
+    let by = findings
+        .iter()
+        .filter(|it| detectors.contains(&it.detector));
+    let mut spans: Vec<SpanIdx> = by.flat_map(|it| it.offenders.iter().copied()).collect();
     spans.sort_unstable();
     spans
 }

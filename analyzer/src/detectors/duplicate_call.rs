@@ -11,7 +11,7 @@
 //!
 //! Only what can be seen counts: statements and URLs whose parameters are shown and equal.
 
-use super::{Detect, Detector};
+use super::{Detect, Detector, LOOPS};
 use crate::category::Category;
 use crate::evidence::{self, Asked, Parameters};
 use crate::finding::{Finding, claimed};
@@ -72,7 +72,7 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
     if repeated.is_empty() {
         return;
     }
-    let claimed = claimed(findings);
+    let claimed = claimed(findings, &LOOPS);
     let mut changes = Changes::default();
     let mut reported = 0;
     for mut calls in repeated {

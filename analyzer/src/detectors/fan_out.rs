@@ -8,13 +8,13 @@
 //! shop    POST shard-1/search  |----|                        … and so on
 //! ```
 
-use super::{Detect, Detector};
+use super::{Detect, Detector, LOOPS, duplicate_call};
 use crate::category::Category;
 use crate::evidence;
 use crate::finding::{Finding, Severity, claimed};
 use crate::groups::{Loop, loops};
 use crate::impact::impact;
-use crate::loops::{Sure, Told, failed};
+use crate::loops::{Sure, Told, failed, summary};
 use crate::role::{Role, role};
 use crate::trace::SpanIdx;
 use crate::wording::duration;
@@ -55,7 +55,9 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
     if analysis.calls.len() <= CALLS_MAX {
         return;
     }
-    let claimed = claimed(findings);
+    let mut others = LOOPS.to_vec();
+    others.push(duplicate_call::DETECTOR.id);
+    let claimed = claimed(findings, &others);
     for category in [Category::Database, Category::External] {
         let unclaimed = |call: &Call| claimed.binary_search(&call.span).is_err();
         let wanted = |call: &Call| !failed(analysis, call);
@@ -88,7 +90,7 @@ fn finding(told: &Told<'_, '_>) -> Finding {
     }
     let found = told.finding(DETECTOR.id, saved_ns, sure);
     let count = told.found.calls.len();
-    let name = crate::loops::summary(told.first());
+    let name = summary(told.first());
     let slowest = match tail.len() {
         0 => String::new(),
         slow => format!(
@@ -146,7 +148,7 @@ mod tests {
 
     const ID: &str = DETECTOR.id;
 
-    /// A search over shards whose calls no other detector claims: chunks of a list of ids.
+    /// A call that no other detector claims: a chunk of a list of ids.
     const CHUNK: &str =
         "SELECT items {db.query.text=\"select * from items where id in ($1, $2, $3)\"}";
 
