@@ -11,7 +11,7 @@
 use super::{Detect, Detector, LOOPS, duplicate_call};
 use crate::category::Category;
 use crate::evidence;
-use crate::finding::{Finding, Severity, claimed};
+use crate::finding::{Claimed, Finding, Severity};
 use crate::groups::{Loop, loops};
 use crate::impact::impact;
 use crate::loops::{Sure, Told, failed, summary};
@@ -57,9 +57,9 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
     }
     let mut others = LOOPS.to_vec();
     others.push(duplicate_call::DETECTOR.id);
-    let claimed = claimed(findings, &others);
+    let claimed = Claimed::by(&others, findings, analysis);
     for category in [Category::Database, Category::External] {
-        let unclaimed = |call: &Call| claimed.binary_search(&call.span).is_err();
+        let unclaimed = |call: &Call| !claimed.has(call.span);
         let wanted = |call: &Call| !failed(analysis, call);
         for found in loops(analysis, category, unclaimed, wanted, CALLS_MAX + 1) {
             let role = role(analysis, found.entry);

@@ -11,7 +11,7 @@
 
 use super::{Detect, Detector, n_plus_one_query, n_plus_one_write};
 use crate::category::Category;
-use crate::finding::{Finding, claimed};
+use crate::finding::{Claimed, Finding};
 use crate::history::{History, StatementHistory};
 use crate::impact::{CriticalTime, impact, severity};
 use crate::role::{Role, is_upkeep, role};
@@ -71,7 +71,7 @@ const SERVED_NS: u64 = 10_000_000;
 
 fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
     let of_loops = [n_plus_one_query::DETECTOR.id, n_plus_one_write::DETECTOR.id];
-    let in_loops = claimed(findings, &of_loops);
+    let in_loops = Claimed::by(&of_loops, findings, analysis);
     // By entry and statement: the same slow statement twice in a request is one culprit.
     let mut slow: BTreeMap<(usize, &str), Slow<'_>> = BTreeMap::new();
     let mut critical: HashMap<usize, CriticalTime> = HashMap::new();
@@ -79,7 +79,7 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
         if let (Some(entry), Some(statement)) = (call.entry, &call.statement)
             && is_slow(analysis, &mut critical, entry, call)
             && is_work(statement)
-            && in_loops.binary_search(&call.span).is_err()
+            && !in_loops.has(call.span)
         {
             let none = Slow {
                 entry,
