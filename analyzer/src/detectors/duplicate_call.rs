@@ -11,10 +11,10 @@
 //!
 //! Only what can be seen counts: statements and URLs whose parameters are shown and equal.
 
-use super::{Detect, Detector};
+use super::{Detect, Detector, LOOPS};
 use crate::category::Category;
 use crate::evidence::{self, Asked, Parameters};
-use crate::finding::{Finding, claimed};
+use crate::finding::{Claimed, Finding};
 use crate::framework::library;
 use crate::groups::Extent;
 use crate::impact::impact;
@@ -77,15 +77,10 @@ const FINDINGS_MAX: usize = 32;
 const QUESTIONS_MAX: usize = 1_000;
 
 fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
-    let repeated = repeated(analysis);
-    if repeated.is_empty() {
-        return;
-    }
-    let claimed = claimed(findings);
+    let claimed = Claimed::by(&LOOPS, findings, analysis);
     let mut changes = Changes::default();
     let mut reported = 0;
-    for mut calls in repeated {
-        calls.retain(|it| claimed.binary_search(&analysis.calls[*it].span).is_err());
+    for calls in repeated(analysis, &claimed) {
         let again = asked_again(analysis, &calls, &mut changes);
         let Some(entry) = calls.first().and_then(|it| analysis.calls[*it].entry) else {
             continue;
@@ -102,8 +97,9 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
 }
 
 /// Calls of one entry and key that could be worth a finding, in order of entry and first call.
-fn repeated(analysis: &Analysis<'_>) -> Vec<Vec<usize>> {
+fn repeated(analysis: &Analysis<'_>, claimed: &Claimed) -> Vec<Vec<usize>> {
     let seeded = Seeded::default();
+    let asks = |call: &Call| asks(call) && !claimed.has(call.span);
     let mut asked: Vec<(usize, u64, usize)> = Vec::new();
     for (at, call) in analysis.calls.iter().enumerate() {
         if let Some(entry) = call.entry.filter(|_| asks(call)) {
@@ -113,9 +109,8 @@ fn repeated(analysis: &Analysis<'_>) -> Vec<Vec<usize>> {
     asked.sort_unstable();
     let same = asked.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1));
     let mut repeated: Vec<Vec<usize>> = same
-        .filter(|it| it.len() > 1)
-        .map(|it| it.iter().map(|it| it.2).collect::<Vec<_>>())
-        .filter(|it| is_worth_a_look(analysis, it))
+        .filter(|it| it.len() > 1 && is_worth_a_look(analysis, it))
+        .map(|it| it.iter().map(|it| it.2).collect())
         .collect();
     repeated.sort_unstable_by_key(|it| (analysis.calls[it[0]].entry, it[0]));
     repeated
@@ -132,16 +127,21 @@ fn asks(call: &Call) -> bool {
     }
 }
 
-/// Long enough, if all of it were for nothing, and with parameters that are shown.
-fn is_worth_a_look(analysis: &Analysis<'_>, calls: &[usize]) -> bool {
-    let first = &analysis.calls[calls[0]];
-    let outer: Vec<SpanIdx> = calls.iter().map(|it| analysis.calls[*it].outer).collect();
-    let duration_ns = first.entry.map_or(0, |it| analysis.entries[it].duration_ns);
-    let sum_ns = Extent::of(analysis, &outer).sum_ns;
-    let long = calls.len() > LATER_CERTAIN
+/// With parameters that are shown, and long enough, if all of it were for nothing. `calls` are indices of
+/// calls, with their entry in front.
+fn is_worth_a_look(analysis: &Analysis<'_>, calls: &[(usize, u64, usize)]) -> bool {
+    let (entry, _, first) = calls[0];
+    if evidence::asked_for(analysis, &analysis.calls[first]).is_none() {
+        return false;
+    }
+    let durations = calls.iter().map(|it| {
+        let outer = analysis.calls[it.2].outer;
+        analysis.trace.duration_ns(outer)
+    });
+    let sum_ns = durations.fold(0_u64, u64::saturating_add);
+    calls.len() > LATER_CERTAIN
         || sum_ns >= LATER_NS_MIN
-        || percent(sum_ns, duration_ns) >= LATER_PERCENT_MIN;
-    long && evidence::asked_for(analysis, first).is_some()
+        || percent(sum_ns, analysis.entries[entry].duration_ns) >= LATER_PERCENT_MIN
 }
 
 /// Calls whose answer was known, and those that had asked for it.

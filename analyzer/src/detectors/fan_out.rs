@@ -8,13 +8,13 @@
 //! shop    POST shard-1/search  |----|                        … and so on
 //! ```
 
-use super::{Detect, Detector};
+use super::{Detect, Detector, LOOPS, duplicate_call};
 use crate::category::Category;
 use crate::evidence;
-use crate::finding::{Finding, Severity, claimed};
+use crate::finding::{Claimed, Finding, Severity};
 use crate::groups::{Loop, loops};
 use crate::impact::impact;
-use crate::loops::{Sure, Told, failed};
+use crate::loops::{Sure, Told, failed, summary};
 use crate::role::{Role, role};
 use crate::sql::StatementKind;
 use crate::trace::SpanIdx;
@@ -84,10 +84,11 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
     if analysis.calls.len() <= CALLS_MAX {
         return;
     }
-    let claimed = claimed(findings);
+    let mut others = LOOPS.to_vec();
+    others.push(duplicate_call::DETECTOR.id);
+    let claimed = Claimed::by(&others, findings, analysis);
     for category in [Category::Database, Category::External] {
-        let unclaimed =
-            |call: &Call| claimed.binary_search(&call.span).is_err() && !is_keeping(call);
+        let unclaimed = |call: &Call| !claimed.has(call.span) && !is_keeping(call);
         let wanted = |call: &Call| !failed(analysis, call);
         for found in loops(analysis, category, unclaimed, wanted, CALLS_MAX + 1) {
             let role = role(analysis, found.entry);
@@ -125,7 +126,7 @@ fn finding(told: &Told<'_, '_>) -> Finding {
     }
     let found = told.finding(DETECTOR.id, saved_ns, sure);
     let count = told.found.calls.len();
-    let name = crate::loops::summary(told.first());
+    let name = summary(told.first());
     let slowest = match tail.len() {
         0 => String::new(),
         slow => format!(
@@ -183,7 +184,7 @@ mod tests {
 
     const ID: &str = DETECTOR.id;
 
-    /// A search over shards whose calls no other detector claims: chunks of a list of ids.
+    /// A call that no other detector claims: a chunk of a list of ids.
     const CHUNK: &str =
         "SELECT items {db.query.text=\"select * from items where id in ($1, $2, $3)\"}";
 

@@ -75,6 +75,15 @@ pub static ALL: &[Detector] = &[
     data_quality::DETECTOR,
 ];
 
+/// The detectors of loops. Their calls are a loop and nothing else: no duplicates, no crowd.
+const LOOPS: [&str; 5] = [
+    n_plus_one_query::DETECTOR.id,
+    n_plus_one_write::DETECTOR.id,
+    n_plus_one_call::DETECTOR.id,
+    n_plus_one_cache::DETECTOR.id,
+    n_plus_one_publish::DETECTOR.id,
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;

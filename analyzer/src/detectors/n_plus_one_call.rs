@@ -17,9 +17,9 @@ use crate::category::Category;
 use crate::evidence::{self, Parameters};
 use crate::finding::{Finding, Severity};
 use crate::groups::{Loop, loops};
-use crate::loops::{Sure, Told, WAITED_PERCENT_MIN, callee};
+use crate::loops::{Sure, Told, WAITED_PERCENT_MIN, callee, failed};
 use crate::role::{Role, role};
-use crate::span::{Span, Spans, Status};
+use crate::span::{Span, Spans};
 use crate::trace::SpanIdx;
 use crate::wording::percent;
 use crate::{Analysis, Call, Settings};
@@ -98,48 +98,59 @@ fn matters(analysis: &Analysis<'_>, found: &Loop) -> bool {
     found.waited_ns >= WAITED_NS_MIN || percent(found.waited_ns, request_ns) >= WAITED_PERCENT_MIN
 }
 
-/// A request for a whole thing, the first attempt.
+/// A request for a whole thing, the first attempt. An item that is not there, or not to be seen, is an answer.
 fn is_candidate(analysis: &Analysis<'_>, call: &Call) -> bool {
-    let spans = &analysis.trace.spans;
-    let span = analysis.trace.span(call.span);
-    !is_retried(analysis, call) && !is_part(spans, span)
-}
-
-/// It will be or is a retry. An item that is not there, or not to be seen, is an answer.
-fn is_retried(analysis: &Analysis<'_>, call: &Call) -> bool {
-    let spans = &analysis.trace.spans;
-    let span = analysis.trace.span(call.span);
-    let resent = spans.attribute(span, "http.request.resend_count");
-    if resent.and_then(|it| it.as_int()).is_some_and(|it| it > 0) {
-        return true;
-    }
-    let failed = [span, analysis.trace.span(call.outer)]
-        .iter()
-        .any(|it| it.status == Status::Error);
-    let status = ["http.response.status_code", "http.status_code"];
-    match spans.first_of(span, &status).and_then(|it| it.as_int()) {
-        Some(status) => status >= 500 || matches!(status, 408 | 429),
-        None => failed,
-    }
-}
-
-/// A range of a download, or a part of an upload.
-fn is_part(spans: &Spans<'_>, span: &Span<'_>) -> bool {
     const PARTIAL_CONTENT: i64 = 206;
-    let status = ["http.response.status_code", "http.status_code"];
-    let is_range = spans.first_of(span, &status).and_then(|it| it.as_int())
-        == Some(PARTIAL_CONTENT)
-        || spans.attribute(span, "http.request.header.range").is_some();
-    let in_query = |(_, query): (&str, &str)| {
-        let mut names = query.split('&').map(|it| it.split('=').next());
-        names.any(|it| {
-            matches!(
-                it,
-                Some("partNumber" | "uploadId" | "upload_id" | "chunk" | "part")
-            )
-        })
+    let span = analysis.trace.span(call.span);
+    let said = Said::by(&analysis.trace.spans, span);
+    if said.resent || said.is_range {
+        return false;
+    }
+    let is_whole = match said.status {
+        Some(PARTIAL_CONTENT | 408 | 429) => false,
+        Some(status) => status < 500,
+        None => !failed(analysis, call),
     };
-    is_range || evidence::path_and_query(spans, span).is_some_and(in_query)
+    is_whole && !is_part(said.url)
+}
+
+/// What a request's span says about what has become of it.
+#[derive(Default)]
+struct Said<'a> {
+    status: Option<i64>,
+    /// It is a retry.
+    resent: bool,
+    /// A part of a download was asked for.
+    is_range: bool,
+    url: &'a str,
+}
+
+impl<'a> Said<'a> {
+    /// One pass over the attributes: this is asked of every request that repeats.
+    fn by(spans: &Spans<'a>, span: &Span<'a>) -> Said<'a> {
+        let mut said = Said::default();
+        for it in spans.attributes_at(&span.attributes) {
+            match it.key {
+                "http.response.status_code" => said.status = it.value.as_int(),
+                "http.status_code" => said.status = said.status.or(it.value.as_int()),
+                "http.request.resend_count" => said.resent = it.value.as_int() > Some(0),
+                "http.request.header.range" => said.is_range = true,
+                "url.full" | "http.url" => said.url = it.value.as_str().unwrap_or(""),
+                _ => {}
+            }
+        }
+        said
+    }
+}
+
+/// A part of an upload.
+fn is_part(url: &str) -> bool {
+    let Some((_, query)) = url.split_once('?') else {
+        return false;
+    };
+    let mut names = query.split('&').map(|it| it.split('=').next());
+    let parts = ["partNumber", "uploadId", "upload_id", "chunk", "part"];
+    names.any(|it| it.is_some_and(|it| parts.contains(&it)))
 }
 
 /// Names of what walks through a list in a URL's query, lower case.

@@ -519,6 +519,33 @@ mod tests {
         );
     }
 
+    /// Two depths of one recursion, whose names are the same but for what is left out in the middle.
+    #[test]
+    fn deep_recursion_is_one_loop() {
+        let mut text = line("shop", 0, "GET /tree", 0, 210);
+        for depth in 1..=20 {
+            text += &line("shop", depth, "walk", depth, 200 - depth);
+            if depth > 18 {
+                for at in 0..5 {
+                    text += &line(
+                        "shop",
+                        depth + 1,
+                        "SELECT nodes",
+                        20 + 50 * (depth - 18) + at * 8,
+                        8,
+                    );
+                }
+            }
+        }
+        check_titles(
+            ID,
+            &text,
+            expect![[r#"
+            10 × select nodes, one by one (warning)
+        "#]],
+        );
+    }
+
     #[test]
     fn one_answer_asked_for_again_is_a_duplicate() {
         silent(

@@ -207,7 +207,7 @@ fn rows_in_values(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{check, check_silent, check_titles, serial};
+    use super::super::tests::{check, check_silent, check_titles, findings, line, serial};
     use super::{DETECTOR, rows_in_values};
     use expect_test::expect;
 
@@ -298,6 +298,15 @@ mod tests {
                 5 × insert into items, one by one (warning)
             "#]],
         );
+    }
+
+    #[test]
+    fn slow_writes_of_a_loop_are_the_loops() {
+        let mut text = line("shop", 0, "POST /carts", 0, 5_100);
+        for at in 0..5 {
+            text += &line("shop", 1, INSERT, at * 1_010, 1_005);
+        }
+        assert_eq!(findings(&text), [ID]);
     }
 
     #[test]

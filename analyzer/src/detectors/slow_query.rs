@@ -9,9 +9,9 @@
 //! Over time: a statement whose slow twentieth is slow. Both have one fingerprint, so they are one
 //! culprit.
 
-use super::{Detect, Detector, n_plus_one_query};
+use super::{Detect, Detector, n_plus_one_query, n_plus_one_write};
 use crate::category::Category;
-use crate::finding::Finding;
+use crate::finding::{Claimed, Finding};
 use crate::history::{History, StatementHistory};
 use crate::impact::{CriticalTime, impact, severity};
 use crate::role::{Role, is_upkeep, role};
@@ -81,14 +81,8 @@ const FINDINGS_MAX: usize = 32;
 const SERVED_NS: u64 = 10_000_000;
 
 fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
-    let mut in_loops: Vec<SpanIdx> = Vec::new();
-    for found in findings
-        .iter()
-        .filter(|it| it.detector == n_plus_one_query::DETECTOR.id)
-    {
-        in_loops.extend(&found.offenders);
-    }
-    in_loops.sort_unstable();
+    let of_loops = [n_plus_one_query::DETECTOR.id, n_plus_one_write::DETECTOR.id];
+    let in_loops = Claimed::by(&of_loops, findings, analysis);
     // By entry and statement: the same slow statement twice in a request is one culprit.
     let mut slow: BTreeMap<(usize, &str), Slow<'_>> = BTreeMap::new();
     let mut critical: HashMap<usize, CriticalTime> = HashMap::new();
@@ -96,7 +90,7 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
         if let (Some(entry), Some(statement)) = (call.entry, &call.statement)
             && is_slow(analysis, &mut critical, entry, call)
             && is_work(statement)
-            && in_loops.binary_search(&call.span).is_err()
+            && !in_loops.has(call.span)
         {
             let none = Slow {
                 entry,
