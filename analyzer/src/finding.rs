@@ -151,11 +151,8 @@ impl Finding {
         let first = &analysis.calls[calls[0]];
         let outer: Vec<SpanIdx> = calls.iter().map(|it| analysis.calls[*it].outer).collect();
         let extent = Extent::of(analysis, &outer);
-        let mut offenders: Vec<SpanIdx> = calls.iter().map(|it| analysis.calls[*it].span).collect();
-        // What says the statement may begin later within its wrapper than the next call's does.
-        offenders.sort_by_key(|it| (analysis.trace.node(*it).start_ns, *it));
         Finding {
-            offenders,
+            offenders: calls.iter().map(|it| analysis.calls[*it].span).collect(),
             call_path: call_path(analysis, entry, first.outer),
             parameters: evidence::parameters(analysis, calls),
             count: u32::try_from(calls.len()).unwrap_or(u32::MAX),

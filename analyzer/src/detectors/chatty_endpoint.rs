@@ -339,6 +339,17 @@ mod tests {
         );
     }
 
+    #[test]
+    fn beside_a_loop_only_the_rest_counts() {
+        let call = |nth: usize| match nth {
+            0..20 => {
+                format!("shop    SELECT a {{db.query.text=\"select * from a where id = {nth}\"}}")
+            }
+            _ => statement(nth),
+        };
+        check_silent(ID, &drawn("shop  GET /dashboard", 40, call));
+    }
+
     /// The loop's own calls and the calls it makes to another service count for nothing here.
     #[test]
     fn a_loop_through_another_service_is_reported_as_such() {

@@ -396,7 +396,10 @@ mod tests {
 
     #[test]
     fn transaction_control_needs_no_statement() {
-        check_silent(ID, &changed(CART, " shop [client]", " COMMIT [client]"));
+        check_silent(
+            ID,
+            &changed(CART, " shop [client]", " sql.tx.commit [client]"),
+        );
     }
 
     #[test]

@@ -43,7 +43,8 @@ spans. No saving is claimed, because nothing is known of what is done there; so 
 is a warning from one second on.
 
 When it is wrong: streams, long polls and web sockets are open on purpose and left out as far as they are told \
-apart. Jobs that compute are meant to; they are only information.";
+apart. Jobs that compute are meant to; they are only information. The first requests of a process load and \
+compile code: look at later ones before changing anything.";
 
 const EXAMPLE: &str = "
 1 column = 5 ms

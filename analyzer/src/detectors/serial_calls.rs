@@ -925,7 +925,7 @@ mod tests {
             1 column = 10 ms
             shop  GET /export                                                   |--------------------------------------|
             shop    GET {url.full="http://jobs/4711", http.request.method=GET}    |-----------|
-            shop    GET {url.full="http://jobs/4711", http.request.method=GET}                |--------------|
+            shop    GET {url.full="http://jobs/4712", http.request.method=GET}                |--------------|
             "#,
         );
     }
