@@ -22,7 +22,7 @@ use crate::sql::Fingerprint;
 use crate::statements::Statements;
 use crate::target::{Target, cut, template};
 use crate::trace::{SpanIdx, Trace};
-use crate::{Call, Callee, Coverage};
+use crate::{Call, Callee};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -177,7 +177,7 @@ fn is_callable(category: Category) -> bool {
     )
 }
 
-fn has_target(facts: &Facts<'_>) -> bool {
+pub(crate) fn has_target(facts: &Facts<'_>) -> bool {
     Target::of(facts) != Target::default()
         || !facts.rpc_method.is_empty()
         || !facts.destination.is_empty()
@@ -619,34 +619,6 @@ fn follows_sibling(trace: &Trace<'_>, calls: &[Call], parent: Option<SpanIdx>) -
         .any(|it| trace.node(it.outer).parent == parent)
 }
 
-/// What could not be seen in `trace` and its `calls`.
-pub fn coverage(trace: &Trace<'_>, calls: &[Call]) -> Coverage {
-    let orphans = trace.nodes.iter().filter(|it| it.orphan).count();
-    let mut coverage = Coverage {
-        spans: trace.nodes.len() as u32,
-        orphans: orphans as u32,
-        ..Coverage::default()
-    };
-    for call in calls {
-        match call.category {
-            Category::Database => {
-                let statement = call.statement.as_ref();
-                coverage.database_calls += 1;
-                coverage.without_statement += u32::from(statement.is_none());
-                coverage.truncated_statements +=
-                    u32::from(statement.is_some_and(|it| it.truncated));
-            }
-            Category::External | Category::Logging => {
-                let facts = Facts::of(&trace.spans, trace.span(call.span));
-                coverage.outbound_calls += 1;
-                coverage.without_target += u32::from(!has_target(&facts));
-            }
-            _ => {}
-        }
-    }
-    coverage
-}
-
 #[cfg(test)]
 mod tests {
     use crate::{Settings, analyze, drawing};
@@ -707,7 +679,7 @@ mod tests {
             "#,
             expect![[r#"
                 database [select x from y] prisma:client:operation > prisma:engine:db_query
-                database [{ }] mongoose.User.find > mongodb.find
+                database [{}] mongoose.User.find > mongodb.find
             "#]],
         );
     }
@@ -847,7 +819,7 @@ mod tests {
             "#,
             expect![[r#"
                 cache [get user:?] GET
-                database [{ }] search
+                database [{}] search
             "#]],
         );
     }

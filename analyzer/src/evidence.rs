@@ -1,9 +1,11 @@
 //! What a finding shows beside its numbers: where in the code, with which parameters.
 
-use crate::span::{Span, Value};
+use crate::category::Category;
+use crate::span::{Span, Spans, Value};
 use crate::sql;
 use crate::trace::SpanIdx;
 use crate::{Analysis, Call};
+use std::borrow::Cow;
 
 /// So many calls' parameters are shown: enough to see that they differ.
 const PARAMETERS_CALLS_MAX: usize = 5;
@@ -60,22 +62,132 @@ pub enum Parameters {
 
 /// Compares the parameters of the `calls` (indices into [`Analysis::calls`]).
 pub fn compare_parameters(analysis: &Analysis<'_>, calls: &[usize]) -> Parameters {
-    let mut calls = calls
+    let mut asked = calls
         .iter()
-        .map(|it| raw_parameters(analysis, &analysis.calls[*it]));
-    let Some(first) = calls.next().filter(|it| !it.is_empty()) else {
+        .map(|it| asked_for(analysis, &analysis.calls[*it]));
+    let Some(Some(first)) = asked.next() else {
         return Parameters::Hidden;
     };
-    let mut compared = Parameters::Same;
-    for parameters in calls {
-        if parameters.is_empty() {
+    let (mut complete, mut same) = (first.complete, true);
+    for asked in asked {
+        let Some(asked) = asked else {
             return Parameters::Hidden;
-        }
-        if parameters != first {
-            compared = Parameters::Different;
-        }
+        };
+        complete &= asked.complete;
+        same &= asked.text == first.text;
     }
-    compared
+    match (same, complete) {
+        (false, _) => Parameters::Different,
+        (true, true) => Parameters::Same,
+        // What is not shown may differ.
+        (true, false) => Parameters::Hidden,
+    }
+}
+
+/// What tells a call from others of its key. Not redacted: only to be compared, never to be shown.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Asked<'a> {
+    /// Parameters, literals, or path and query.
+    pub text: Cow<'a, str>,
+    /// Nothing else can differ: of two calls with one text the second has the first one's answer.
+    pub complete: bool,
+}
+
+/// What `call` asks for; `None` if its sender does not say.
+pub fn asked_for<'a>(analysis: &Analysis<'a>, call: &Call) -> Option<Asked<'a>> {
+    let spans = &analysis.trace.spans;
+    let span = analysis.trace.span(call.span);
+    match call.category {
+        Category::Database => statement_asked(spans, span, call),
+        Category::Cache => {
+            let text = spans.text(span, &["db.query.text", "db.statement"])?;
+            Some(Asked {
+                text: text.into(),
+                complete: !text.contains(['?', '[']),
+            })
+        }
+        Category::External => request_asked(spans, span),
+        _ => None,
+    }
+}
+
+fn statement_asked<'a>(spans: &Spans<'a>, span: &Span<'a>, call: &Call) -> Option<Asked<'a>> {
+    let statement = call.statement.as_ref()?;
+    let bound = bound_parameters(spans, span);
+    if !bound.is_empty() {
+        let mut text: Vec<String> = bound
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        text.extend(constants(spans, span, call));
+        return Some(Asked {
+            text: text.join("\n").into(),
+            complete: !statement.truncated,
+        });
+    }
+    if let Some(parameters) = spans.text(span, &["db.statement.parameters"]) {
+        let mut text = vec![parameters.to_string()];
+        text.extend(constants(spans, span, call));
+        return Some(Asked {
+            text: text.join("\n").into(),
+            complete: !statement.truncated && !parameters.is_empty(),
+        });
+    }
+    // With placeholders in the text, its literals are constants, and what varies is not shown.
+    if statement.had_placeholders {
+        return None;
+    }
+    let text = spans.text(span, &["db.query.text", "db.statement"])?;
+    let literals = sql::literals(text, &call.system);
+    // Without tables it is no statement but a name for one, as some senders make them.
+    let says_all = !literals.is_empty() || !statement.tables.is_empty();
+    says_all.then(|| Asked {
+        complete: !statement.truncated && literals.len() < sql::LITERALS_MAX,
+        text: literals.join("\n").into(),
+    })
+}
+
+/// The literals beside a statement's parameters: statements of one shape may differ in them.
+fn constants(spans: &Spans<'_>, span: &Span<'_>, call: &Call) -> Vec<String> {
+    let had_literals = call.statement.as_ref().is_some_and(|it| it.had_literals);
+    let text = spans.text(span, &["db.query.text", "db.statement"]);
+    let literals = text
+        .filter(|_| had_literals)
+        .map(|it| sql::literals(it, &call.system));
+    let literals = literals.unwrap_or_default().into_iter();
+    literals.map(|it| it.to_string()).collect()
+}
+
+/// Requests of an RPC and the bodies of posts are not shown anywhere.
+fn request_asked<'a>(spans: &Spans<'a>, span: &Span<'a>) -> Option<Asked<'a>> {
+    let (path, query) = path_and_query(spans, span)?;
+    let method = spans.text(span, &["http.request.method", "http.method"]);
+    let method = method.unwrap_or_else(|| span.name.split(' ').next().unwrap_or(""));
+    let text = match query {
+        "" => path.into(),
+        query => format!("{path}?{query}").into(),
+    };
+    Some(Asked {
+        text,
+        complete: matches!(method, "GET" | "HEAD") && !is_redacted(query),
+    })
+}
+
+/// Path and query (empty without one) of the URL that the span `span` asks for, as sent; `None` if the span
+/// does not say all of it.
+pub fn path_and_query<'a>(spans: &Spans<'a>, span: &Span<'a>) -> Option<(&'a str, &'a str)> {
+    let url = spans.text(span, &["url.full", "http.url"])?;
+    let (_, after_scheme) = url.split_once("://")?;
+    let path = after_scheme
+        .find(['/', '?'])
+        .map_or("", |at| &after_scheme[at..]);
+    let path = path.split('#').next().unwrap_or(path);
+    Some(path.split_once('?').unwrap_or((path, "")))
+}
+
+/// Senders that hide what stands in a query put a star or a word in its place.
+pub fn is_redacted(query: &str) -> bool {
+    query == "*" || query.contains("=*") || query.contains("REDACTED")
 }
 
 /// Visible parameters of the first few calls, one text per call, everything but numbers hidden.
@@ -101,16 +213,14 @@ pub fn parameters(analysis: &Analysis<'_>, calls: &[usize]) -> Vec<String> {
     texts
 }
 
-/// A call's parameters by name (empty for literals), not redacted: only to be compared.
+/// A call's parameters by name (empty for literals), not redacted.
 fn raw_parameters(analysis: &Analysis<'_>, call: &Call) -> Vec<(String, String)> {
     let spans = &analysis.trace.spans;
     let span = analysis.trace.span(call.span);
-    let mut parameters = Vec::new();
-    for attribute in spans.attributes_at(&span.attributes) {
-        if let Some(name) = attribute.key.strip_prefix("db.query.parameter.") {
-            parameters.push((name.to_string(), value_text(&attribute.value)));
-        }
+    if call.category == Category::External {
+        return request_parameters(spans, span, &call.key);
     }
+    let parameters = bound_parameters(spans, span);
     if !parameters.is_empty() {
         return parameters;
     }
@@ -122,12 +232,7 @@ fn raw_parameters(analysis: &Analysis<'_>, call: &Call) -> Vec<(String, String)>
     let text = spans.text(span, &["db.query.text", "db.statement"]);
     let sources = [
         (spans.text(span, &["db.statement.parameters"]), "mysql"),
-        (
-            text.filter(|_| !bound),
-            spans
-                .text(span, &["db.system.name", "db.system"])
-                .unwrap_or(""),
-        ),
+        (text.filter(|_| !bound), call.system.as_str()),
     ];
     for (text, system) in sources {
         let literals = sql::literals(text.unwrap_or(""), system);
@@ -139,6 +244,36 @@ fn raw_parameters(analysis: &Analysis<'_>, call: &Call) -> Vec<(String, String)>
         }
     }
     parameters
+}
+
+fn bound_parameters(spans: &Spans<'_>, span: &Span<'_>) -> Vec<(String, String)> {
+    let attributes = spans.attributes_at(&span.attributes).iter();
+    let bound = attributes.filter_map(|it| {
+        let name = it.key.strip_prefix("db.query.parameter.")?;
+        Some((name.to_string(), value_text(&it.value)))
+    });
+    bound.collect()
+}
+
+/// The pieces of the path that the key has no word for, and the query's pairs.
+fn request_parameters(spans: &Spans<'_>, span: &Span<'_>, key: &str) -> Vec<(String, String)> {
+    let Some((path, query)) = path_and_query(spans, span) else {
+        return Vec::new();
+    };
+    let template = key.find('/').map_or("", |at| &key[at..]);
+    let mut words: Vec<&str> = template.split('/').collect();
+    if words.len() != path.split('/').count() {
+        words.clear();
+    }
+    let pieces = path.split('/').zip(words);
+    let ids = pieces.filter(|(piece, word)| piece != word);
+    let ids = ids.map(|(piece, _)| (String::new(), piece.to_string()));
+    let query = if is_redacted(query) { "" } else { query };
+    let pairs = query.split('&').filter(|it| !it.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (name.to_string(), value.to_string())
+    });
+    ids.chain(pairs).collect()
 }
 
 fn value_text(value: &Value<'_>) -> String {

@@ -15,6 +15,9 @@
 //! A group belongs to the outermost entry that repeats something below it: a loop in `shop` that
 //! calls `stock`, which runs one query per call, is a loop of `shop`. Groups that take turns are one
 //! loop with several calls per round.
+//!
+//! What repeats only because the calls around it do is no loop of its own: the queries that `stock` runs
+//! for those calls are gone when the calls are one, so the calls are the loop.
 
 use crate::category::Category;
 use crate::span::SpanKind;
@@ -68,6 +71,11 @@ impl Loop {
         self.waiting_sum_ns <= self.waited_ns + self.waited_ns / 100
     }
 
+    /// The calls are in another service, behind one of the entry's own calls.
+    pub fn is_remote(&self, analysis: &Analysis<'_>) -> bool {
+        analysis.calls[self.steps[0].first].entry != Some(self.entry)
+    }
+
     /// The duration that half of the waiting spans do not exceed, ns.
     pub fn median_ns(&self, analysis: &Analysis<'_>) -> u64 {
         let durations = self
@@ -80,15 +88,18 @@ impl Loop {
     }
 }
 
-/// The loops over calls of `category` that are `wanted` and repeat at least `repeats_min` times, in order
-/// of entry and start. `wanted` is only asked about calls that repeat, so it may look closely.
+/// The loops over calls of `category` that are `of_kind` and `wanted` and repeat at least `repeats_min`
+/// times, in order of entry and start. `of_kind` is asked about every call, so it has to be quick; `wanted`
+/// only about calls that repeat, so it may look closely.
 pub fn loops(
     analysis: &Analysis<'_>,
     category: Category,
+    of_kind: impl Fn(&Call) -> bool,
     wanted: impl Fn(&Call) -> bool,
     repeats_min: usize,
 ) -> Vec<Loop> {
-    let mut groups = groups(analysis, category, wanted, repeats_min);
+    let of_kind = |call: &Call| call.category == category && call.entry.is_some() && of_kind(call);
+    let mut groups = merged(analysis, groups(analysis, of_kind, wanted, repeats_min));
     groups.sort_by_key(|it| std::cmp::Reverse(it.sum_ns));
     groups.truncate(GROUPS_MAX);
     groups.sort_by_key(|it| (it.entry, start_ns(analysis, it.calls[0]), it.steps[0].first));
@@ -105,18 +116,17 @@ pub fn loops(
 /// One loop of one step per calling context and key.
 fn groups(
     analysis: &Analysis<'_>,
-    category: Category,
+    of_kind: impl Fn(&Call) -> bool,
     wanted: impl Fn(&Call) -> bool,
     repeats_min: usize,
 ) -> Vec<Loop> {
-    let of_category = |call: &&Call| call.category == category && call.entry.is_some();
     // Most traces end here: too few calls for anything to repeat.
-    if analysis.calls.iter().filter(of_category).count() < repeats_min {
+    if analysis.calls.iter().filter(|it| of_kind(it)).count() < repeats_min {
         return Vec::new();
     }
     let mut by_key: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (at, call) in analysis.calls.iter().enumerate() {
-        if of_category(&call) {
+        if of_kind(call) {
             by_key.entry(&call.key).or_default().push(at);
         }
     }
@@ -128,6 +138,7 @@ fn groups(
         }
     });
     let mut contexts = Contexts::default();
+    let mut requests = Requests::default();
     let mut groups = Vec::new();
     for calls in by_key.into_values() {
         let mut by_context: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
@@ -136,10 +147,79 @@ fn groups(
             by_context.entry(context).or_default().push(at);
         }
         for calls in by_context.into_values() {
-            groups.extend(split_by_entry(analysis, calls, repeats_min));
+            let mut loops = split_by_entry(analysis, calls, repeats_min);
+            loops.retain(|it| !requests.repeat_around(analysis, it, repeats_min));
+            groups.extend(loops);
         }
     }
     groups
+}
+
+/// Makes one of the groups that nothing tells apart. Deep recursion has a context per depth, but the middle
+/// of its call paths is left out, and two findings of one name in one entry would be the same culprit.
+fn merged(analysis: &Analysis<'_>, groups: Vec<Loop>) -> Vec<Loop> {
+    let (cut, mut whole): (Vec<Loop>, Vec<Loop>) = groups
+        .into_iter()
+        .partition(|it| it.call_path.len() > CALL_PATH_MAX);
+    let mut by_name: BTreeMap<(usize, Vec<String>, &str), Loop> = BTreeMap::new();
+    for group in cut {
+        let key = &*analysis.calls[group.steps[0].first].key;
+        let name = (group.entry, group.call_path.clone(), key);
+        let group = match by_name.remove(&name) {
+            Some(other) => {
+                let mut both = joined(analysis, &other, &group);
+                both.steps = vec![Step {
+                    first: both.calls[0],
+                    count: both.calls.len(),
+                }];
+                both
+            }
+            None => group,
+        };
+        by_name.insert(name, group);
+    }
+    whole.extend(by_name.into_values());
+    whole
+}
+
+/// The requests that entries make, by the spans around the callees' entries; filled when first needed.
+#[derive(Default)]
+struct Requests<'b>(Option<HashMap<SpanIdx, &'b str>>);
+
+impl<'b> Requests<'b> {
+    /// Does `found` repeat because the entry repeats one request around it?
+    fn repeat_around(
+        &mut self,
+        analysis: &'b Analysis<'_>,
+        found: &Loop,
+        repeats_min: usize,
+    ) -> bool {
+        if !found.is_remote(analysis) {
+            return false;
+        }
+        let requests = self.0.get_or_insert_with(|| {
+            let requests = analysis
+                .calls
+                .iter()
+                .filter(|it| it.category == Category::External);
+            requests
+                .flat_map(|it| [(it.span, &*it.key), (it.outer, &*it.key)])
+                .collect()
+        });
+        let mut times: BTreeMap<&str, usize> = BTreeMap::new();
+        for span in &found.waiting {
+            // The request may be named by a span around the one that was sent.
+            const WRAPPERS_MAX: usize = 4;
+            let around = std::iter::successors(Some(*span), |it| analysis.trace.node(*it).parent);
+            let top = analysis.entries[found.entry].span;
+            let mut inside = around.take(WRAPPERS_MAX).take_while(|it| *it > top);
+            let key = inside.find_map(|it| requests.get(&it));
+            if let Some(key) = key {
+                *times.entry(key).or_default() += 1;
+            }
+        }
+        times.into_values().any(|it| it >= repeats_min)
+    }
 }
 
 /// Calling contexts as numbers: the same names from the top down to a span's parent are the same number.

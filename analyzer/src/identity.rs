@@ -65,6 +65,7 @@ fn entry<'a>(trace: &Trace<'a>, idx: SpanIdx, parent: Option<usize>) -> Entry<'a
         error: is_error(span, &facts),
         start_ns: trace.node(idx).start_ns,
         duration_ns: trace.duration_ns(idx),
+        work_ns: 0,
         categories: [0; Category::COUNT],
         path: Vec::new(),
         calls: [0; Category::COUNT],

@@ -11,25 +11,25 @@
 //! ```
 //!
 //! Also when the calls run side by side, when each round has several queries, and when the query is
-//! behind a call to another service: the loop is what is reported, once.
+//! behind a call to another service: the loop is what is reported, once. If that call is one and the same
+//! each time, the loop is an N+1 of calls and reported there; with the same parameters each time, it is
+//! one answer asked for again, and reported as duplicates.
 
-use super::{Detect, Detector};
+use super::{Detect, Detector, duplicate_call};
 use crate::category::Category;
-use crate::evidence::{self, Parameters};
+use crate::evidence::Parameters;
 use crate::finding::Finding;
-use crate::framework::{framework, load_together};
 use crate::groups::{Loop, loops};
-use crate::impact::impact;
+use crate::loops::{Sure, Told, failed, matters, summary};
 use crate::role::{Role, role};
-use crate::span::Status;
 use crate::sql::{Fingerprint, StatementKind};
-use crate::wording::{duration, percent};
 use crate::{Analysis, Call, Settings};
 
 pub(super) const DETECTOR: Detector = Detector {
     id: "n-plus-one-query",
     title: "N+1 queries",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::InTrace(detect),
 };
 
@@ -57,46 +57,48 @@ changes), lists fetched in chunks, retries after errors, health checks and the d
 left out; findings in consumers and jobs are only informational. If the sender hides parameters, it cannot \
 be told whether the rows differ or the same row is asked for again; either way the queries can be one.";
 
-/// Loops shorter than this are worth no alert…
-const UNION_NS_MIN: u64 = 20_000_000;
-/// …unless they are this much of the request…
-const UNION_PERCENT_MIN: u64 = 10;
-/// …or so many that the loop is certain and will grow with the data.
-const REPEATS_CERTAIN: usize = 25;
-
-/// What the one query that replaces the loop takes, as a multiple of the loop's median call: it returns
-/// more rows but pays for one round trip.
-const BATCH_COST_PERCENT: u64 = 150;
+const EXAMPLE: &str = "
+shop  GET /posts                                                            |------------------------------------------|
+shop    SELECT * FROM posts ORDER BY id DESC LIMIT 30                       |--|
+shop    SELECT * FROM authors WHERE id = $1                                     |----|
+shop    SELECT * FROM authors WHERE id = $1                                           |----|
+shop    SELECT * FROM authors WHERE id = $1                                                 |----|
+shop    SELECT * FROM authors WHERE id = $1                                                       |----|
+shop    SELECT * FROM authors WHERE id = $1                                                             |----|
+shop    SELECT * FROM authors WHERE id = $1                                                                   |----|
+";
 
 fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, settings: &Settings) {
     let wanted = |call: &Call| is_candidate(analysis, call);
-    for found in loops(analysis, Category::Database, wanted, settings.repeats_min) {
+    let repeats_min = settings.repeats_min;
+    for found in loops(analysis, Category::Database, reads, wanted, repeats_min) {
         let role = role(analysis, found.entry);
-        if role != Role::Upkeep && matters(analysis, &found) {
-            findings.push(finding(analysis, &found, role));
+        if role == Role::Upkeep || !matters(analysis, &found) {
+            continue;
+        }
+        let told = Told::of(analysis, &found, role);
+        if !duplicate_call::is_asked_again(&told) {
+            findings.push(finding(&told));
         }
     }
 }
 
-/// A read that succeeded and is no pagination, chunk or look into the catalogue.
-fn is_candidate(analysis: &Analysis<'_>, call: &Call) -> bool {
-    let failed = [call.outer, call.span].map(|it| analysis.trace.span(it).status);
-    if failed.contains(&Status::Error) {
-        return false;
-    }
+fn reads(call: &Call) -> bool {
     match &call.statement {
-        Some(statement) => {
-            statement.kind == StatementKind::Select
-                && statement.in_list_len <= 1
-                && !is_pagination(&statement.text)
-                && !reads_catalogue(statement)
-        }
+        Some(statement) => statement.kind == StatementKind::Select,
         // Senders without statement text often name the operation at least: `SELECT shop.authors`.
         None => call
             .name
             .get(..7)
             .is_some_and(|it| it.eq_ignore_ascii_case("select ")),
     }
+}
+
+/// A read that succeeded and is no pagination, chunk or look into the catalogue.
+fn is_candidate(analysis: &Analysis<'_>, call: &Call) -> bool {
+    let is_row =
+        |it: &Fingerprint| it.in_list_len <= 1 && !is_pagination(&it.text) && !reads_catalogue(it);
+    !failed(analysis, call) && call.statement.as_ref().is_none_or(is_row)
 }
 
 /// The next page, not the next row: an offset, or a cursor and nothing that names a row.
@@ -121,140 +123,29 @@ fn reads_catalogue(statement: &Fingerprint) -> bool {
     !statement.tables.is_empty() && statement.tables.iter().all(is_catalogue)
 }
 
-fn matters(analysis: &Analysis<'_>, found: &Loop) -> bool {
-    let request_ns = analysis.entries[found.entry].duration_ns;
-    found.waited_ns >= UNION_NS_MIN
-        || percent(found.waited_ns, request_ns) >= UNION_PERCENT_MIN
-        || found.calls.len() >= REPEATS_CERTAIN
-}
-
-fn finding(analysis: &Analysis<'_>, found: &Loop, role: Role) -> Finding {
-    let entry = &analysis.entries[found.entry];
-    let first = &analysis.calls[found.steps[0].first];
-    let statement = statement_text(first);
-    let saved_ns = saved_ns(analysis, found);
-    let (confidence, reasons) = confidence(analysis, found);
-    let framework = framework(analysis, first.span, entry.span);
-    let path = found.call_path.join(" > ");
+fn finding(told: &Told<'_, '_>) -> Finding {
+    let first = told.first();
     Finding {
-        title: title(analysis, found),
-        severity: role.severity(saved_ns, entry.duration_ns),
-        confidence,
-        reasons,
-        call_path: found.call_path.clone(),
-        statement: Some(statement.to_string()),
+        title: told.title("queries"),
         target: first
             .statement
             .as_ref()
             .and_then(|it| it.tables.first().cloned()),
-        parameters: evidence::parameters(analysis, &step_calls(analysis, found, 0)),
-        saved_ns,
-        explanation: explanation(analysis, found),
-        fix: fix(analysis, found, load_together(framework)),
-        fix_code: fix_code(analysis, found),
-        framework: framework.map(|it| it.name),
-        ..Finding::in_calls(
-            DETECTOR.id,
-            analysis,
-            found.entry,
-            &found.calls,
-            &[&path, statement],
-        )
+        explanation: explanation(told),
+        fix: fix(told),
+        fix_code: fix_code(first),
+        ..told.finding(DETECTOR.id, told.saved_in_batches_ns(), sure(told))
     }
-}
-
-/// The calls of one step, in order of start.
-fn step_calls(analysis: &Analysis<'_>, found: &Loop, step: usize) -> Vec<usize> {
-    let key = &analysis.calls[found.steps[step].first].key;
-    let of_step = found
-        .calls
-        .iter()
-        .filter(|it| analysis.calls[**it].key == *key);
-    of_step.copied().collect()
-}
-
-fn statement_text(call: &Call) -> &str {
-    call.statement.as_ref().map_or(&call.key, |it| &it.text)
-}
-
-fn summary(call: &Call) -> String {
-    match &call.statement {
-        Some(statement) => statement.summary(),
-        None => call.name.to_string(),
-    }
-}
-
-/// The calls are in another service, behind one of the entry's own calls.
-fn is_remote(analysis: &Analysis<'_>, found: &Loop) -> bool {
-    analysis.calls[found.steps[0].first].entry != Some(found.entry)
-}
-
-/// What the loop takes off the critical path, less the query (per step) that replaces it.
-fn saved_ns(analysis: &Analysis<'_>, found: &Loop) -> u64 {
-    let entry = &analysis.entries[found.entry];
-    let one_ns = found.median_ns(analysis) * BATCH_COST_PERCENT / 100;
-    let replacement_ns = one_ns.saturating_mul(found.steps.len() as u64);
-    let removable_ns = impact(analysis, entry, &found.waiting).removable_ns;
-    removable_ns
-        .saturating_sub(replacement_ns)
-        .min(entry.duration_ns)
-}
-
-/// Statements of one loop that a title names; further ones are `…`.
-const TITLE_STEPS_MAX: usize = 3;
-
-fn title(analysis: &Analysis<'_>, found: &Loop) -> String {
-    let step = |at: usize| {
-        let step = &found.steps[at];
-        format!("{} × {}", step.count, summary(&analysis.calls[step.first]))
-    };
-    if found.steps.len() > 1 {
-        let steps: Vec<String> = (0..found.steps.len().min(TITLE_STEPS_MAX))
-            .map(step)
-            .collect();
-        let more = if found.steps.len() > TITLE_STEPS_MAX {
-            ", …"
-        } else {
-            ""
-        };
-        return format!(
-            "{} queries in one loop: {}{more}",
-            found.calls.len(),
-            steps.join(", ")
-        );
-    }
-    if is_remote(analysis, found) {
-        let service = analysis.calls[found.steps[0].first].entry;
-        let service = service.map_or("another service", |it| analysis.entries[it].service.name);
-        return format!("{} in {service}, one call each", step(0));
-    }
-    let manner = match (has_same_parameters(analysis, found), found.is_serial()) {
-        (true, _) => "the same every time",
-        (false, true) => "one by one",
-        (false, false) => "side by side",
-    };
-    format!("{}, {manner}", step(0))
-}
-
-fn has_same_parameters(analysis: &Analysis<'_>, found: &Loop) -> bool {
-    let calls = step_calls(analysis, found, 0);
-    evidence::compare_parameters(analysis, &calls) == Parameters::Same
 }
 
 /// How sure, and why.
-fn confidence(analysis: &Analysis<'_>, found: &Loop) -> (f32, Vec<String>) {
-    let mut confidence = 0.6;
-    let mut reasons = Vec::new();
-    let mut say = |weight: f32, reason: String| {
-        confidence += weight;
-        reasons.push(reason);
-    };
-    let first = &analysis.calls[found.steps[0].first];
-    let entry = &analysis.entries[found.entry];
-    let repeats = found.steps[0].count;
-    match rows_of_source(analysis, found) {
+fn sure(told: &Told<'_, '_>) -> Sure {
+    let mut sure = Sure::at(0.6);
+    let first = told.first();
+    let repeats = told.found.steps[0].count;
+    match rows_of_source(told.analysis, told.found) {
         Some(rows) if rows == repeats as u64 => {
-            say(
+            sure.say(
                 0.25,
                 format!(
                     "the query before it returned {rows} rows, and this one runs {repeats} times"
@@ -262,49 +153,36 @@ fn confidence(analysis: &Analysis<'_>, found: &Loop) -> (f32, Vec<String>) {
             );
         }
         Some(rows) if rows > repeats as u64 => {
-            say(0.1, format!("the query before it returned {rows} rows"));
+            sure.say(0.1, format!("the query before it returned {rows} rows"));
         }
         _ => {}
     }
-    match evidence::compare_parameters(analysis, &step_calls(analysis, found, 0)) {
-        Parameters::Different => say(0.15, "its parameters differ from call to call".into()),
-        Parameters::Same => say(0.1, "its parameters are the same every time".into()),
-        Parameters::Hidden => {}
-    }
-    if found.is_serial() {
-        say(0.1, "the calls run one after the other".into());
-    }
-    if repeats >= REPEATS_CERTAIN {
-        say(0.1, format!("{repeats} repeats are no coincidence"));
-    }
-    if let Some(framework) = framework(analysis, first.span, entry.span) {
-        say(
+    sure.weigh_loop(told);
+    if let Some(name) = told.library.name.filter(|_| told.library.is_lazy) {
+        sure.say(
             0.05,
-            format!(
-                "{} is in use, which loads lazily unless told otherwise",
-                framework.name
-            ),
+            format!("{name} is in use, which loads lazily unless told otherwise"),
         );
     }
     match &first.statement {
         Some(statement) if statement.truncated => {
-            say(
+            sure.say(
                 -0.3,
-                "the statement was cut off by its sender: its end may differ".into(),
+                "the statement was cut off by its sender: its end may differ",
             );
         }
         Some(statement)
             if statement.text.contains(" in (?)") || statement.text.contains("any(?)") =>
         {
-            say(
+            sure.say(
                 -0.2,
-                "it takes a list whose length is not visible: it may fetch in chunks".into(),
+                "it takes a list whose length is not visible: it may fetch in chunks",
             );
         }
         Some(_) => {}
-        None => say(-0.2, "the sender shows no statement, only its name".into()),
+        None => sure.say(-0.2, "the sender shows no statement, only its name"),
     }
-    (confidence.clamp(0.05, 0.99), reasons)
+    sure
 }
 
 /// The last query of the entry that ended before the loop began.
@@ -334,19 +212,13 @@ fn rows_of_source(analysis: &Analysis<'_>, found: &Loop) -> Option<u64> {
     u64::try_from(spans.first_of(span, &keys)?.as_int()?).ok()
 }
 
-fn explanation(analysis: &Analysis<'_>, found: &Loop) -> String {
-    let entry = &analysis.entries[found.entry];
-    let count = found.calls.len();
-    let what = match found.steps.len() {
+fn explanation(told: &Told<'_, '_>) -> String {
+    let count = told.found.calls.len();
+    let what = match told.found.steps.len() {
         1 => format!("runs the same query {count} times"),
         steps => format!("runs {steps} queries in turns, {count} calls in all"),
     };
-    let how = match (callee(analysis, found), found.is_serial()) {
-        (Some(callee), _) => format!("inside of {} calls to {callee}", found.waiting.len()),
-        (None, true) => "each after the last one has returned".to_string(),
-        (None, false) => "several at a time".to_string(),
-    };
-    let list = match source(analysis, found) {
+    let list = match source(told.analysis, told.found) {
         Some(source) => {
             format!(
                 " The list probably comes from {}, which runs just before.",
@@ -355,48 +227,35 @@ fn explanation(analysis: &Analysis<'_>, found: &Loop) -> String {
         }
         None => String::new(),
     };
-    let grows = match has_same_parameters(analysis, found) {
-        true => "",
-        false => " The number of calls grows with the number of rows.",
+    let grows = match told.parameters {
+        Parameters::Same => "",
+        _ => " The number of calls grows with the number of rows.",
     };
     format!(
-        "{} {what}, {how}: {} each (median), {} of the request's {} ({} %).{list}{grows}",
-        entry.endpoint,
-        duration(found.median_ns(analysis)),
-        duration(found.waited_ns),
-        duration(entry.duration_ns),
-        percent(found.waited_ns, entry.duration_ns),
+        "{} {what}, {}: {}.{list}{grows}",
+        told.entry().endpoint,
+        told.manner(),
+        told.numbers(),
     )
 }
 
-/// `stock (GET /items)`, if the queries are in another service.
-fn callee(analysis: &Analysis<'_>, found: &Loop) -> Option<String> {
-    let entry = analysis.calls[found.steps[0].first]
-        .entry
-        .filter(|it| *it != found.entry)?;
-    let entry = &analysis.entries[entry];
-    Some(format!("{} ({})", entry.service.name, entry.endpoint))
-}
-
-fn fix(analysis: &Analysis<'_>, found: &Loop, load_together: &str) -> String {
-    if is_remote(analysis, found) {
-        let callee = analysis.calls[found.steps[0].first].entry;
-        let callee = callee.map_or("the other service", |it| analysis.entries[it].service.name);
+fn fix(told: &Told<'_, '_>) -> String {
+    if told.is_remote() {
         return format!(
-            "Ask {callee} once: give it an endpoint that takes all ids and answers with one query, and call \
-             it before the loop instead of inside of it."
+            "Ask {} once: give it an endpoint that takes all ids and answers with one query, and call \
+             it before the loop instead of inside of it.",
+            told.remote_service()
         );
     }
-    if has_same_parameters(analysis, found) {
-        return "The parameters are the same every time: run the query once before the loop, or keep its \
-                result for the length of the request."
-            .into();
+    let load_together = told.library.load_together;
+    if told.parameters == Parameters::Same {
+        return format!(
+            "The parameters are the same every time. {}",
+            told.library.remember
+        );
     }
-    let is_resolver = found
-        .call_path
-        .iter()
-        .any(|it| it.contains("graphql.resolve"));
-    match is_resolver {
+    let is_resolver = |it: &String| it.contains("graphql.resolve");
+    match told.found.call_path.iter().any(is_resolver) {
         true => format!(
             "Batch the resolver with a DataLoader: it gathers the keys of one tick and loads them with one query. {load_together}"
         ),
@@ -405,8 +264,7 @@ fn fix(analysis: &Analysis<'_>, found: &Loop, load_together: &str) -> String {
 }
 
 /// The query with a list in place of its one value, where the statement is simple enough to say so.
-fn fix_code(analysis: &Analysis<'_>, found: &Loop) -> Option<String> {
-    let call = &analysis.calls[found.steps[0].first];
+fn fix_code(call: &Call) -> Option<String> {
     let statement = call
         .statement
         .as_ref()
@@ -415,15 +273,15 @@ fn fix_code(analysis: &Analysis<'_>, found: &Loop) -> Option<String> {
         .text
         .strip_suffix(" limit ?")
         .unwrap_or(&statement.text);
+    with_list(text, &call.system)
+}
+
+/// A statement with one value, with a list in its place.
+pub(super) fn with_list(text: &str, system: &str) -> Option<String> {
     let (before, after) = text.split_once(" = ?")?;
     if before.contains('?') || after.contains('?') {
         return None;
     }
-    let spans = &analysis.trace.spans;
-    let span = analysis.trace.span(call.span);
-    let system = spans
-        .text(span, &["db.system.name", "db.system"])
-        .unwrap_or("");
     let list = match system {
         "postgresql" | "postgres" => "= any($1)",
         _ => "in (?, ?, …)",
@@ -433,7 +291,7 @@ fn fix_code(analysis: &Analysis<'_>, found: &Loop) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{check, check_silent, check_titles};
+    use super::super::tests::{check, check_silent, check_titles, findings, line};
     use super::DETECTOR;
     use expect_test::expect;
 
@@ -596,38 +454,49 @@ mod tests {
         );
     }
 
+    /// A call for each of `urls`, and a query below each in the other service.
+    fn remote(urls: &[&str]) -> String {
+        let mut text = line("shop", 0, "GET /cart", 0, 55);
+        for (at, url) in urls.iter().enumerate() {
+            let call = format!("GET [client] {{http.request.method=GET, url.full=\"{url}\"}}");
+            text += &line("shop", 1, &call, at * 10, 10);
+            text += &line("stock", 2, "GET /items", at * 10 + 1, 8);
+            text += &line("stock", 3, "SELECT items", at * 10 + 2, 6);
+        }
+        text
+    }
+
+    /// The caller's URLs hold names, and nobody says so: only the query is the same each time.
     #[test]
-    fn a_loop_over_another_service_is_reported_once_at_the_loop() {
+    fn a_loop_over_another_service_is_seen_by_its_query() {
+        let text = remote(&[
+            "http://stock/red-shoes",
+            "http://stock/blue-hat",
+            "http://stock/belt",
+            "http://stock/long-coat",
+            "http://stock/tie",
+        ]);
         check(
             ID,
-            "
-            shop   GET /cart                                          |-----------------------------------|
-            shop     GET stock/items [client] {server.address=stock}  |-----|
-            stock      GET /items                                      |---|
-            stock        SELECT items                                   |-|
-            shop     GET stock/items [client] {server.address=stock}        |-----|
-            stock      GET /items                                            |---|
-            stock        SELECT items                                         |-|
-            shop     GET stock/items [client] {server.address=stock}              |-----|
-            stock      GET /items                                                  |---|
-            stock        SELECT items                                               |-|
-            shop     GET stock/items [client] {server.address=stock}                    |-----|
-            stock      GET /items                                                        |---|
-            stock        SELECT items                                                     |-|
-            shop     GET stock/items [client] {server.address=stock}                          |-----|
-            stock      GET /items                                                              |---|
-            stock        SELECT items                                                           |-|
-            ",
+            &text,
             expect![[r#"
-                5 × select items in stock, one call each
-                  shop of 36 ms · critical, confidence 0.70: the calls run one after the other
-                  count 5, window 26 ms, sum 10 ms, saved 21 ms
-                  n-plus-one-query shop "GET /cart" "GET /cart > GET stock/items > stock · GET /items" "select items"
-                  path: GET /cart > GET stock/items > stock · GET /items
-                  explanation: GET /cart runs the same query 5 times, inside of 5 calls to stock (GET /items): 6 ms each (median), 30 ms of the request's 36 ms (83 %). The number of calls grows with the number of rows.
-                  fix: Ask stock once: give it an endpoint that takes all ids and answers with one query, and call it before the loop instead of inside of it.
-            "#]],
+            5 × select items in stock, one call each
+              shop of 55 ms · critical, confidence 0.70: the calls run one after the other
+              count 5, window 46 ms, sum 30 ms, saved 35 ms
+              n-plus-one-query shop "GET /cart" "GET /cart > GET > stock · GET /items" "select items"
+              path: GET /cart > GET > stock · GET /items
+              explanation: GET /cart runs the same query 5 times, inside of 5 calls to stock (GET /items): 10 ms each (median), 50 ms of the request's 55 ms (90 %). The number of calls grows with the number of rows.
+              fix: Ask stock once: give it an endpoint that takes all ids and answers with one query, and call it before the loop instead of inside of it.
+        "#]],
         );
+        assert_eq!(findings(&text), [ID]);
+    }
+
+    #[test]
+    fn a_loop_of_calls_is_reported_there() {
+        let text = remote(&["http://stock/items"; 5]);
+        check_silent(ID, &text);
+        assert_eq!(findings(&text), ["duplicate-call"]);
     }
 
     #[test]
@@ -651,19 +520,22 @@ mod tests {
     }
 
     #[test]
-    fn the_same_row_again_and_again_is_said_so() {
+    fn one_answer_asked_for_again_is_a_duplicate() {
+        silent(
+            "GET /posts",
+            "{db.query.text=\"select * from settings where id = 1\"}",
+        );
+    }
+
+    #[test]
+    fn another_answer_after_each_change_is_none() {
+        let read = "{db.query.text=\"select * from stock where id = 1\"}";
+        let write = "{db.query.text=\"update stock set n = n - 1 where id = 1\"}";
         check_titles(
             ID,
-            "
-            shop  GET /posts                                                                |-----------------------------|
-            shop    SELECT settings {db.query.text=\"select * from settings where id = 1\"} |----|
-            shop    SELECT settings {db.query.text=\"select * from settings where id = 1\"}      |----|
-            shop    SELECT settings {db.query.text=\"select * from settings where id = 1\"}           |----|
-            shop    SELECT settings {db.query.text=\"select * from settings where id = 1\"}                |----|
-            shop    SELECT settings {db.query.text=\"select * from settings where id = 1\"}                     |----|
-            ",
+            &serial("GET /posts", &[read, write].repeat(5)),
             expect![[r#"
-                5 × select settings, the same every time (critical)
+                5 × select stock, the same every time (critical)
             "#]],
         );
     }

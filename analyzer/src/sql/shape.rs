@@ -310,6 +310,14 @@ fn verb(text: &str, tokens: &[Token]) -> Verb {
         b"insert" | b"replace" | b"upsert" => Insert,
         b"update" | b"merge" => Update,
         b"delete" => Delete,
+        // Cassandra's `begin unlogged batch insert …`: what it holds.
+        b"begin"
+            if ["batch", "unlogged", "counter"]
+                .iter()
+                .any(|it| second_is(it)) =>
+        {
+            return verb_behind_explain(text, tokens);
+        }
         b"begin" | b"start" | b"commit" | b"rollback" | b"savepoint" | b"release" | b"abort"
         | b"end" | b"xa" => Transaction,
         b"prepare" | b"save" if second_is("transaction") || second_is("tran") => Transaction,
