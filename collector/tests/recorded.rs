@@ -28,6 +28,13 @@ const SILENT: &[&str] = &[
     "/prices/batch",
 ];
 
+/// Done badly everywhere: detector and endpoint.
+const FOUND: &[(&str, &str)] = &[
+    ("n-plus-one-query", "/posts/lazy"),
+    ("slow-query", "/report"),
+    ("remote-logging", "/orders/log-sync"),
+];
+
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/recorded")
 }
@@ -82,13 +89,31 @@ fn what_is_found_in_each_stack() {
 }
 
 #[test]
+fn what_is_done_badly_is_found_in_each_stack() {
+    for (stack, recording) in recordings() {
+        let mut found = BTreeSet::new();
+        for spans in traces(&recording) {
+            let analysis = analyzer::analyze(spans, &settings());
+            for it in &analysis.findings {
+                let endpoint = &analysis.entries[it.entry].endpoint;
+                found.insert((it.detector, path(endpoint).to_owned()));
+            }
+        }
+        for (detector, path) in FOUND {
+            let is_found = found.contains(&(*detector, path.to_string()));
+            assert!(is_found, "{stack}: {detector} at {path}, only {found:?}");
+        }
+    }
+}
+
+#[test]
 fn what_is_done_well_is_silent_in_each_stack() {
     for (stack, recording) in recordings() {
         let mut seen = BTreeSet::new();
         for spans in traces(&recording) {
             let analysis = analyzer::analyze(spans, &settings());
             let silent = |entry: &Entry<'_>| {
-                let path = entry.endpoint.split(' ').nth(1).unwrap_or("");
+                let path = path(&entry.endpoint);
                 SILENT.iter().find(|it| **it == path).copied()
             };
             seen.extend(analysis.entries.iter().filter_map(silent));
@@ -105,6 +130,11 @@ fn what_is_done_well_is_silent_in_each_stack() {
 /// service's own code indeed.
 fn is_cold(stack: &str, finding: &Finding) -> bool {
     stack == "spring-jpa" && finding.detector == "handler-bound"
+}
+
+/// `GET /about` → `/about`.
+fn path(endpoint: &str) -> &str {
+    endpoint.split_once(' ').map_or("", |it| it.1)
 }
 
 /// Tells what a person would check by eye. Times differ from recording to recording, so shares are rounded

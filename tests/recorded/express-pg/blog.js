@@ -131,4 +131,4 @@ app.get("/connect", async (req, res) => {
   res.json(names);
 });
 
-app.listen(PORT, "127.0.0.1");
+module.exports = { pool, server: app.listen(PORT, "127.0.0.1") };
