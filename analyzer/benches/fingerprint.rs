@@ -42,10 +42,11 @@ const STATEMENTS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-#[divan::bench(args = 0..STATEMENTS.len())]
+// Many short rounds: the fastest and the median then say little of who else uses the machine.
+#[divan::bench(args = 0..STATEMENTS.len(), sample_size = 100, sample_count = 1_000)]
 fn of(bencher: Bencher<'_, '_>, at: usize) {
     let (name, system, text) = STATEMENTS[at];
-    // divan shows the argument only: which one it is stands beside its first sample.
+    // divan shows the argument only.
     eprintln!("{at}: {name}, {} bytes", text.len());
     bencher
         .counter(ItemsCount::new(1_usize))

@@ -442,7 +442,7 @@ mod tests {
                 .await
                 .is_ok()
         );
-        let nowhere = options.clone().host("/nowhere").password("hunter2");
+        let nowhere = options.clone().socket("/nowhere").password("hunter2");
         assert_eq!(
             explain(&nowhere, "select a from t", false)
                 .await

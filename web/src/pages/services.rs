@@ -125,6 +125,8 @@ struct Page {
     headline: String,
     /// Only some services are shown: the address of all.
     all: Option<String>,
+    /// The address of their statements.
+    statements: String,
     /// The table's head but for the name and the last two columns.
     columns: Vec<Column>,
     /// By name or by number, as chosen.
@@ -194,6 +196,7 @@ fn page(services: &Services, choices: &Choices, filters: &Filters, covered: &Cov
         all: filters
             .is_narrowed()
             .then(|| filters.link("/services", &[("service", ""), ("env", "")])),
+        statements: filters.link("/statements", &[("sort", "")]),
         columns: columns.into(),
         name_link: filters.link("/services", &[("sort", "name")]),
         is_by_name: sort.id == "name",
