@@ -127,6 +127,13 @@ impl Profile {
         }
     }
 
+    /// All paths' time by `measure`, ns. On the critical path that is the requests' durations; self
+    /// times together are the work done, which is more if things ran at the same time.
+    pub fn total_ns(&self, measure: Measure) -> i64 {
+        let times = self.nodes.iter().map(|it| it.ns(measure));
+        times.fold(0, i64::wrapping_add)
+    }
+
     /// `a;b;c value` lines in sorted order, as flame-graph tools read them. `value` picks the number;
     /// lines with 0 are left out. `;` and line breaks in names are replaced.
     pub fn folded(&self, value: impl Fn(&ProfileNode) -> i64) -> Vec<String> {
@@ -664,6 +671,27 @@ mod tests {
             critical_ns: 1,
         });
         assert_eq!(profile.folded(|it| it.count), ["a,b c 1"]);
+    }
+
+    #[test]
+    fn work_is_more_than_the_wall_clock_if_things_run_at_the_same_time() {
+        let one_after_the_other = profile(POSTS, 1);
+        let work = one_after_the_other.total_ns(Measure::SelfTime);
+        assert_eq!(work, one_after_the_other.total_ns(Measure::Critical));
+        let at_once = profile(
+            "
+            shop  GET /         |-------------------|
+            shop    a             |---------|
+            shop    b             |---------|
+            shop    c             |----|
+            ",
+            2,
+        );
+        assert_eq!(at_once.total_ns(Measure::Critical), 2 * 20_000_000);
+        assert_eq!(
+            at_once.total_ns(Measure::SelfTime),
+            2 * (10 + 10 + 10 + 5) * 1_000_000
+        );
     }
 
     /// Trees of few names, so that paths meet.

@@ -5,7 +5,7 @@ use crate::profile::{Profile, ProfileSum};
 use crate::span::{
     Attribute, Resource, Scope, Span, SpanId, SpanKind, Spans, Status, TraceId, Value,
 };
-use crate::trace::{SpanIdx, Trace};
+use crate::trace::{DURATION_MAX_NS, SpanIdx, TIME_MAX_NS, Trace, Warning};
 use crate::transit::{Transit, transit};
 use crate::{Analysis, Settings, analyze};
 use proptest::prelude::*;
@@ -284,6 +284,23 @@ proptest! {
             prop_assert!(!entry.endpoint.is_empty());
             prop_assert!(entry.weight >= 1);
         }
+    }
+
+    /// Clock skew moves spans: it never stretches them, and it is never done in silence.
+    #[test]
+    fn corrected_times_are_disclosed(spans in spans()) {
+        let trace = Trace::assemble(spans);
+        let mut moved = 0;
+        for (span, node) in trace.spans.spans.iter().zip(&trace.nodes) {
+            if span.end_ns <= span.start_ns || span.end_ns > TIME_MAX_NS {
+                continue;
+            }
+            let sent_ns = (span.end_ns - span.start_ns).min(DURATION_MAX_NS);
+            prop_assert_eq!(node.end_ns - node.start_ns, sent_ns);
+            moved += usize::from(node.start_ns != span.start_ns);
+        }
+        let shifted = |it: &&Warning| it.text.contains("times were shifted");
+        prop_assert!(moved == 0 || trace.warnings.iter().any(|it| shifted(&it)));
     }
 
     #[test]

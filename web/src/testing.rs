@@ -32,6 +32,17 @@ pub fn drawn(drawing: &str) -> StoredTrace {
     }
 }
 
+/// The same as of `start_ns` since the epoch; `nth` of several alike, which have ids of their own.
+pub fn drawn_at(drawing: &str, start_ns: u64, nth: u8) -> StoredTrace {
+    let mut drawing = drawing::parse(drawing);
+    drawing.start_ns = start_ns;
+    drawing.trace_id.0[0] ^= nth;
+    StoredTrace {
+        otlp: otlp(&drawing.spans()),
+        state: TraceState::Final,
+    }
+}
+
 /// Spans as an encoded `ExportTraceServiceRequest`.
 pub fn otlp(spans: &Spans<'_>) -> Vec<u8> {
     let resource_spans = spans.spans.iter().map(|it| {
@@ -189,17 +200,19 @@ impl Site {
         task.await.unwrap();
     }
 
-    /// The answer to a GET: status, headers, body.
+    /// The answer to a GET: status, headers, body as text.
     pub async fn get(&self, address: &str) -> (StatusCode, HeaderMap, String) {
+        let (status, headers, body) = self.get_bytes(address).await;
+        (status, headers, String::from_utf8(body).unwrap())
+    }
+
+    /// As [`Site::get`], whatever the body is.
+    pub async fn get_bytes(&self, address: &str) -> (StatusCode, HeaderMap, Vec<u8>) {
         let request = Request::get(address).body(Body::empty()).unwrap();
         let answer = self.router.clone().oneshot(request).await.unwrap();
         let (head, body) = answer.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-        (
-            head.status,
-            head.headers,
-            String::from_utf8(body.to_vec()).unwrap(),
-        )
+        (head.status, head.headers, body.to_vec())
     }
 
     /// The body of an answer that must be a success, and harmless if it is a page.

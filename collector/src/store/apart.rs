@@ -344,6 +344,8 @@ fn push(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use analyzer::profile::ProfileSum;
+    use proptest::prelude::*;
 
     fn node(parent: Option<u32>, name: &str) -> ProfileNode {
         ProfileNode {
@@ -400,6 +402,76 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(bytes as usize, 8 * PATHS_MAX);
+    }
+
+    /// What [`Store::learn_apart`] does, with room for all paths of the day's first request.
+    fn full_with(profile: &Profile) -> Apart {
+        let mut paths: SeededSet<u64> = path_hashes(profile).into_iter().flatten().collect();
+        // The rest is taken by paths that nobody asks for.
+        paths.extend((0..PATHS_MAX as u64).take(PATHS_MAX - paths.len()));
+        let members = Members {
+            paths,
+            statements: SeededSet::default(),
+        };
+        Apart {
+            days: [((1, 1), members)].into_iter().collect(),
+            hashes: 0,
+        }
+    }
+
+    /// A tree of few names, also of those that mean something.
+    fn any_profile() -> impl Strategy<Value = Profile> {
+        let names = prop::sample::select(&["a", "b", "c", OTHER][..]);
+        let node = (any::<u32>(), names, 0..2_u8, 0..9_i64);
+        prop::collection::vec(node, 1..16).prop_map(|drawn| {
+            let nodes = drawn.iter().enumerate().map(|(at, it)| ProfileNode {
+                category: Category::ALL[usize::from(it.2)],
+                count: it.3,
+                ..node_of(at, it.0, it.1)
+            });
+            // As an analysis makes them: each path once, and nothing below `(other)`.
+            let mut sum = ProfileSum::default();
+            sum.merge(
+                &Profile {
+                    nodes: nodes.collect(),
+                },
+                1,
+            );
+            sum.total()
+        })
+    }
+
+    fn node_of(at: usize, parent: u32, name: &str) -> ProfileNode {
+        node((at > 0).then(|| parent % at as u32), name)
+    }
+
+    proptest! {
+        /// Counted before there was no room or after, in any order, taken out in any order.
+        #[test]
+        fn what_is_folded_adds_up_and_subtracts_exactly(
+            first in any_profile(),
+            (there, shuffled) in prop::collection::vec(any_profile(), 1..6)
+                .prop_flat_map(|all| (Just(all.clone()), Just(all).prop_shuffle())),
+        ) {
+            let apart = full_with(&first);
+            let counted = |it: &Profile| apart.profile(1, 1, it).into_owned();
+            // The first was counted as it is: nothing of it was folded then, and nothing is now.
+            prop_assert_eq!(counted(&first).folded(|it| it.count), first.folded(|it| it.count));
+            let mut sum = ProfileSum::of(first.clone());
+            let mut other_way = ProfileSum::default();
+            there.iter().for_each(|it| sum.merge(&counted(it), 1));
+            shuffled.iter().for_each(|it| other_way.merge(&counted(it), 1));
+            other_way.merge(&first, 1);
+            for value in [|it: &ProfileNode| it.count, |it: &ProfileNode| it.critical_ns] {
+                prop_assert_eq!(sum.total().folded(value), other_way.total().folded(value));
+                let all = first.nodes.iter().chain(there.iter().flat_map(|it| &it.nodes));
+                let total = sum.total().nodes.iter().map(value).sum::<i64>();
+                prop_assert_eq!(total, all.map(value).sum::<i64>());
+            }
+            shuffled.iter().for_each(|it| sum.merge(&counted(it), -1));
+            sum.merge(&counted(&first), -1);
+            prop_assert_eq!(sum.total().nodes, vec![]);
+        }
     }
 
     #[test]

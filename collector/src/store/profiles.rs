@@ -8,15 +8,6 @@ use std::ops::Range;
 use super::bottlenecks::Minutes;
 use super::{Store, StoreError, encoding};
 
-/// Which requests a profile is of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Share {
-    /// All of them.
-    All,
-    /// Those that were in the slow tail when they were counted.
-    Tail,
-}
-
 /// A profile and what it is of.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Counted {
@@ -33,16 +24,6 @@ pub struct Profiles {
     pub all: Counted,
     /// Of the slow tail, which is a part of them.
     pub tail: Counted,
-}
-
-impl Profiles {
-    /// One of them.
-    pub fn of(&self, share: Share) -> &Counted {
-        match share {
-            Share::All => &self.all,
-            Share::Tail => &self.tail,
-        }
-    }
 }
 
 /// Minutes in an hour's roll-up.

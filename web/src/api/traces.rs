@@ -1,6 +1,7 @@
 //! Traces as JSON: the list, a trace as it was sent, and what the analysis found in it.
 
 use analyzer::category::Category;
+use analyzer::profile::{Measure, Profile};
 use analyzer::span::Spans;
 use analyzer::trace::SpanIdx;
 use analyzer::{ANALYSIS_VERSION, Analysis, Entry};
@@ -59,8 +60,8 @@ pub async fn one(State(state): State<AppState>, Path(id): Path<String>) -> Answe
     Ok(json_answer(json))
 }
 
-/// `GET /api/v1/traces/{id}/analysis`: entries with their categories and critical paths, findings,
-/// warnings, coverage.
+/// `GET /api/v1/traces/{id}/analysis`: entries with their categories (which add up to the duration),
+/// their work and their critical paths (span, from, to, without gaps), findings, warnings, coverage.
 ///
 /// # Errors
 /// As [`one`].
@@ -234,6 +235,8 @@ fn entry_json(analysis: &Analysis<'_>, names: &Names<'_, '_>, it: &Entry<'_>) ->
         "endpoint": it.endpoint,
         "start_ns": it.start_ns,
         "duration_ns": it.duration_ns,
+        // Self times added up; more than the duration if things ran at the same time.
+        "work_ns": Profile::of(analysis, it, 1).total_ns(Measure::SelfTime),
         "error": it.error,
         "weight": it.weight,
         "categories": by_category(&it.categories),

@@ -5,7 +5,7 @@ use analyzer::profile::{Compared, Difference, Measure, difference};
 use collector::store::Store;
 use collector::store::dictionaries::OTHER;
 use collector::store::endpoints::EndpointName;
-use collector::store::profiles::{Counted, Share, hours};
+use collector::store::profiles::{Counted, Profiles, hours};
 use std::ops::Range as Between;
 use url::form_urlencoded;
 
@@ -248,6 +248,8 @@ pub struct CallPaths {
     pub of: Requests,
     /// What it is compared with.
     pub base: Option<Requests>,
+    /// All requests of the range's hours, if they were read.
+    pub hours_requests: Option<i64>,
 }
 
 impl CallPaths {
@@ -282,53 +284,63 @@ pub async fn read(
         _ => hours(window),
     };
     let versions = store.endpoint_versions(id, hours.clone()).await?;
-    let read = async |share: Share, hours: Between<i32>, version: Option<&str>, name: String| {
-        let mut profiles = store.endpoint_profiles(id, hours.clone(), version).await?;
-        let counted = match share {
-            Share::All => std::mem::take(&mut profiles.all),
-            Share::Tail => std::mem::take(&mut profiles.tail),
-        };
-        Ok::<_, PageError>(Requests {
-            name,
-            hours,
-            counted,
-        })
-    };
     let version = view.version.as_deref();
+    let load = async |hours: &Between<i32>, version: Option<&str>| {
+        store.endpoint_profiles(id, hours.clone(), version).await
+    };
     let of_version = version.map_or_else(String::new, |it| format!(" of {}", version_name(it)));
-    let all = format!("all requests{of_version}");
-    let tail = format!("the slow tail{of_version}");
+    let mut hours_requests = None;
     let (of, base) = match view.shown {
-        Shown::All => (read(Share::All, hours, version, all).await?, None),
-        Shown::Tail => (read(Share::Tail, hours, version, tail).await?, None),
-        Shown::TailVersusAll => (
-            read(Share::Tail, hours.clone(), version, tail).await?,
-            Some(read(Share::All, hours, version, all).await?),
-        ),
+        Shown::All | Shown::Tail | Shown::TailVersusAll => {
+            let Profiles { all, tail } = load(&hours, version).await?;
+            hours_requests = version.is_none().then_some(all.requests);
+            let all = requests(format!("all requests{of_version}"), &hours, all);
+            let tail = requests(format!("the slow tail{of_version}"), &hours, tail);
+            match view.shown {
+                Shown::All => (all, None),
+                Shown::Tail => (tail, None),
+                _ => (tail, Some(all)),
+            }
+        }
         Shown::Versions => {
             let (version, base) = chosen_versions(view, &versions);
+            let counted = load(&hours, Some(&version)).await?.all;
+            let versus = load(&hours, Some(&base)).await?.all;
             (
-                read(
-                    Share::All,
-                    hours.clone(),
-                    Some(&version),
-                    version_name(&version),
-                )
-                .await?,
-                Some(read(Share::All, hours, Some(&base), version_name(&base)).await?),
+                requests(version_name(&version), &hours, counted),
+                Some(requests(version_name(&base), &hours, versus)),
             )
         }
         Shown::Windows(earlier) => {
-            let shift = earlier.shift((now_hour(now_ns) + 1) - hours.start);
-            let before = hours.start - shift..(now_hour(now_ns) + 1) - shift;
-            let name = |hours: &Between<i32>| format!("{}{of_version}", time(hours));
+            let end = now_hour(now_ns) + 1;
+            let shift = earlier.shift(end - hours.start);
+            let before = hours.start - shift..end - shift;
+            let counted = load(&hours, version).await?.all;
+            let versus = load(&before, version).await?.all;
             (
-                read(Share::All, hours.clone(), version, name(&hours)).await?,
-                Some(read(Share::All, before.clone(), version, name(&before)).await?),
+                requests(format!("{}{of_version}", time(&hours)), &hours, counted),
+                Some(requests(
+                    format!("{}{of_version}", time(&before)),
+                    &before,
+                    versus,
+                )),
             )
         }
     };
-    Ok(CallPaths { versions, of, base })
+    Ok(CallPaths {
+        versions,
+        of,
+        base,
+        hours_requests,
+    })
+}
+
+fn requests(name: String, hours: &Between<i32>, counted: Counted) -> Requests {
+    Requests {
+        name,
+        hours: hours.clone(),
+        counted,
+    }
 }
 
 fn now_hour(now_ns: u64) -> i32 {
@@ -446,7 +458,7 @@ pub struct Ranked {
     pub base: String,
     /// Per request in the one that is looked at.
     pub here: String,
-    /// Calls per request in both: `1 → 4`; with a share of requests if it is below 1.
+    /// Calls per request in both: `1 → 4`, with the share of requests where that is known.
     pub calls: String,
     /// The address of the graph zoomed to it.
     pub href: String,
@@ -663,8 +675,6 @@ fn ranked(difference: &Difference, view: &View, page: &str) -> (Vec<Ranked>, usi
     let row = |at: usize| {
         let node = &difference.nodes[at];
         let change = difference.change_ns(at, measure);
-        let base = calls(node.base.count, difference.base_requests);
-        let here = calls(node.amounts.count, difference.requests);
         Ranked {
             name: node.name.to_string(),
             path: difference.path(at).join(" › "),
@@ -673,11 +683,10 @@ fn ranked(difference: &Difference, view: &View, page: &str) -> (Vec<Ranked>, usi
             is_longer: change > 0,
             base: per_request(difference.base_per_request_ns(at, measure)),
             here: per_request(difference.per_request_ns(at, measure)),
-            calls: if base == here {
-                here
-            } else {
-                format!("{base} → {here}")
-            },
+            calls: calls(
+                (node.base.count, difference.base_requests),
+                (node.amounts.count, difference.requests),
+            ),
             href: view.zoom(page, &ids[at]),
         }
     };
@@ -688,15 +697,23 @@ fn per_request(ns: i64) -> String {
     format::duration(ns.max(0) as u64)
 }
 
-/// `3.2`; below one call per request the count bounds how many requests have it: `0.12, in at most
-/// 12 % of requests`.
-fn calls(count: i64, requests: i64) -> String {
-    let each = format::number(count as f64 / requests as f64);
-    if count <= 0 || count >= requests {
-        return each;
+/// Calls per request, in the one it is compared with and in the one that is looked at, each a count
+/// and its requests: `1 → 4`. Below one call per request the count bounds how many requests have it:
+/// `0.02 → 0.9 (at most 2 % → 90 % of requests)`.
+fn calls(base: (i64, i64), here: (i64, i64)) -> String {
+    let each = |(count, requests): (i64, i64)| format::number(count as f64 / requests as f64);
+    let (from, to) = (each(base), each(here));
+    if from == to {
+        return to;
     }
-    let share = format::percent(count as f64 / requests as f64);
-    format!("{each}, in at most {share} % of requests")
+    if base.0 >= base.1 && here.0 >= here.1 {
+        return format!("{from} → {to}");
+    }
+    let share = |(count, requests): (i64, i64)| {
+        format::percent((count as f64 / requests as f64).clamp(0.0, 1.0))
+    };
+    let (least, most) = (share(base), share(here));
+    format!("{from} → {to} (at most {least} % → {most} % of requests)")
 }
 
 /// `The slow tail takes 212 ms longer per request than all requests. POST payments: +180 ms.`
@@ -759,4 +776,178 @@ fn files(view: &View, page: &str) -> Vec<(&'static str, String)> {
     }
     files.push(("JSON", api("profile")));
     files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Site, drawn_at};
+    use axum::http::StatusCode;
+    use scraper::{Html, Selector};
+    use serde_json::Value;
+    use std::io::Read;
+
+    const MS: i64 = 1_000_000;
+
+    /// `GET /cart` of this version: 20 ms, and the payment `more` longer.
+    fn cart(version: &str, more: usize) -> String {
+        let more = "-".repeat(more);
+        format!(
+            "
+            shop  GET /cart {{res.service.version={version}}}                |-------------------{more}|
+            shop    SELECT item                                              |--|
+            shop    POST payments [client] {{server.address=payments}}           |------{more}|
+            "
+        )
+    }
+
+    /// Two requests of v1 and two of v2, which waits 10 ms longer, just now; two of v1, quicker by
+    /// 5 ms, two hours ago.
+    async fn site() -> Site {
+        let now_ns = format::now_ns();
+        let ago = |s: u64| now_ns - s * 1_000_000_000;
+        let traces = [
+            drawn_at(&cart("v1", 0), ago(7_200), 1),
+            drawn_at(&cart("v1", 0), ago(7_200), 2),
+            drawn_at(&cart("v1", 5), ago(30), 3),
+            drawn_at(&cart("v1", 5), ago(30), 4),
+            drawn_at(&cart("v2", 15), ago(20), 5),
+            drawn_at(&cart("v2", 15), ago(20), 6),
+        ];
+        Site::with(&traces.iter().collect::<Vec<_>>()).await
+    }
+
+    fn json(text: &str) -> Value {
+        serde_json::from_str(text).unwrap()
+    }
+
+    async fn page_of(site: &Site) -> String {
+        let endpoints = json(&site.page("/api/v1/endpoints?range=24h").await);
+        format!("/endpoints/{}", endpoints["endpoints"][0]["id"])
+    }
+
+    async fn texts(site: &Site, address: &str, css: &str) -> Vec<String> {
+        let html = Html::parse_document(&site.page(address).await);
+        let css = Selector::parse(css).unwrap();
+        html.select(&css)
+            .map(|it| it.text().collect::<String>().trim().to_owned())
+            .collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn versions_and_times_are_compared() {
+        let site = site().await;
+        let page = page_of(&site).await;
+        let change = async |query: &str| {
+            let told = texts(&site, &format!("{page}?{query}"), "#paths .change").await;
+            told.into_iter().next().unwrap_or_default()
+        };
+        assert_eq!(
+            change("flame=versions").await,
+            "On average a request of version v2 takes 10 ms longer than one of version v1. Most of the \
+             difference: +10 ms POST payments."
+        );
+        let turned = change("flame=versions&version=v1&base=v2").await;
+        assert!(
+            turned.starts_with("On average a request of version v1 takes 10 ms less"),
+            "{turned}"
+        );
+        let earlier = change("flame=windows").await;
+        assert!(
+            earlier.contains("takes 10 ms longer than one of"),
+            "{earlier}"
+        );
+        let earlier = change("flame=windows&against=before&version=v1").await;
+        assert!(
+            earlier.contains("takes 5 ms longer than one of"),
+            "{earlier}"
+        );
+        let none = texts(
+            &site,
+            &format!("{page}?flame=windows&against=week"),
+            ".pane p",
+        )
+        .await;
+        assert!(none[0].starts_with("There are no requests of"), "{none:?}");
+        let none = texts(&site, &format!("{page}?flame=tail-versus-all"), ".pane p").await;
+        assert!(none[0].starts_with("None in this time."), "{none:?}");
+        let frames = texts(&site, &format!("{page}?version=v1"), ".flame title").await;
+        assert!(
+            frames[0].starts_with("GET /cart: 25 ms per request"),
+            "{frames:?}"
+        );
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn other_tools_read_the_same_totals() {
+        let site = site().await;
+        let page = page_of(&site).await;
+        let api = |file: &str, query: &str| format!("/api/v1{page}/{file}?{query}");
+        // 25 ms of v1 and 35 ms of v2, twice.
+        let total = 2 * (25 + 35) * MS;
+        let lines = site.page(&api("profile.txt", "")).await;
+        let folded: i64 = lines
+            .lines()
+            .map(|it| it.rsplit_once(' ').unwrap().1.parse::<i64>().unwrap())
+            .sum();
+        assert_eq!(folded, total);
+        assert_eq!(lines, site.page(&format!("{page}/flame.txt")).await);
+        let speedscope = json(&site.page(&api("profile.speedscope.json", "")).await);
+        assert_eq!(speedscope["profiles"][0]["endValue"], total);
+        let (status, _, file) = site.get_bytes(&api("profile.pb.gz", "version=v2")).await;
+        assert_eq!(status, StatusCode::OK);
+        let mut bytes = Vec::new();
+        let mut reader = flate2::read::GzDecoder::new(&*file);
+        reader.read_to_end(&mut bytes).unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(
+            text.contains("GET /cart of shop, all requests of version v2"),
+            "{text}"
+        );
+        let paths = json(&site.page(&api("profile", "")).await);
+        let sum = |of: &str| {
+            let paths = paths["paths"].as_array().unwrap().iter();
+            paths.map(|it| it[of].as_i64().unwrap()).sum::<i64>()
+        };
+        assert_eq!(sum("critical_path_ns"), total);
+        assert_eq!((sum("calls"), &paths["of"]["requests"]), (12, &4.into()));
+        let difference = json(&site.page(&api("profile", "flame=versions")).await);
+        assert_eq!(difference["change_ns_per_request"], 10 * MS);
+        assert_eq!(difference["paths"].as_array().unwrap().len(), 1);
+        assert_eq!(difference["paths"][0]["versus_ns_per_request"], 12 * MS);
+        let (status, _, text) = site.get(&api("profile.pb.gz", "flame=versions")).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert!(text.contains("-diff_base"), "{text}");
+        let (status, _, _) = site.get("/api/v1/endpoints/999/profile").await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        let svg = site.page(&format!("{page}/flame.svg?flame=versions")).await;
+        assert!(svg.contains("version v2 versus version v1"), "{svg}");
+    }
+
+    #[test]
+    fn times_that_are_compared_never_overlap() {
+        let now_ns = 1_763_740_000_000_000_000;
+        for range in Range::ALL {
+            let hours = whole_hours(range, now_ns);
+            let count = now_hour(now_ns) + 1 - hours.start;
+            assert!(count >= range.minutes() / 60);
+            for earlier in Earlier::ALL {
+                assert!(earlier.shift(count) >= count);
+            }
+        }
+        assert_eq!(Earlier::Day.shift(2), 24);
+        assert_eq!(Earlier::Day.shift(168), 168);
+    }
+
+    #[test]
+    fn an_address_comes_back_as_it_was() {
+        for query in [
+            "range=24h&flame=windows&against=week&measure=self&version=%28not+set%29",
+            "flame=versions&version=1.0&base=a%26b",
+            "flame=tail-versus-all",
+        ] {
+            let view = View::parse(Some(query)).unwrap();
+            assert_eq!(view.link("/"), format!("/?{query}"));
+        }
+    }
 }

@@ -20,7 +20,7 @@ use crate::endpoint_numbers::{self, Numbers};
 use crate::flame;
 use crate::format;
 use crate::line_chart::{self, LineChart, percentiles};
-use crate::pages::call_paths::{self, CallPaths, Section, Shown, View};
+use crate::pages::call_paths::{self, CallPaths, Section, View};
 use crate::pages::context::Context;
 use crate::pages::{Frame, PageError, render};
 use crate::range::{Covered, Filters, Range, minute_ns};
@@ -195,9 +195,9 @@ pub async fn read(store: &Store, id: &str, view: &View, now_ns: u64) -> Result<R
     let (paths, (minutes, findings, statements, slowest, latest)) =
         futures_util::try_join!(paths, rest)?;
     // Those of the statements' hours: mostly they are in the call paths that were just read.
-    let hours_requests = match (view.shown, &view.version) {
-        (Shown::All, None) => paths.of.counted.requests,
-        _ => hours_requests.await?,
+    let hours_requests = match paths.hours_requests {
+        Some(requests) => requests,
+        None => hours_requests.await?,
     };
     let covered = Covered::exact(store, window, minutes.keys().next().copied(), now_ns).await?;
     Ok(Read {
@@ -516,6 +516,7 @@ mod tests {
                     },
                 },
                 base: None,
+                hours_requests: Some(10),
             },
             slowest: vec![request.clone()],
             latest: vec![request],
@@ -638,14 +639,14 @@ mod tests {
                  Most of the difference: +400 ms {HOSTILE}."
             )]
         );
-        let rows = texts(&html, "#paths .ranked tbody tr td");
+        let rows = texts(&html, "#paths .changes tbody tr td");
         assert_eq!(
             rows,
             [
                 "+400 ms",
                 "50 ms",
                 "450 ms",
-                "1 → 0.5, in at most 50 % of requests",
+                "1 → 0.5 (at most 100 % → 50 % of requests)",
                 "−10 ms",
                 "50 ms",
                 "40 ms",
@@ -657,7 +658,7 @@ mod tests {
         assert!(frames[1].starts_with("+400 ms </title>"), "{frames:?}");
         // In words and by sign, not by colour alone.
         assert!(texts(&html, "#paths .legend li")[0].starts_with("much longer"));
-        let zoom = links(&html, "#paths .ranked a");
+        let zoom = links(&html, "#paths .changes a");
         assert_eq!(zoom[0], links(&html, ".flame a")[1]);
     }
 

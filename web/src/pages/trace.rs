@@ -6,9 +6,10 @@ use std::collections::HashMap;
 
 use analyzer::category::Category;
 use analyzer::finding::Severity;
+use analyzer::profile::{Measure, Profile};
 use analyzer::span::{SpanId, Spans};
 use analyzer::trace::SpanIdx;
-use analyzer::{Analysis, Settings};
+use analyzer::{Analysis, Entry, Settings};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -235,8 +236,13 @@ pub struct EntryView {
     pub service: String,
     /// Link to its span.
     pub href: String,
+    /// Link to its critical path.
+    pub path_href: String,
     /// Where its time went.
     pub parts: Parts,
+    /// The work done in it, where that is more than its duration because things ran at the same
+    /// time: `2.4 s`.
+    pub work: Option<String>,
     /// Share of the longest, percent.
     pub width: f64,
     /// It failed.
@@ -351,6 +357,8 @@ pub struct FrameView {
 
 /// The critical path, ready to be written.
 pub struct PathView {
+    /// Whose path it is and the way back, if not the main entry's.
+    pub of: Option<(String, String)>,
     /// What the figures are in.
     pub unit: Unit,
     /// The stretches, in order of time.
@@ -635,7 +643,9 @@ impl<'s, 'a> Page<'s, 'a> {
                 name: it.endpoint.clone(),
                 service: it.service.name.to_owned(),
                 href: self.span_href(it.span),
+                path_href: self.path_href(it.span),
                 parts: category_bar::parts(&it.categories),
+                work: work(self.analysis, it),
                 width: it.duration_ns as f64 * 100.0 / longest_ns as f64,
                 error: it.error,
             })
@@ -801,6 +811,25 @@ impl<'s, 'a> Page<'s, 'a> {
             .with(&[("span", &key), ("raw", ""), ("frame", ""), ("view", "")])
     }
 
+    /// The critical path of the entry span `span`.
+    fn path_href(&self, span: SpanIdx) -> String {
+        let key = self.keys.key(self.analysis, span);
+        let path = [
+            ("view", ViewKind::Path.id()),
+            ("entry", &key),
+            ("frame", ""),
+        ];
+        self.address.with(&path)
+    }
+
+    /// The entry whose critical path is shown: the one in the address, or the main one.
+    fn path_entry(&self) -> Option<&'s Entry<'a>> {
+        let asked = self.address.get("entry").and_then(|it| self.keys.find(it));
+        let mut entries = self.analysis.entries.iter();
+        let found = entries.find(|it| Some(it.span) == asked);
+        found.or_else(|| waterfall::main_entry(self.analysis))
+    }
+
     fn flame(&self) -> FlameView {
         let frames = trace_flame::frames(self.analysis);
         let zoom = self.address.get("frame").and_then(|it| it.parse().ok());
@@ -833,7 +862,8 @@ impl<'s, 'a> Page<'s, 'a> {
     }
 
     fn path(&self) -> Option<PathView> {
-        let entry = waterfall::main_entry(self.analysis)?;
+        let entry = self.path_entry()?;
+        let is_main = waterfall::main_entry(self.analysis).is_some_and(|it| it.span == entry.span);
         let unit = Unit::fitting(entry.duration_ns);
         let percent = |ns: u64| ns as f64 * 100.0 / entry.duration_ns.max(1) as f64;
         let rows = entry.path.iter().take(PATH_ROWS_MAX).map(|it| PathRow {
@@ -850,6 +880,10 @@ impl<'s, 'a> Page<'s, 'a> {
         });
         let left = entry.path.len().saturating_sub(PATH_ROWS_MAX);
         Some(PathView {
+            of: (!is_main).then(|| {
+                let name = format!("{} {}", entry.service.name, entry.endpoint);
+                (name, self.address.with(&[("entry", "")]))
+            }),
             unit,
             rows: rows.collect(),
             left,
@@ -966,6 +1000,13 @@ impl<'s, 'a> Page<'s, 'a> {
         notes.extend(unseen(&self.analysis.coverage));
         notes
     }
+}
+
+/// The work done in an entry, if it is more than its duration.
+fn work(analysis: &Analysis<'_>, entry: &Entry<'_>) -> Option<String> {
+    let work_ns = Profile::of(analysis, entry, 1).total_ns(Measure::SelfTime);
+    let work_ns = u64::try_from(work_ns).ok()?;
+    (work_ns > entry.duration_ns).then(|| duration(work_ns))
 }
 
 impl TracePage {
@@ -1337,7 +1378,7 @@ shop     POST loki {http.request.method=POST, url.full=http://loki:3100/loki/api
             .map(|it| it.trim_end_matches('%').parse::<f64>().unwrap())
             .sum();
         assert!((sum - 100.0).abs() < 0.1, "{sum}");
-        let figures = texts(&html, ".legend.gap-s b");
+        let figures = texts(&html, "section[aria-labelledby=sum-h] .legend b");
         let (total, parts) = figures.split_last().unwrap();
         let sum: f64 = parts.iter().map(|it| it.parse::<f64>().unwrap()).sum();
         assert_eq!(format!("{sum:.1} ms"), *total);
@@ -1507,6 +1548,40 @@ shop     POST loki {http.request.method=POST, url.full=http://loki:3100/loki/api
             policy.contains("sandbox") && !policy.contains("script"),
             "{policy}"
         );
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn every_entry_shows_its_times_and_its_own_critical_path() {
+        let stored = drawn(CHECKOUT);
+        let site = Site::with(&[&stored]).await;
+        let id = collector::otlp::trace_ids(&stored.otlp).unwrap()[0];
+        let page = scraper::Html::parse_document(&site.page(&format!("/traces/{id}")).await);
+        let select = |css: &str| scraper::Selector::parse(css).unwrap();
+        let rows: Vec<_> = page.select(&select(".parts tbody tr")).collect();
+        assert!(rows.len() > 1, "several services");
+        for row in &rows {
+            let ns = |it: scraper::ElementRef<'_>| -> u64 {
+                let title = it.attr("title").unwrap();
+                title.strip_suffix(" ns").unwrap().parse().unwrap()
+            };
+            let parts: Vec<u64> = row.select(&select(".legend li")).map(ns).collect();
+            let (together, parts) = parts.split_last().unwrap();
+            assert_eq!(parts.iter().sum::<u64>(), *together);
+        }
+        let link = rows[1].select(&select("a.path-of")).next().unwrap();
+        let href = link.attr("href").unwrap();
+        let path = site.page(&format!("/traces/{id}{href}")).await;
+        let path = scraper::Html::parse_document(&path);
+        let of = path.select(&select(".path-entry bdi")).next().unwrap();
+        let of: String = of.text().collect();
+        let name: String = rows[1]
+            .select(&select("th a"))
+            .next()
+            .unwrap()
+            .text()
+            .collect();
+        assert_eq!(of, name);
+        assert!(path.select(&select("table.path tbody tr")).next().is_some());
     }
 
     /// Each span with its resource and scope, in order: what is stored names each sender once.
