@@ -274,7 +274,7 @@ fn fix_view(evidence: &Value) -> FixView {
 }
 
 /// A text with code in backticks, cut into pieces.
-fn pieces(text: &str) -> Vec<(bool, String)> {
+pub(crate) fn pieces(text: &str) -> Vec<(bool, String)> {
     let pieces = text
         .split('`')
         .enumerate()
