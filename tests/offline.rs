@@ -537,3 +537,36 @@ fn detectors_are_explained_with_a_drawing() {
         "{said}"
     );
 }
+
+#[tokio::test]
+async fn spans_over_grpc_are_taken_too() {
+    let files = Files::new();
+    let (address, done) = (files.0.path().join("address"), files.0.path().join("done"));
+    let script = format!(
+        "echo $OTEL_EXPORTER_OTLP_PROTOCOL $OTEL_EXPORTER_OTLP_ENDPOINT > '{0}.tmp'; mv '{0}.tmp' '{0}'; \
+         while [ ! -e '{1}' ]; do sleep 0.05; done",
+        address.display(),
+        done.display()
+    );
+    let child = command(&["exec", "--format=json", "--", "sh", "-c", &script])
+        .env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let child = child.expect("the binary starts");
+    let told = crate::support::eventually("the address", async || {
+        std::fs::read_to_string(&address).ok()
+    });
+    let told = told.await;
+    let endpoint = told
+        .trim()
+        .strip_prefix("grpc ")
+        .expect("the user's protocol stays");
+    crate::support::spans::export(endpoint, n_plus_one(1, 8))
+        .await
+        .expect("it is taken");
+    std::fs::write(&done, "").expect("it can be written");
+    let report = read(&child.wait_with_output().expect("it ends"));
+    assert_eq!(report.traces[0].entries[0].findings[0].count, 8);
+}

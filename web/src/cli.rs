@@ -92,6 +92,8 @@ pub enum Command {
     /// unless it says grpc or http/json already), OTEL_TRACES_EXPORTER, OTEL_TRACES_SAMPLER=always_on, and
     /// OTEL_SERVICE_NAME if it is not set. The command itself must be instrumented.
     ///
+    /// The report goes to standard output, behind what the command writes there; --output keeps it apart.
+    ///
     /// Exit code: the command's own if it fails; else as for `analyze`, 2 if no spans came.
     #[command(verbatim_doc_comment)]
     Exec(Box<ExecOptions>),

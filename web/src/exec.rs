@@ -69,7 +69,12 @@ pub async fn run(options: &ExecOptions) -> anyhow::Result<ExitCode> {
     // Both protocols are spoken on every port.
     let serving = receiver::serve(listener, receiver.clone(), shutdown.clone());
     let serving = tokio::spawn(serving);
-    let ended = run_command(&options.command, &endpoint).await?;
+    let (ended, mut signals) = run_command(&options.command, &endpoint).await?;
+    // From now on Ctrl-C is meant for us.
+    tokio::spawn(async move {
+        let signal = signals.next().await;
+        std::process::exit(128 + signal as i32);
+    });
     await_stragglers(&memory, &receiver).await;
     shutdown.cancel();
     let _ = tokio::time::timeout(CLOSE_MAX, serving).await;
@@ -108,7 +113,10 @@ fn own_code(ended: ExitStatus) -> Option<ExitCode> {
     Some(ExitCode::from(code.unwrap_or(1)))
 }
 
-async fn run_command(command: &[OsString], endpoint: &str) -> anyhow::Result<ExitStatus> {
+async fn run_command(
+    command: &[OsString],
+    endpoint: &str,
+) -> anyhow::Result<(ExitStatus, Signals)> {
     let (program, arguments) = command.split_first().context("no command is given")?;
     let mut command = Command::new(program);
     command.args(arguments);
@@ -127,7 +135,7 @@ async fn run_command(command: &[OsString], endpoint: &str) -> anyhow::Result<Exi
     })?;
     loop {
         tokio::select! {
-            ended = child.wait() => return Ok(ended?),
+            ended = child.wait() => return Ok((ended?, signals)),
             signal = signals.next() => forward(signal, &child),
         }
     }

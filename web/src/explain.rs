@@ -7,7 +7,7 @@ use analyzer::{Analysis, Settings, drawing};
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use crate::offline::paint::{Paint, Style, cut, letter, wrap};
+use crate::offline::paint::{Paint, Style, cut, wrap};
 
 /// Prints one detector's explanation, or all.
 ///
@@ -99,10 +99,7 @@ fn legend(analysis: &Analysis<'_>, paint: Paint) -> String {
     let seen = Category::ALL
         .into_iter()
         .filter(|it| analysis.categories.contains(it));
-    let names = seen.map(|it| match paint.colour {
-        true => paint.category(it),
-        false => format!("{} {}", letter(it), it.name()),
-    });
+    let names = seen.map(|it| paint.category(it));
     names.collect::<Vec<_>>().join("   ")
 }
 

@@ -38,26 +38,26 @@ impl<'r> Endpoint<'r> {
         durations.fold(0, u64::saturating_add)
     }
 
-    /// What all of them waited for, added up, ns.
-    pub fn all(&self) -> [u64; Category::COUNT] {
-        added(&self.requests)
+    /// What a request waits for on average, ns.
+    pub fn average(&self) -> [u64; Category::COUNT] {
+        average(&self.requests)
     }
 
-    /// What the slowest twentieth waited for, if there are enough requests.
-    pub fn slow(&self) -> Option<[u64; Category::COUNT]> {
+    /// The same of the slowest twentieth, if there are enough requests.
+    pub fn slow_average(&self) -> Option<[u64; Category::COUNT]> {
         let from = self.requests.len() - self.requests.len().div_ceil(20);
-        (self.requests.len() >= SLOW_FROM).then(|| added(&self.requests[from..]))
+        (self.requests.len() >= SLOW_FROM).then(|| average(&self.requests[from..]))
     }
 }
 
-fn added(requests: &[&EntryReport]) -> [u64; Category::COUNT] {
-    let mut sums = [0u64; Category::COUNT];
+fn average(requests: &[&EntryReport]) -> [u64; Category::COUNT] {
+    let mut sums = [0u128; Category::COUNT];
     for request in requests {
         for (sum, ns) in sums.iter_mut().zip(request.categories.0) {
-            *sum = sum.saturating_add(ns);
+            *sum += u128::from(ns);
         }
     }
-    sums
+    sums.map(|it| (it / requests.len().max(1) as u128) as u64)
 }
 
 /// All endpoints, those with the most time first.

@@ -40,9 +40,13 @@ pub fn id(hex: &str, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Microseconds since the Unix epoch as nanoseconds; what does not fit is cut.
-pub fn ns(us: u64) -> u64 {
-    us.saturating_mul(1_000)
+/// Microseconds as nanoseconds. Some write fractions, some broken ones what is below zero, which is zero.
+pub fn ns(us: f64) -> u64 {
+    let whole = us.trunc();
+    let rest = (us - whole) * 1e3;
+    (whole as u64)
+        .saturating_mul(1_000)
+        .saturating_add(rest as u64)
 }
 
 /// Old tags → what the analysis knows. OpenTracing's words came before OpenTelemetry's.
@@ -180,18 +184,19 @@ impl Senders {
     /// Adds a span of a sender.
     pub fn push(&mut self, sender: usize, scope: Scope, span: Span) {
         let scopes = &mut self.request.resource_spans[sender].scope_spans;
-        let at = match self.places.get(&(sender, scope.clone())) {
+        let key = (sender, scope);
+        let at = match self.places.get(&key) {
             Some(at) => *at,
             None => {
                 scopes.push(ScopeSpans {
                     scope: Some(InstrumentationScope {
-                        name: scope.name.clone(),
-                        version: scope.version.clone(),
+                        name: key.1.name.clone(),
+                        version: key.1.version.clone(),
                         ..InstrumentationScope::default()
                     }),
                     ..ScopeSpans::default()
                 });
-                self.places.insert((sender, scope), scopes.len() - 1);
+                self.places.insert(key, scopes.len() - 1);
                 scopes.len() - 1
             }
         };
@@ -215,6 +220,12 @@ mod tests {
         assert_eq!(id("12345", 2).len(), 3, "too long");
         assert_eq!(id("xyz", 8).len(), 9, "no number");
         assert_eq!(id("", 8).len(), 9, "nothing");
+    }
+
+    #[test]
+    fn times_are_exact_and_never_negative() {
+        assert_eq!(ns(1_760_000_000_123_457.0), 1_760_000_000_123_457_000);
+        assert_eq!((ns(1.5), ns(-1.5), ns(f64::MAX)), (1_500, 0, u64::MAX));
     }
 
     #[test]

@@ -102,6 +102,8 @@ struct CulpritView<'r> {
     class: &'static str,
     saved: String,
     confidence: String,
+    /// The fix, cut into prose and code.
+    fix: Vec<(bool, String)>,
     /// The example with the most to save.
     example: Option<Example>,
 }
@@ -127,6 +129,7 @@ impl<'r> CulpritView<'r> {
             },
             saved: format::duration(culprit.saved_each_ns()),
             confidence: format!("{:.0} %", culprit.worst.confidence * 100.0),
+            fix: format::code_pieces(&culprit.worst.fix),
             example: (at < WATERFALLS_MAX).then(example).flatten(),
         }
     }
@@ -209,7 +212,9 @@ struct EndpointView<'r> {
     p50: String,
     p95: String,
     errors: usize,
+    /// Of a request on average.
     all: Parts,
+    /// The same of the slowest.
     slow: Option<Parts>,
     flame: Flame,
 }
@@ -230,8 +235,8 @@ impl<'r> EndpointView<'r> {
             p50: format::duration(endpoint.percentile(50)),
             p95: format::duration(endpoint.percentile(95)),
             errors: endpoint.errors(),
-            all: parts(&endpoint.all()),
-            slow: endpoint.slow().map(|it| parts(&it)),
+            all: parts(&endpoint.average()),
+            slow: endpoint.slow_average().map(|it| parts(&it)),
             flame: flame::draw(
                 &sum.total(),
                 Measure::Critical,

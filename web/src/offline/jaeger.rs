@@ -1,7 +1,7 @@
 //! Jaeger's JSON → OTLP: what its API answers and its UI saves (`{"data": […]}`), one trace of it, or a
 //! list of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
@@ -32,7 +32,7 @@ pub struct Trace {
     #[serde(default)]
     spans: Vec<Span>,
     #[serde(default)]
-    processes: HashMap<String, Process>,
+    processes: BTreeMap<String, Process>,
 }
 
 #[derive(Deserialize)]
@@ -50,10 +50,10 @@ struct Span {
     references: Option<Vec<Reference>>,
     /// Microseconds since the Unix epoch.
     #[serde(default)]
-    start_time: u64,
+    start_time: f64,
     /// Microseconds.
     #[serde(default)]
-    duration: u64,
+    duration: f64,
     #[serde(default)]
     tags: Option<Vec<Tag>>,
     #[serde(default)]
@@ -87,7 +87,7 @@ struct Tag {
 struct Log {
     /// Microseconds since the Unix epoch.
     #[serde(default)]
-    timestamp: u64,
+    timestamp: f64,
     #[serde(default)]
     fields: Vec<Tag>,
 }

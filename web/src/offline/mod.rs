@@ -235,7 +235,10 @@ fn write(
         Format::Text => text::text(report, paint).into_bytes(),
         Format::Json => serde_json::to_vec(report)?,
         Format::Html => html::html(report, traces, settings)?.into_bytes(),
-        Format::Sarif => serde_json::to_vec_pretty(&sarif::sarif(report))?,
+        Format::Sarif => {
+            let root = std::env::current_dir().unwrap_or_default();
+            serde_json::to_vec_pretty(&sarif::sarif(report, &root.to_string_lossy()))?
+        }
     };
     match &options.output {
         Some(path) => std::fs::write(path, &bytes)

@@ -111,7 +111,8 @@ impl Paint {
 /// The 16 colours of every terminal, so that they follow its theme; waiting is bright.
 fn colour(category: Category) -> &'static str {
     match category {
-        Category::Handler => "37",
+        // As text is: readable on every ground.
+        Category::Handler => "39",
         Category::Database => "34",
         Category::Cache => "36",
         Category::External => "35",
@@ -126,7 +127,7 @@ fn colour(category: Category) -> &'static str {
 }
 
 /// Where there are no colours. Each is in the name.
-pub fn letter(category: Category) -> char {
+fn letter(category: Category) -> char {
     match category {
         Category::Handler => 'h',
         Category::Database => 'd',

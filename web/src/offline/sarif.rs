@@ -9,10 +9,10 @@ use super::culprits::{Culprit, culprits};
 use super::report::Report;
 use crate::format;
 
-/// The log.
-pub fn sarif(report: &Report) -> Value {
+/// The log. Files below `root`, an absolute path, are told relative to it, as code hosts know them.
+pub fn sarif(report: &Report, root: &str) -> Value {
     let culprits = culprits(report);
-    let results: Vec<Value> = culprits.iter().map(result).collect();
+    let results: Vec<Value> = culprits.iter().map(|it| result(it, root)).collect();
     let notes = report
         .coverage
         .notes
@@ -72,7 +72,7 @@ fn pascal_case(id: &str) -> String {
     words.collect()
 }
 
-fn result(culprit: &Culprit<'_>) -> Value {
+fn result(culprit: &Culprit<'_>, root: &str) -> Value {
     let it = culprit.worst;
     let rule = ALL.iter().position(|rule| rule.id == it.detector);
     json!({
@@ -84,7 +84,7 @@ fn result(culprit: &Culprit<'_>) -> Value {
             Severity::Info => "note",
         },
         "message": { "text": message(culprit) },
-        "locations": [location(culprit)],
+        "locations": [location(culprit, root)],
         "partialFingerprints": { "culprit/v1": it.fingerprint },
         "occurrenceCount": culprit.requests,
         "properties": {
@@ -119,7 +119,7 @@ fn message(culprit: &Culprit<'_>) -> String {
     text
 }
 
-fn location(culprit: &Culprit<'_>) -> Value {
+fn location(culprit: &Culprit<'_>, root: &str) -> Value {
     let it = culprit.worst;
     let logical = json!([{
         "name": culprit.entry.endpoint,
@@ -133,7 +133,7 @@ fn location(culprit: &Culprit<'_>) -> Value {
     let Some((file, line)) = it.code.as_deref().and_then(place) else {
         return json!({ "logicalLocations": logical });
     };
-    let mut physical = json!({ "artifactLocation": { "uri": uri(file) } });
+    let mut physical = json!({ "artifactLocation": { "uri": uri(file, root) } });
     if let Some(line) = line {
         physical["region"] = json!({ "startLine": line });
     }
@@ -162,10 +162,12 @@ fn place(code: &str) -> Option<(&str, Option<u64>)> {
     with_line.or(file.map(|it| (it, None)))
 }
 
-/// A path as a URI reference: relative ones stay relative to the repository.
-fn uri(file: &str) -> String {
+/// A path as a URI reference: relative ones, and those below `root`, are relative.
+fn uri(file: &str, root: &str) -> String {
     let path = file.replace('\\', "/");
     let path = path.strip_prefix("./").unwrap_or(&path);
+    let below = path.strip_prefix(root).and_then(|it| it.strip_prefix('/'));
+    let path = below.filter(|_| !root.is_empty()).unwrap_or(path);
     let mut uri = String::from(if path.starts_with('/') { "file://" } else { "" });
     if path.get(1..3) == Some(":/") {
         uri.push_str("file:///");
@@ -201,9 +203,10 @@ mod tests {
         ] {
             assert_eq!(place(code), expected, "{code}");
         }
-        assert_eq!(uri("./my app/é.py"), "my%20app/%C3%A9.py");
-        assert_eq!(uri("/srv/a.py"), "file:///srv/a.py");
-        assert_eq!(uri("C:\\a.cs"), "file:///C:/a.cs");
+        assert_eq!(uri("./my app/é.py", "/srv"), "my%20app/%C3%A9.py");
+        assert_eq!(uri("/srv/a.py", "/srv/app"), "file:///srv/a.py");
+        assert_eq!(uri("C:\\a.cs", ""), "file:///C:/a.cs");
+        assert_eq!(uri("/srv/app/a.py", "/srv/app"), "a.py");
     }
 
     #[test]
@@ -216,7 +219,7 @@ mod tests {
             shop    SELECT a {code.file.path=app/a.py, code.line.number=3}                                     |----------------|
             ",
         );
-        let log = sarif(&report);
+        let log = sarif(&report, "/srv");
         let run = &log["runs"][0];
         let result = &run["results"][0];
         let rule = result["ruleIndex"].as_u64().unwrap() as usize;

@@ -11,6 +11,9 @@ use super::paint::{Paint, Style, cut, printable, wrap};
 use super::report::Report;
 use crate::format;
 
+/// So many culprits are told; further ones cost less than any of them, and JSON has all.
+const CULPRITS_MAX: usize = 40;
+
 /// So many endpoints are listed; the others have less time together than any of them.
 const ENDPOINTS_MAX: usize = 20;
 
@@ -22,8 +25,13 @@ pub fn text(report: &Report, paint: Paint) -> String {
     let culprits = culprits(report);
     let mut out = String::new();
     head(&mut out, report, &culprits, paint);
-    for (at, culprit) in culprits.iter().enumerate() {
+    for (at, culprit) in culprits.iter().enumerate().take(CULPRITS_MAX) {
         culprit_text(&mut out, at + 1, culprit, paint);
+    }
+    if culprits.len() > CULPRITS_MAX {
+        let left = plural(culprits.len() - CULPRITS_MAX, "culprit");
+        let left = format!("\n{left} that cost less not shown; --format json has all.");
+        let _ = writeln!(out, "{}", paint.styled(Style::Quiet, &left));
     }
     endpoints_text(&mut out, &endpoints(report), paint);
     notes_text(&mut out, report, paint);
@@ -68,7 +76,14 @@ fn culprit_text(out: &mut String, rank: usize, culprit: &Culprit<'_>, paint: Pai
     let title = paint.styled(Style::Heading, &printable(&it.title));
     let _ = writeln!(out, "\n{rank:>2}  {severity}  {title}");
     let place = format!("{} · {}", culprit.entry.service, culprit.entry.endpoint);
-    let _ = writeln!(out, "{INDENT}{} · {}", printable(&place), facts(culprit));
+    let facts = facts(culprit);
+    let line = format!("{} · {facts}", printable(&place));
+    if INDENT.len() + line.chars().count() <= paint.width {
+        let _ = writeln!(out, "{INDENT}{line}");
+    } else {
+        let _ = writeln!(out, "{INDENT}{}", printable(&place));
+        paragraph(out, &facts, paint);
+    }
     for (style, text) in [(
         Style::Code,
         it.statement.as_deref().or(it.target.as_deref()),
@@ -97,6 +112,7 @@ fn culprit_text(out: &mut String, rank: usize, culprit: &Culprit<'_>, paint: Pai
             paint.styled(Style::Good, &printable(line))
         );
     }
+    out.push('\n');
     let accept = format!(
         "{INDENT}accept it with --ignore: {}",
         printable(&it.fingerprint)
@@ -165,11 +181,11 @@ fn endpoint_text(out: &mut String, endpoint: &Endpoint<'_>, paint: Paint) {
     let name = cut(&format!("{} · {}", endpoint.service, endpoint.name), room);
     let gap = " ".repeat(room.saturating_sub(name.chars().count()) + 2);
     let _ = writeln!(out, "\n{name}{gap}{numbers}");
-    let slow = endpoint.slow();
+    let slow = endpoint.slow_average();
     let rows = [
         (
             if slow.is_some() { "all" } else { "" },
-            Some(endpoint.all()),
+            Some(endpoint.average()),
         ),
         ("slowest 5 %", slow),
     ];
@@ -184,7 +200,7 @@ fn endpoint_text(out: &mut String, endpoint: &Endpoint<'_>, paint: Paint) {
         };
         let _ = writeln!(out, "{INDENT}{label}{}", paint.bar(&categories, columns));
     }
-    let legend = legend(&endpoint.all(), paint);
+    let legend = legend(&endpoint.average(), paint);
     let _ = writeln!(out, "{INDENT}{legend}");
 }
 
@@ -251,6 +267,7 @@ mod tests {
                 or collect the ids and fetch all of them with one query (`= any($1)` or `in (…)`), then match
                 them in memory.
                   select * from authors where id = any($1)
+
                 accept it with --ignore: n-plus-one-query shop "GET /posts" "GET /posts" "select * from authors where id = ?"
 
             Where the time went

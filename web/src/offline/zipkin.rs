@@ -24,10 +24,10 @@ pub struct Span {
     kind: Option<String>,
     /// Microseconds since the Unix epoch.
     #[serde(default)]
-    timestamp: Option<u64>,
+    timestamp: Option<f64>,
     /// Microseconds.
     #[serde(default)]
-    duration: Option<u64>,
+    duration: Option<f64>,
     #[serde(default)]
     local_endpoint: Option<Endpoint>,
     #[serde(default)]
@@ -57,7 +57,7 @@ struct Endpoint {
 #[derive(Deserialize)]
 struct Annotation {
     #[serde(default)]
-    timestamp: u64,
+    timestamp: f64,
     #[serde(default)]
     value: String,
 }
@@ -123,14 +123,14 @@ fn sender(endpoint: Option<Endpoint>) -> (String, String) {
 }
 
 fn converted(span: Span) -> (Scope, OtlpSpan) {
-    let start_ns = ns(span.timestamp.unwrap_or(0));
+    let start_ns = ns(span.timestamp.unwrap_or(0.0));
     let mut otlp = OtlpSpan {
         trace_id: id(&span.trace_id, 16),
         span_id: id(&span.id, 8),
         parent_span_id: span.parent_id.map(|it| id(&it, 8)).unwrap_or_default(),
         name: span.name.unwrap_or_default(),
         start_time_unix_nano: start_ns,
-        end_time_unix_nano: start_ns.saturating_add(ns(span.duration.unwrap_or(0))),
+        end_time_unix_nano: start_ns.saturating_add(ns(span.duration.unwrap_or(0.0))),
         ..OtlpSpan::default()
     };
     for annotation in span.annotations.unwrap_or_default() {
