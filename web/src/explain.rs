@@ -53,7 +53,11 @@ pub fn example(detector: &Detector, paint: Paint) -> String {
     let mut text = waterfall(&analysis, found.map_or(&[], |it| &it.offenders), paint);
     if let Some(found) = found {
         let saved = crate::format::duration(found.saved_ns);
-        let _ = writeln!(text, "  → {}; a fix saves {saved}", found.title);
+        let told = format!("{}; a fix saves {saved}", found.title);
+        for (at, line) in wrap(&told, paint.width - 4).iter().enumerate() {
+            let arrow = if at == 0 { '→' } else { ' ' };
+            let _ = writeln!(text, "  {arrow} {line}");
+        }
     }
     text
 }

@@ -45,17 +45,17 @@ transactions, scans, blocking commands and failed commands are left out. Some se
 be told whether one key is read over and over.";
 
 const EXAMPLE: &str = "
-shop  GET /feed                                                     |--------------------------------------------------------------|
-shop    GET [client] {db.system=redis, db.statement=\"GET post:40\"}   |---|
-shop    GET [client] {db.system=redis, db.statement=\"GET post:41\"}         |---|
-shop    GET [client] {db.system=redis, db.statement=\"GET post:42\"}               |---|
-shop    GET [client] {db.system=redis, db.statement=\"GET post:43\"}                     |---|
-shop    GET [client] {db.system=redis, db.statement=\"GET post:44\"}                           |---|
-shop    GET [client] {db.system=redis, db.statement=\"GET post:45\"}                                 |---|
-shop    GET [client] {db.system=redis, db.statement=\"GET post:46\"}                                       |---|
-shop    GET [client] {db.system=redis, db.statement=\"GET post:47\"}                                             |---|
-shop    GET [client] {db.system=redis, db.statement=\"GET post:48\"}                                                   |---|
-shop    GET [client] {db.system=redis, db.statement=\"GET post:49\"}                                                         |---|
+shop  GET /feed                                                             |--------------------------------------------------------------|
+shop    GET post:40 [client] {db.system=redis, db.statement=\"GET post:40\"}   |---|
+shop    GET post:41 [client] {db.system=redis, db.statement=\"GET post:41\"}         |---|
+shop    GET post:42 [client] {db.system=redis, db.statement=\"GET post:42\"}               |---|
+shop    GET post:43 [client] {db.system=redis, db.statement=\"GET post:43\"}                     |---|
+shop    GET post:44 [client] {db.system=redis, db.statement=\"GET post:44\"}                           |---|
+shop    GET post:45 [client] {db.system=redis, db.statement=\"GET post:45\"}                                 |---|
+shop    GET post:46 [client] {db.system=redis, db.statement=\"GET post:46\"}                                       |---|
+shop    GET post:47 [client] {db.system=redis, db.statement=\"GET post:47\"}                                             |---|
+shop    GET post:48 [client] {db.system=redis, db.statement=\"GET post:48\"}                                                   |---|
+shop    GET post:49 [client] {db.system=redis, db.statement=\"GET post:49\"}                                                         |---|
 ";
 
 /// Cache calls are quick, and a handful of keys is how caches are used: only twice as many repeats as elsewhere

@@ -56,17 +56,17 @@ object store, which has no way to fetch several, are only informational, as are 
 sender hides the query of its URLs, it cannot be told whether the calls differ, and they are called repeated.";
 
 const EXAMPLE: &str = "
-shop   GET /baskets/{id}                                                               |----------------------------------------------------------------------------|
-shop     GET [client] {http.request.method=GET, url.full=http://pricing/v1/prices/31}    |------------|
-pricing    GET /v1/prices/{id}                                                            |----------|
-shop     GET [client] {http.request.method=GET, url.full=http://pricing/v1/prices/32}                   |------------|
-pricing    GET /v1/prices/{id}                                                                           |----------|
-shop     GET [client] {http.request.method=GET, url.full=http://pricing/v1/prices/33}                                  |------------|
-pricing    GET /v1/prices/{id}                                                                                          |----------|
-shop     GET [client] {http.request.method=GET, url.full=http://pricing/v1/prices/34}                                                 |------------|
-pricing    GET /v1/prices/{id}                                                                                                         |----------|
-shop     GET [client] {http.request.method=GET, url.full=http://pricing/v1/prices/35}                                                                |------------|
-pricing    GET /v1/prices/{id}                                                                                                                        |----------|
+shop   GET /baskets/{id}                                                                                    |----------------------------------------------------------------------------|
+shop     GET pricing/v1/prices/31 [client] {http.request.method=GET, url.full=http://pricing/v1/prices/31}    |------------|
+pricing    GET /v1/prices/{id}                                                                                 |----------|
+shop     GET pricing/v1/prices/32 [client] {http.request.method=GET, url.full=http://pricing/v1/prices/32}                   |------------|
+pricing    GET /v1/prices/{id}                                                                                                |----------|
+shop     GET pricing/v1/prices/33 [client] {http.request.method=GET, url.full=http://pricing/v1/prices/33}                                  |------------|
+pricing    GET /v1/prices/{id}                                                                                                               |----------|
+shop     GET pricing/v1/prices/34 [client] {http.request.method=GET, url.full=http://pricing/v1/prices/34}                                                 |------------|
+pricing    GET /v1/prices/{id}                                                                                                                              |----------|
+shop     GET pricing/v1/prices/35 [client] {http.request.method=GET, url.full=http://pricing/v1/prices/35}                                                                |------------|
+pricing    GET /v1/prices/{id}                                                                                                                                             |----------|
 ";
 
 /// Calls that together take less are worth no alert, unless they are a tenth of the request.

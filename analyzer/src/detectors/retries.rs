@@ -50,11 +50,11 @@ When it is wrong: answers such as 404, 409 or 401, and violated constraints, are
 parameters, different calls that all fail look like one that is repeated.";
 
 const EXAMPLE: &str = "
-shop  POST /parcels                                                                                                         |--------------------------------------------------------------------|
-shop    POST [client] {error, http.request.method=POST, url.full=http://shipping/v1/labels, http.response.status_code=503}   |--------------|
-shop    POST [client] {error, http.request.method=POST, url.full=http://shipping/v1/labels, http.response.status_code=503}                    |--------------|
-shop    POST [client] {error, http.request.method=POST, url.full=http://shipping/v1/labels, http.response.status_code=503}                                     |--------------|
-shop    POST [client] {http.request.method=POST, url.full=http://shipping/v1/labels, http.response.status_code=201}                                                             |--------------|
+shop  POST /parcels                                                                                                                            |--------------------------------------------------------------------|
+shop    POST shipping/v1/labels [client] {error, http.request.method=POST, url.full=http://shipping/v1/labels, http.response.status_code=503}   |--------------|
+shop    POST shipping/v1/labels [client] {error, http.request.method=POST, url.full=http://shipping/v1/labels, http.response.status_code=503}                    |--------------|
+shop    POST shipping/v1/labels [client] {error, http.request.method=POST, url.full=http://shipping/v1/labels, http.response.status_code=503}                                     |--------------|
+shop    POST shipping/v1/labels [client] {http.request.method=POST, url.full=http://shipping/v1/labels, http.response.status_code=201}                                                             |--------------|
 ";
 
 /// A call that succeeds at its second attempt is how retries are meant to work.

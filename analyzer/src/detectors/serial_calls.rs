@@ -55,10 +55,10 @@ one kind in a loop are reported as N+1 instead.";
 
 const EXAMPLE: &str = "
 1 column = 5 ms
-shop  GET /home                                                                    |----------------------------------------------------------|
-shop    GET [client] {http.request.method=GET, url.full=http://pricing/v1/offers}   |-----------------|
-shop    GET [client] {http.request.method=GET, url.full=http://reviews/v1/latest}                      |-----------------|
-shop    GET [client] {http.request.method=GET, url.full=http://shipping/v1/zones}                                         |-----------------|
+shop  GET /home                                                                                      |----------------------------------------------------------|
+shop    GET pricing/v1/offers [client] {http.request.method=GET, url.full=http://pricing/v1/offers}   |-----------------|
+shop    GET reviews/v1/latest [client] {http.request.method=GET, url.full=http://reviews/v1/latest}                      |-----------------|
+shop    GET shipping/v1/zones [client] {http.request.method=GET, url.full=http://shipping/v1/zones}                                         |-----------------|
 ";
 
 /// Shorter calls are not worth the complication.

@@ -244,7 +244,7 @@ mod tests {
     fn a_report_reads_well() {
         let report = report(
             "
-            shop  GET /posts             |-------------------------------------------------|
+            shop  GET /posts             |---------------------------------------------------------|
             shop    SELECT * FROM posts  |-----|
             shop    SELECT * FROM authors WHERE id = $1    |----------|
             shop    SELECT * FROM authors WHERE id = $1                |----------|
@@ -255,12 +255,12 @@ mod tests {
             1 culprit found in 5 spans, 1 trace, 1 request.
 
              1  INFO  3 × select authors, one by one
-                shop · GET /posts · in the only request · 3 calls · a fix saves 13.5 ms · confidence 70 %
+                shop · GET /posts · in the only request · 3 calls · a fix saves 16.5 ms · confidence 70 %
                   select * from authors where id = ?
-                example: trace f61b118ac651b0fa532d2dfc79cf2aed
+                example: trace 93356d423c0237725fd48d16a4d8e4a5
 
                 GET /posts runs the same query 3 times, each after the last one has returned: 11 ms each
-                (median), 33 ms of the request's 50 ms (66 %). The list probably comes from select posts, which
+                (median), 33 ms of the request's 58 ms (56 %). The list probably comes from select posts, which
                 runs just before. The number of calls grows with the number of rows.
 
                 Fix: Load the related rows together with the list they belong to: join them in the first query,
@@ -272,9 +272,9 @@ mod tests {
 
             Where the time went
 
-            shop · GET /posts                                                                              50 ms
-                hhhhhhhhhhhhhhhhhhhhhhhhhhhddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd
-                d database 72 %   h handler 28 %
+            shop · GET /posts                                                                              58 ms
+                hhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd
+                d database 67 %   h handler 33 %
         "#]].assert_eq(&text(&report, Paint::plain()));
     }
 
