@@ -1,7 +1,7 @@
 //! The call paths of an endpoint's page: of all requests or of the slow tail, or the difference of
 //! two sets of requests. Everything that is chosen stands in the address.
 
-use analyzer::profile::{Compared, Difference, Measure, difference};
+use analyzer::profile::{Amounts, Compared, Difference, Measure, difference};
 use collector::store::Store;
 use collector::store::dictionaries::OTHER;
 use collector::store::endpoints::EndpointName;
@@ -681,8 +681,8 @@ fn ranked(difference: &Difference, view: &View, page: &str) -> (Vec<Ranked>, usi
             category: (category_bar::class(&node.category), node.category.name()),
             change: format::change(change),
             is_longer: change > 0,
-            base: per_request(difference.base_per_request_ns(at, measure)),
-            here: per_request(difference.per_request_ns(at, measure)),
+            base: per_request(&node.base, difference.base_per_request_ns(at, measure)),
+            here: per_request(&node.amounts, difference.per_request_ns(at, measure)),
             calls: calls(
                 (node.base.count, difference.base_requests),
                 (node.amounts.count, difference.requests),
@@ -693,8 +693,12 @@ fn ranked(difference: &Difference, view: &View, page: &str) -> (Vec<Ranked>, usi
     (all.into_iter().take(RANKED_MAX).map(row).collect(), more)
 }
 
-fn per_request(ns: i64) -> String {
-    format::duration(ns.max(0) as u64)
+/// A dash where the path is not there at all.
+fn per_request(amounts: &Amounts, ns: i64) -> String {
+    match amounts.count {
+        0 if ns == 0 => "–".to_owned(),
+        _ => format::duration(ns.max(0) as u64),
+    }
 }
 
 /// Calls per request, in the one it is compared with and in the one that is looked at, each a count
@@ -702,18 +706,22 @@ fn per_request(ns: i64) -> String {
 /// `0.02 → 0.9 (at most 2 % → 90 % of requests)`.
 fn calls(base: (i64, i64), here: (i64, i64)) -> String {
     let each = |(count, requests): (i64, i64)| format::number(count as f64 / requests as f64);
+    let bound = |(count, requests): (i64, i64)| {
+        let share = format::percent(count as f64 / requests as f64);
+        (0 < count && count < requests).then(|| format!("{share} %"))
+    };
     let (from, to) = (each(base), each(here));
     if from == to {
         return to;
     }
-    if base.0 >= base.1 && here.0 >= here.1 {
-        return format!("{from} → {to}");
+    match (bound(base), bound(here)) {
+        (None, None) => format!("{from} → {to}"),
+        (Some(bound), None) => format!("{from}, in at most {bound} of requests → {to}"),
+        (None, Some(bound)) => format!("{from} → {to}, in at most {bound} of requests"),
+        (Some(least), Some(most)) => {
+            format!("{from} → {to} (in at most {least} → {most} of requests)")
+        }
     }
-    let share = |(count, requests): (i64, i64)| {
-        format::percent((count as f64 / requests as f64).clamp(0.0, 1.0))
-    };
-    let (least, most) = (share(base), share(here));
-    format!("{from} → {to} (at most {least} % → {most} % of requests)")
 }
 
 /// `The slow tail takes 212 ms longer per request than all requests. POST payments: +180 ms.`
@@ -937,6 +945,27 @@ mod tests {
         }
         assert_eq!(Earlier::Day.shift(2), 24);
         assert_eq!(Earlier::Day.shift(168), 168);
+    }
+
+    #[test]
+    fn calls_bound_the_share_of_requests() {
+        let shown = [
+            calls((10, 10), (10, 10)),
+            calls((0, 10), (10, 10)),
+            calls((1, 10), (30, 10)),
+            calls((10, 10), (5, 10)),
+            calls((2, 100), (9, 10)),
+        ];
+        assert_eq!(
+            shown,
+            [
+                "1",
+                "0 → 1",
+                "0.1, in at most 10 % of requests → 3",
+                "1 → 0.5, in at most 50 % of requests",
+                "0.02 → 0.9 (in at most 2 % → 90 % of requests)",
+            ]
+        );
     }
 
     #[test]

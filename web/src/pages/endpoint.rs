@@ -646,7 +646,7 @@ mod tests {
                 "+400 ms",
                 "50 ms",
                 "450 ms",
-                "1 → 0.5 (at most 100 % → 50 % of requests)",
+                "1 → 0.5, in at most 50 % of requests",
                 "−10 ms",
                 "50 ms",
                 "40 ms",
