@@ -13,6 +13,7 @@ mod disk;
 mod faults;
 mod metrics;
 mod migrations;
+mod offline;
 mod pooler;
 mod roles;
 mod round_trip;

@@ -231,6 +231,10 @@ async fn metrics_are_well_formed_and_equal_what_was_sent() {
     assert_eq!(after.of("culprit_journal_commit_seconds_count", &[]), 2.0);
     assert!(after.of("culprit_analysis_tick_seconds_count", &[]) >= 1.0);
     assert_eq!(after.of("culprit_postgres_up", &[]), 1.0);
+    assert!(
+        after.of("culprit_disk_free_bytes", &[]) > after.of("culprit_disk_free_min_bytes", &[])
+    );
+    assert_eq!(after.of("culprit_retention_failed_runs_total", &[]), 0.0);
     assert_eq!(after.of("culprit_postgres_restarts_total", &[]), 0.0);
     assert_eq!(
         after.of("culprit_dictionary_names", &[("dictionary", "services")]),

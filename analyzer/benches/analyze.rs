@@ -1,24 +1,36 @@
 //! How long an analysis takes, per span: `cargo bench -p analyzer`.
 //!
 //! The spans are like life: three services, 10 attributes per span, statements that repeat. Items per
-//! second are spans per second.
+//! second are spans per second. `max alloc` is the memory that the analysis takes at its worst
+//! moment, beside the decoded spans, whose size is printed first.
 
+use analyzer::profile::Profile;
 use analyzer::span::{
     Attribute, Resource, Scope, Span, SpanId, SpanKind, Spans, Status, TraceId, Value,
 };
 use analyzer::trace::Trace;
 use analyzer::{Settings, analyze};
 use divan::counter::ItemsCount;
-use divan::{Bencher, black_box};
+use divan::{AllocProfiler, Bencher, black_box};
+
+#[global_allocator]
+static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
 fn main() {
+    let spans = requests(100_000);
+    let attributes = spans.attributes.len() * size_of::<Attribute<'_>>();
+    let bytes = spans.spans.len() * size_of::<Span<'_>>() + attributes;
+    println!("a million decoded spans: {} MB", bytes * 10 / 1_000_000);
     divan::main();
 }
 
 const SIZES: [u64; 4] = [10, 1_000, 100_000, 1_000_000];
 
+/// A sample of a million spans takes a second: ten of them tell enough.
+const SAMPLES: u32 = 10;
+
 /// All of it: tree, path, attribution, calls, detectors.
-#[divan::bench(args = SIZES)]
+#[divan::bench(args = SIZES, sample_count = SAMPLES)]
 fn analyze_requests(bencher: Bencher<'_, '_>, count: u64) {
     bench(bencher, requests(count), |spans| {
         black_box(analyze(spans, &Settings::default()));
@@ -26,7 +38,7 @@ fn analyze_requests(bencher: Bencher<'_, '_>, count: u64) {
 }
 
 /// The tree alone.
-#[divan::bench(args = SIZES)]
+#[divan::bench(args = SIZES, sample_count = SAMPLES)]
 fn assemble_requests(bencher: Bencher<'_, '_>, count: u64) {
     bench(bencher, requests(count), |spans| {
         black_box(Trace::assemble(spans));
@@ -34,7 +46,7 @@ fn assemble_requests(bencher: Bencher<'_, '_>, count: u64) {
 }
 
 /// One span with a crowd of children.
-#[divan::bench(args = [1_000, 1_000_000])]
+#[divan::bench(args = [1_000, 1_000_000], sample_count = SAMPLES)]
 fn analyze_crowd(bencher: Bencher<'_, '_>, count: u64) {
     bench(bencher, shape(count, |at| (at > 0).then_some(0)), |spans| {
         black_box(analyze(spans, &Settings::default()));
@@ -42,11 +54,61 @@ fn analyze_crowd(bencher: Bencher<'_, '_>, count: u64) {
 }
 
 /// Each span the child of the one before.
-#[divan::bench(args = [1_000, 1_000_000])]
+#[divan::bench(args = [1_000, 1_000_000], sample_count = SAMPLES)]
 fn analyze_chain(bencher: Bencher<'_, '_>, count: u64) {
     bench(bencher, shape(count, |at| at.checked_sub(1)), |spans| {
         black_box(analyze(spans, &Settings::default()));
     });
+}
+
+/// One loop: a request and its queries, one after the other.
+#[divan::bench(args = [1_000, 1_000_000], sample_count = SAMPLES)]
+fn analyze_loop(bencher: Bencher<'_, '_>, count: u64) {
+    bench(bencher, query_loop(count), |spans| {
+        black_box(analyze(spans, &Settings::default()));
+    });
+}
+
+/// Each span a service's entry and the child of the one before.
+#[divan::bench(args = [1_000, 1_000_000], sample_count = SAMPLES)]
+fn analyze_chain_of_services(bencher: Bencher<'_, '_>, count: u64) {
+    let mut spans = shape(count, |at| at.checked_sub(1));
+    spans
+        .spans
+        .iter_mut()
+        .for_each(|it| it.kind = SpanKind::Server);
+    bench(bencher, spans, |spans| {
+        black_box(analyze(spans, &Settings::default()));
+    });
+}
+
+/// Analysis and the call-path profiles of all entries.
+#[divan::bench(args = SIZES, sample_count = SAMPLES)]
+fn profile_requests(bencher: Bencher<'_, '_>, count: u64) {
+    bench(bencher, requests(count), profiles);
+}
+
+/// The same of a request whose spans all have names of their own.
+#[divan::bench(args = [1_000, 1_000_000], sample_count = SAMPLES)]
+fn profile_crowd_of_names(bencher: Bencher<'_, '_>, count: u64) {
+    let mut spans = shape(count, |at| (at > 0).then_some(0));
+    for (at, span) in spans.spans.iter_mut().enumerate() {
+        // Words: digits would be taken for ids and one name.
+        let digits = format!("{at:07}");
+        let word: String = digits
+            .bytes()
+            .map(|it| char::from(it - b'0' + b'a'))
+            .collect();
+        span.name = word.leak();
+    }
+    bench(bencher, spans, profiles);
+}
+
+fn profiles(spans: Spans<'static>) {
+    let analysis = analyze(spans, &Settings::default());
+    for entry in &analysis.entries {
+        black_box(Profile::of(&analysis, entry, 1));
+    }
 }
 
 fn bench(bencher: Bencher<'_, '_>, spans: Spans<'static>, run: impl Fn(Spans<'static>) + Sync) {
@@ -86,6 +148,17 @@ fn shape(count: u64, parent: fn(u64) -> Option<u64>) -> Spans<'static> {
     for at in 0..count {
         push(&mut spans, &HANDLER, parent(at), at, 1);
         spans.spans[at as usize].end_ns = (count + 1) * NS_PER_MS;
+    }
+    shuffle(&mut spans.spans);
+    spans
+}
+
+/// A request with `count - 1` queries, a millisecond each.
+fn query_loop(count: u64) -> Spans<'static> {
+    let mut spans = empty();
+    let root = push(&mut spans, &SERVER, None, 0, count);
+    for at in 1..count {
+        push(&mut spans, &QUERY, Some(root), at - 1, 1);
     }
     shuffle(&mut spans.spans);
     spans

@@ -31,8 +31,10 @@ pub fn attribute(
     let mut walker = Walker::new(trace);
     for at in 0..entries.len() {
         let stretches = walker.path(entries[at].span);
-        if is_uninstrumented(trace, &entries[at], stretches) {
-            categories[entries[at].span as usize] = Category::Unattributed;
+        let category = &mut categories[entries[at].span as usize];
+        // A call that is nobody's child, such as a pool's that warms up, is time at what it calls.
+        if *category == Category::Handler && is_uninstrumented(trace, &entries[at], stretches) {
+            *category = Category::Unattributed;
         }
         let view = View {
             trace,
@@ -251,6 +253,18 @@ mod tests {
             &drawing.replace("@opentelemetry/", "@shop-company-/"),
             expect![[r#"
                 shop GET /: handler 18 database 3
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_call_that_is_nobodys_child() {
+        check(
+            "
+            shop  POST [client] {scope=@opentelemetry/instrumentation-undici, url.full=http://l/loki/api/v1/push}  |--------------------|
+            ",
+            expect![[r#"
+                shop /loki/api/v1/push: logging 21
             "#]],
         );
     }

@@ -18,10 +18,11 @@ use crate::facts::Facts;
 use crate::identity::is_entry;
 use crate::sender;
 use crate::span::{Span, SpanKind};
+use crate::sql::Fingerprint;
 use crate::statements::Statements;
 use crate::target::{Target, cut, template};
 use crate::trace::{SpanIdx, Trace};
-use crate::{Call, Callee, Coverage};
+use crate::{Call, Callee};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -97,7 +98,8 @@ impl<'t, 'a> Candidates<'t, 'a> {
         if matches!(span.kind, SpanKind::Server | SpanKind::Consumer) {
             return None;
         }
-        let is_wrapper = category == Category::Handler && self.orms.made(self.trace, span);
+        let is_orm = self.orms.made(self.trace, span);
+        let is_wrapper = is_orm && category == Category::Handler;
         if !is_wrapper && !is_callable(category) {
             return None;
         }
@@ -116,6 +118,8 @@ impl<'t, 'a> Candidates<'t, 'a> {
             system: facts.db_system,
             callee: None,
             is_wrapper,
+            is_orm,
+            is_batch: facts.db_batch_size > Some(1),
             is_call: !is_wrapper,
             above: None,
             inside: 0,
@@ -142,14 +146,24 @@ struct Candidate<'a> {
     system: &'a str,
     /// What it calls, if it is a call and names it itself.
     callee: Option<Arc<Callee>>,
-    /// An ORM's span: only a wrapper, never a call itself.
+    /// An ORM's span that says nothing of a database: only a wrapper, never a call itself.
     is_wrapper: bool,
+    /// An ORM's span: whatever it says, its driver's below it says better.
+    is_orm: bool,
+    /// Several statements sent together.
+    is_batch: bool,
     is_call: bool,
     /// The candidate around this one that may be its wrapper.
     above: Option<usize>,
     /// How many candidates name this one as `above`, and their time, ns.
     inside: u32,
     inside_ns: u64,
+}
+
+impl Candidate<'_> {
+    fn statement(&self) -> Option<&Fingerprint> {
+        self.callee.as_ref()?.statement.as_ref()
+    }
 }
 
 fn is_callable(category: Category) -> bool {
@@ -163,7 +177,7 @@ fn is_callable(category: Category) -> bool {
     )
 }
 
-fn has_target(facts: &Facts<'_>) -> bool {
+pub(crate) fn has_target(facts: &Facts<'_>) -> bool {
     Target::of(facts) != Target::default()
         || !facts.rpc_method.is_empty()
         || !facts.destination.is_empty()
@@ -227,8 +241,51 @@ fn wrapper_of(
     (outer.is_wrapper || inner.is_wrapper || same_kind).then_some(above)
 }
 
-/// A wrapper is mostly what it wraps: at least one part in so many of its time.
+/// A wrapper is mostly what it wraps: at least one part in so many of its time. An ORM's is one however
+/// much time the ORM takes itself, or a loop's rounds would differ by that.
 const COVER_SHARE: u64 = 2;
+
+/// What a span is to the one inside it.
+#[derive(PartialEq, Eq)]
+enum Around {
+    /// A wrapper, or perhaps one.
+    Wrapper,
+    /// The call itself, which the inner span is a part of.
+    Whole,
+    /// Another call.
+    Apart,
+}
+
+/// ```text
+/// select posts             |-----------|    GORM's preload: two calls
+///   select authors             |----|
+/// SELECT                   |-----------|    pgx prepares what it then runs: one call
+///   SELECT                  |----|
+/// batch start {db.operation.batch.size=20}  one call, too
+///   INSERT
+/// ```
+fn around(trace: &Trace<'_>, outer: &Candidate<'_>, inner: &Candidate<'_>) -> Around {
+    if outer.is_batch && outer.category == inner.category {
+        return Around::Whole;
+    }
+    let [Some(around), Some(inside)] = [outer, inner].map(Candidate::statement) else {
+        return Around::Wrapper;
+    };
+    let scope = |it: &Candidate<'_>| {
+        let scope = trace.spans.scopes.get(trace.span(it.span).scope as usize);
+        scope.map_or("", |it| it.name)
+    };
+    let is_other = !around.tables.is_empty()
+        && !inside.tables.is_empty()
+        && (around.kind, &around.tables) != (inside.kind, &inside.tables);
+    match (around.text == inside.text, scope(outer) == scope(inner)) {
+        (true, true) => Around::Whole,
+        // No library wraps its own spans, but a mapper's text is not always quite its driver's.
+        (false, true) => Around::Apart,
+        _ if is_other => Around::Apart,
+        _ => Around::Wrapper,
+    }
+}
 
 /// Folds wrappers into the one call inside them. A wrapper of several calls is no call itself.
 fn fold(trace: &Trace<'_>, categories: &[Category], candidates: &mut [Candidate<'_>]) {
@@ -237,11 +294,24 @@ fn fold(trace: &Trace<'_>, categories: &[Category], candidates: &mut [Candidate<
             continue;
         };
         let outer = &candidates[above];
+        match around(trace, outer, &candidates[at]) {
+            Around::Wrapper => {}
+            Around::Apart => continue,
+            Around::Whole => {
+                let names = !outer.says && outer.said == outer.span && candidates[at].says;
+                if names {
+                    candidates[above].said = candidates[at].span;
+                }
+                candidates[at].is_call = false;
+                continue;
+            }
+        }
         // An entry in which nothing was instrumented is nobody's wrapper; that is known only now.
         if outer.is_wrapper && categories[outer.span as usize] != Category::Handler {
             continue;
         }
-        let covers = outer.inside_ns.saturating_mul(COVER_SHARE) >= trace.duration_ns(outer.span);
+        let covers = outer.is_orm
+            || outer.inside_ns.saturating_mul(COVER_SHARE) >= trace.duration_ns(outer.span);
         if !covers {
             continue;
         }
@@ -287,6 +357,10 @@ impl<'a> Namer<'_, 'a> {
     fn callee(&mut self, candidate: &Candidate<'a>, facts: &Facts<'a>) -> Arc<Callee> {
         let span = self.trace.span(candidate.said);
         let (key, name) = match candidate.category {
+            Category::Database if facts.db_text.is_empty() && !implied(span.name).is_empty() => {
+                let system = facts.db_system;
+                return self.statements.callee(implied(span.name), system, system);
+            }
             Category::Database | Category::Cache if !facts.db_text.is_empty() => {
                 let dialect = match facts.db_system {
                     "" => candidate.system,
@@ -435,6 +509,16 @@ fn publish_names(span: &Span<'_>, facts: &Facts<'_>) -> (String, String) {
     (name.clone(), name)
 }
 
+/// The statement behind a call that `database/sql` has a method for; empty if there is none.
+fn implied(name: &str) -> &'static str {
+    match name {
+        "sql.conn.begin_tx" => "begin",
+        "sql.tx.commit" => "commit",
+        "sql.tx.rollback" => "rollback",
+        _ => "",
+    }
+}
+
 fn database_names(span: &Span<'_>, facts: &Facts<'_>) -> (String, String) {
     let name = match (facts.db_summary, facts.db_operation) {
         ("", "") => template(span.name),
@@ -535,34 +619,6 @@ fn follows_sibling(trace: &Trace<'_>, calls: &[Call], parent: Option<SpanIdx>) -
         .any(|it| trace.node(it.outer).parent == parent)
 }
 
-/// What could not be seen in `trace` and its `calls`.
-pub fn coverage(trace: &Trace<'_>, calls: &[Call]) -> Coverage {
-    let orphans = trace.nodes.iter().filter(|it| it.orphan).count();
-    let mut coverage = Coverage {
-        spans: trace.nodes.len() as u32,
-        orphans: orphans as u32,
-        ..Coverage::default()
-    };
-    for call in calls {
-        match call.category {
-            Category::Database => {
-                let statement = call.statement.as_ref();
-                coverage.database_calls += 1;
-                coverage.without_statement += u32::from(statement.is_none());
-                coverage.truncated_statements +=
-                    u32::from(statement.is_some_and(|it| it.truncated));
-            }
-            Category::External | Category::Logging => {
-                let facts = Facts::of(&trace.spans, trace.span(call.span));
-                coverage.outbound_calls += 1;
-                coverage.without_target += u32::from(!has_target(&facts));
-            }
-            _ => {}
-        }
-    }
-    coverage
-}
-
 #[cfg(test)]
 mod tests {
     use crate::{Settings, analyze, drawing};
@@ -623,7 +679,83 @@ mod tests {
             "#,
             expect![[r#"
                 database [select x from y] prisma:client:operation > prisma:engine:db_query
-                database [{ }] mongoose.User.find > mongodb.find
+                database [{}] mongoose.User.find > mongodb.find
+            "#]],
+        );
+    }
+
+    #[test]
+    fn node_mappers_that_report_beside_their_driver() {
+        check(
+            r#"
+            shop  GET /                                                     |---------------------------|
+            shop    Sequelize SELECT [client] {scope=@opentelemetry/instrumentation-sequelize, db.system.name=postgres, db.query.text="SELECT a FROM b WHERE id = 1;"}  |--------|
+            shop      pg.query:SELECT shop [client] {scope=@opentelemetry/instrumentation-pg, db.system.name=postgresql, db.query.text="SELECT a FROM b WHERE id = 1;"}        |-|
+            shop    find posts [client] {scope=@opentelemetry/instrumentation-typeorm, db.system.name=postgres, db.operation.name=find, db.query.text="{'options':{}}"}  |--------|
+            shop      pg-pool.connect [client] {scope=@opentelemetry/instrumentation-pg, db.system.name=postgresql}  |
+            shop      pg.query:SELECT shop [client] {scope=@opentelemetry/instrumentation-pg, db.system.name=postgresql, db.query.text="SELECT a FROM posts"}        |-|
+            shop    save posts [client] {scope=@opentelemetry/instrumentation-typeorm, db.system.name=postgres, db.operation.name=save, db.query.text="{'entity':{}}"}  |--------|
+            shop      pg.query:START shop [client] {scope=@opentelemetry/instrumentation-pg, db.system.name=postgresql, db.query.text="START TRANSACTION"}   ||
+            shop      pg.query:INSERT shop [client] {scope=@opentelemetry/instrumentation-pg, db.system.name=postgresql, db.query.text="INSERT INTO posts VALUES ($1)"}     ||
+            "#,
+            expect![[r#"
+                database [select a from b where id = ?] Sequelize SELECT > pg.query:SELECT shop
+                database [start transaction] pg.query:START shop
+                database [insert into posts values (?)] pg.query:INSERT shop
+                database [select a from posts] find posts > pg.query:SELECT shop
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_preload_is_a_call_inside_of_a_call() {
+        check(
+            r#"
+            shop  GET /                                                     |---------------|
+            shop    select posts {scope=gorm.io/plugin/opentelemetry, db.system.name=postgresql, db.query.text="SELECT * FROM posts"}    |---------|
+            shop      select authors {scope=gorm.io/plugin/opentelemetry, db.system.name=postgresql, db.query.text="SELECT * FROM authors WHERE id IN (1,2)"}  |------|
+            "#,
+            expect![[r#"
+                database [select * from posts] select posts
+                database [select * from authors where id in (?)] select authors
+            "#]],
+        );
+    }
+
+    #[test]
+    fn pgx_prepares_inside_of_queries_and_sends_batches() {
+        check(
+            r#"
+            shop  GET /                                                     |-------------------|
+            shop    pool.acquire [client] {scope=otelpgx, db.system.name=postgresql}  |
+            shop    SELECT [client] {scope=otelpgx, db.system.name=postgresql, db.query.text="SELECT a FROM b WHERE c = $1"}   |-------|
+            shop      SELECT [client] {scope=otelpgx, db.system.name=postgresql, db.query.text="SELECT a FROM b WHERE c = $1", pgx.prepare_stmt.name=s}   |--|
+            shop    batch start [client] {scope=otelpgx, db.system.name=postgresql, db.operation.batch.size=3}   |-------|
+            shop      INSERT [client] {scope=otelpgx, db.system.name=postgresql, db.query.text="INSERT INTO d VALUES ($1)"}   ||
+            shop      INSERT [client] {scope=otelpgx, db.system.name=postgresql, db.query.text="INSERT INTO d VALUES ($1)"}   ||
+            shop      INSERT [client] {scope=otelpgx, db.system.name=postgresql, db.query.text="INSERT INTO d VALUES ($1)"}   ||
+            "#,
+            expect![[r#"
+                database [insert into d values (?)] batch start > INSERT
+                database [select a from b where c = ?] SELECT
+            "#]],
+        );
+    }
+
+    #[test]
+    fn what_a_go_pool_does_to_connections_is_no_call() {
+        check(
+            r#"
+            shop  GET /                                                     |---------------|
+            shop    sql.conn.reset_session [client] {db.system.name=postgresql}  |
+            shop    sql.conn.begin_tx [client] {db.system.name=postgresql}       |-|
+            shop    sql.conn.exec [client] {db.system.name=postgresql, db.query.text="INSERT INTO a VALUES ($1)"}  |-|
+            shop    sql.tx.commit [client] {db.system.name=postgresql}               |-|
+            "#,
+            expect![[r#"
+                database [begin] sql.conn.begin_tx
+                database [commit] sql.tx.commit
+                database [insert into a values (?)] sql.conn.exec
             "#]],
         );
     }
@@ -687,7 +819,7 @@ mod tests {
             "#,
             expect![[r#"
                 cache [get user:?] GET
-                database [{ }] search
+                database [{}] search
             "#]],
         );
     }

@@ -174,7 +174,7 @@ fn is_transport(own: Category, above: Option<Category>) -> bool {
 /// Does a span of this category say so itself, or is it a part of the call above it?
 pub(crate) fn says_itself(category: Category, span: &Span<'_>, facts: &Facts<'_>) -> bool {
     match category {
-        Category::Database => is_database(span.name, facts),
+        Category::Database => is_database(span.name, facts) && !is_upkeep(span.name),
         Category::Cache => is_cache(span.name, facts),
         Category::Messaging => messaging(span, facts).is_some(),
         _ => span.kind == SpanKind::Client || has_client_attributes(span, facts),
@@ -308,6 +308,12 @@ fn is_database(name: &str, facts: &Facts<'_>) -> bool {
     !facts.db_system.is_empty()
         || !facts.db_text.is_empty()
         || DATABASE_BEGINNINGS.iter().any(|it| name.starts_with(it))
+}
+
+/// What a pool does to a connection that it hands out, without asking the database anything or on its
+/// own account: time at the database, but nobody's call.
+fn is_upkeep(name: &str) -> bool {
+    matches!(name, "sql.conn.reset_session" | "sql.conn.ping")
 }
 
 /// Parts of names of spans that encode, decode or render. Case does not matter. No bare `template`

@@ -89,9 +89,11 @@ fn edge_shift(draft: &mut Draft<'_, '_>, parent: At, child: At) -> i64 {
         server.host, client.host
     );
     if off > i128::from(SKEW_MAX_NS) {
+        draft.oddities.not_shifted += 1;
         draft.warn(child, format!("{clock}; more than 1 s is not corrected."));
         return 0;
     }
+    draft.oddities.shifted += 1;
     draft.warn(child, format!("{clock}; times were shifted."));
     // In range: the cap is far below i64::MAX.
     shift as i64
@@ -242,8 +244,9 @@ mod tests {
             "
             ),
             expect![[r#"
-                shop      GET /                                                                            ||
-                shop        call                                                                           ||
+                1 column = 20 ms
+                shop      GET /                                                                        ||
+                shop        call                                                                       ||
                 payments      serve {detached}  |
                 The clock of host b seems 1107.000 ms behind that of host a; more than 1 s is not corrected.
             "#]],

@@ -13,6 +13,8 @@
 //! and here the span did its own work. At the child's start the question is asked again.
 
 use crate::identity::is_entry;
+use crate::sender;
+use crate::span::{SpanKind, Status};
 use crate::trace::{SpanIdx, Trace};
 use std::cmp::Reverse;
 
@@ -30,6 +32,11 @@ pub struct Stretch {
 /// Two siblings that overlap by at most this share of their parent count as sequential: clocks tick
 /// in steps, and instrumentations end a span a little after what they measure.
 const OVERLAP_SHARE: u64 = 100;
+
+/// A call that ends so long after its request (ns, and a share of the request) outlasted it. Less is how
+/// coarse clocks are: some count milliseconds.
+const OUTLASTS_NS: u64 = 1_000_000;
+const OUTLASTS_SHARE: u64 = 100;
 
 /// The path goes down into the services a service calls, but only so many of them deep; the time of
 /// a deeper one belongs to its entry span as a whole. Each service's own path shows its inside, and
@@ -56,6 +63,8 @@ struct Frame {
     at_ns: u64,
     overlap_ns: u64,
     nested: u32,
+    /// The entry that the span is a part of.
+    entry: SpanIdx,
     /// Where its children begin in `pending`.
     pending: usize,
 }
@@ -84,7 +93,7 @@ impl<'t, 'a> Walker<'t, 'a> {
     pub fn path(&mut self, idx: SpanIdx) -> &[Stretch] {
         self.stretches.clear();
         let node = self.trace.node(idx);
-        self.enter(idx, node.start_ns, node.end_ns, 0);
+        self.enter(idx, node.start_ns, node.end_ns, 0, idx);
         while let Some(mut frame) = self.frames.pop() {
             match self.next_child(&mut frame) {
                 Some(child) => self.descend(frame, child),
@@ -95,7 +104,7 @@ impl<'t, 'a> Walker<'t, 'a> {
         &self.stretches
     }
 
-    fn enter(&mut self, span: SpanIdx, start_ns: u64, end_ns: u64, nested: u32) {
+    fn enter(&mut self, span: SpanIdx, start_ns: u64, end_ns: u64, nested: u32, entry: SpanIdx) {
         let pending = self.pending.len();
         if nested <= NESTED_ENTRIES_MAX {
             let trace = self.trace;
@@ -104,7 +113,8 @@ impl<'t, 'a> Walker<'t, 'a> {
                 let blocks = !node.detached
                     && node.start_ns < node.end_ns
                     && node.start_ns < end_ns
-                    && node.end_ns > start_ns;
+                    && node.end_ns > start_ns
+                    && !outlasts(trace, child, entry);
                 blocks.then_some(Child {
                     end_ns: node.end_ns.min(end_ns),
                     start_ns: Reverse(node.start_ns.max(start_ns)),
@@ -120,6 +130,7 @@ impl<'t, 'a> Walker<'t, 'a> {
             at_ns: end_ns,
             overlap_ns: self.trace.duration_ns(span) / OVERLAP_SHARE,
             nested,
+            entry,
             pending,
         });
     }
@@ -141,9 +152,12 @@ impl<'t, 'a> Walker<'t, 'a> {
         let (span, start_ns) = (child.span.0, child.start_ns.0);
         self.emit(frame.span, child.end_ns, frame.at_ns);
         frame.at_ns = start_ns;
-        let nested = frame.nested + u32::from(is_entry(self.trace.span(span)));
+        let (nested, entry) = match is_entry(self.trace.span(span)) {
+            true => (frame.nested + 1, span),
+            false => (frame.nested, frame.entry),
+        };
         self.frames.push(frame);
-        self.enter(span, start_ns, child.end_ns, nested);
+        self.enter(span, start_ns, child.end_ns, nested, entry);
     }
 
     fn emit(&mut self, span: SpanIdx, start_ns: u64, end_ns: u64) {
@@ -155,6 +169,31 @@ impl<'t, 'a> Walker<'t, 'a> {
             });
         }
     }
+}
+
+/// Is `child` a call that was still under way when its request, `entry`, had been answered? Nobody
+/// awaited it: it was sent on the side.
+///
+/// ```text
+/// shop  POST /order      |---------|
+/// shop    SELECT cart     |-|
+/// shop    POST loki          |------------|     without an await, or in a goroutine
+/// ```
+///
+/// A request that failed may have waited for it and given up; it keeps its calls.
+fn outlasts(trace: &Trace<'_>, child: SpanIdx, entry: SpanIdx) -> bool {
+    let end_ns = trace.node(entry).end_ns;
+    let late_ns = trace.node(child).end_ns.saturating_sub(end_ns);
+    if late_ns <= OUTLASTS_NS || late_ns <= trace.duration_ns(entry) / OUTLASTS_SHARE {
+        return false;
+    }
+    let (call, request) = (trace.span(child), trace.span(entry));
+    // Only within a process is the order of two ends certain; and other spans than calls may only be
+    // ended late.
+    call.kind == SpanKind::Client
+        && sender::of(&trace.senders, call.resource) == sender::of(&trace.senders, request.resource)
+        && request.kind == SpanKind::Server
+        && request.status != Status::Error
 }
 
 #[cfg(test)]
@@ -177,6 +216,48 @@ mod tests {
             })
             .collect();
         expected.assert_eq(&lines.concat());
+    }
+
+    #[test]
+    fn a_call_that_outlasts_its_request_was_not_awaited() {
+        check(
+            "
+            shop  POST /order                |---------|
+            shop    SELECT cart               |-|
+            shop    handler                      |-----|
+            shop      POST loki [client]           |------------|
+            ",
+            expect![[r#"
+                0..1 POST /order
+                1..3 SELECT cart
+                3..4 POST /order
+                4..10 handler
+            "#]],
+        );
+    }
+
+    #[test]
+    fn unless_the_request_gave_up_or_clocks_are_coarse() {
+        check(
+            "
+            shop  POST /order {error}        |---------|
+            shop    POST stock [client]          |------------|
+            ",
+            expect![[r#"
+                0..4 POST /order
+                4..10 POST stock
+            "#]],
+        );
+        check(
+            "
+            shop  POST /order                |---------|
+            shop    POST stock [client]          |------|
+            ",
+            expect![[r#"
+                0..4 POST /order
+                4..10 POST stock
+            "#]],
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Traces drawn as text ↔ spans: for tests, documentation and the demo.
 //!
-//! One column is 1 ms, indentation is the parent, the first word is the service:
+//! One column is 1 ms (unless the first line says otherwise), indentation is the parent, the first word
+//! is the service:
 //!
 //! ```text
 //! shop      GET /cart                               |--------------------|
@@ -8,6 +9,16 @@
 //! shop        GET payments/charge [client]             |-----------|
 //! payments      POST /charge {http.route=/charge}        |-------|
 //! ```
+//!
+//! - **Scale.** A drawing may begin with a line such as `1 column = 10 ms`, so that a long request need
+//!   not be a long line. The number is whole and above zero, the unit `ns`, `µs`, `ms` or `s`. It
+//!   applies to the bars only: times in attributes and events stay what they are.
+//!
+//!   ```text
+//!   1 column = 100 ms
+//!   shop  GET /report     |------------|
+//!   shop    SELECT sales    |--------|
+//!   ```
 //!
 //! - **Bar.** The columns of its two ends are the span's start and end; a single `|` is an instant.
 //! - **Indentation** is where the operation's name starts (so services of different length need
@@ -53,6 +64,8 @@ pub struct Drawing {
     pub trace_id: TraceId,
     /// When the leftmost bar starts, ns since the Unix epoch. May be set.
     pub start_ns: u64,
+    /// What a column of the bars stands for, ns; above zero.
+    column_ns: u64,
     lines: Vec<Line>,
     resources: Vec<(String, Vec<Drawn>)>,
     scopes: Vec<String>,
@@ -97,12 +110,19 @@ enum DrawnValue {
 /// If a line is not as the module describes. Drawings stand in source code, so this is a mistake of
 /// whoever drew it, and the message names the line.
 pub fn parse(text: &str) -> Drawing {
-    let raw: Vec<RawLine> = dedent(text).into_iter().map(RawLine::read).collect();
+    let mut lines = dedent(text);
+    let column_ns = lines.first().and_then(|it| read_scale(it));
+    if column_ns.is_some() {
+        // What it stood before may be indented together.
+        lines = dedent(&lines[1..].join("\n"));
+    }
+    let raw: Vec<RawLine> = lines.into_iter().map(RawLine::read).collect();
     let leading = raw.iter().any(|it| it.service_column > 0);
     let origin = raw.iter().map(|it| it.bar.start).min().unwrap_or(0);
     let mut drawing = Drawing {
         trace_id: trace_id(text),
         start_ns: START_NS,
+        column_ns: column_ns.unwrap_or(NS_PER_MS),
         lines: Vec::new(),
         resources: Vec::new(),
         scopes: Vec::new(),
@@ -141,7 +161,7 @@ impl Drawing {
     }
 
     fn span<'a>(&'a self, line: &'a Line, spans: &mut Spans<'a>) -> Span<'a> {
-        let start_ns = self.start_ns + line.bar.start * NS_PER_MS;
+        let start_ns = self.start_ns + line.bar.start * self.column_ns;
         let events_from = spans.events.len() as u32;
         for (name, ms) in &line.events {
             let none = spans.attributes.len() as u32;
@@ -163,7 +183,7 @@ impl Drawing {
             kind: line.kind,
             name: &line.name,
             start_ns,
-            end_ns: self.start_ns + line.bar.end * NS_PER_MS,
+            end_ns: self.start_ns + line.bar.end * self.column_ns,
             status: if line.error {
                 Status::Error
             } else {
@@ -356,6 +376,24 @@ fn default_kind(service_begins: bool, attributes: &[Drawn]) -> SpanKind {
     } else {
         SpanKind::Internal
     }
+}
+
+const UNITS: &[(&str, u64)] = &[
+    ("ns", 1),
+    ("µs", 1_000),
+    ("ms", NS_PER_MS),
+    ("s", 1_000 * NS_PER_MS),
+];
+
+/// `1 column = 10 ms`, as what a column stands for, ns. `None` if the line is a span's.
+fn read_scale(line: &str) -> Option<u64> {
+    let (number, unit) = line.strip_prefix("1 column = ")?.split_once(' ')?;
+    let unit_ns = UNITS.iter().find(|(name, _)| *name == unit)?.1;
+    number
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(unit_ns)
+        .filter(|it| *it > 0)
 }
 
 /// A line, read but not yet linked.
@@ -555,7 +593,7 @@ fn hash(bytes: &[u8], seed: u64) -> u64 {
 const WIDTH_MAX: u64 = 60;
 
 /// Draws an analysed trace, as [`parse`] reads it. One column is 1 ms if the trace fits in 60 ms;
-/// longer traces are scaled down to 60 columns. Corrected times, tree order; `{orphan}` and
+/// longer traces are scaled down to at most 60 columns, and the first line says so. Corrected times, tree order; `{orphan}` and
 /// `{detached}` mark spans that are.
 pub fn draw(analysis: &Analysis<'_>) -> String {
     draw_trace(&analysis.trace)
@@ -584,6 +622,9 @@ pub(crate) fn draw_trace(trace: &Trace<'_>) -> String {
     let head_width = heads.iter().map(|it| it.chars().count()).max().unwrap_or(0);
     let scale = Scale::of(trace);
     let mut text = String::new();
+    if scale.column_ns > NS_PER_MS {
+        let _ = writeln!(text, "1 column = {} ms", scale.column_ns / NS_PER_MS);
+    }
     for (idx, head) in heads.iter().enumerate() {
         let bar = scale.bar(trace, idx as SpanIdx);
         let _ = writeln!(text, "{head:head_width$}  {bar}");
@@ -612,6 +653,7 @@ fn label(trace: &Trace<'_>, idx: SpanIdx) -> String {
 /// From time to columns.
 struct Scale {
     start_ns: u64,
+    /// A whole number of ms with one digit that is not zero: 1, 2, 5, 10, 20, 50, …
     column_ns: u64,
 }
 
@@ -619,7 +661,15 @@ impl Scale {
     fn of(trace: &Trace<'_>) -> Scale {
         let start_ns = trace.nodes.iter().map(|it| it.start_ns).min().unwrap_or(0);
         let end_ns = trace.nodes.iter().map(|it| it.end_ns).max().unwrap_or(0);
-        let column_ns = (end_ns - start_ns).div_ceil(WIDTH_MAX).max(NS_PER_MS);
+        let fitting_ns = (end_ns - start_ns).div_ceil(WIDTH_MAX);
+        let mut column_ns = NS_PER_MS;
+        // 2, 2.5 and 2 times the last one, over and over.
+        for factor in [(2, 1), (5, 2), (2, 1)].iter().cycle() {
+            if column_ns >= fitting_ns {
+                break;
+            }
+            column_ns = column_ns / factor.1 * factor.0;
+        }
         Scale {
             start_ns,
             column_ns,
@@ -714,6 +764,52 @@ mod tests {
                 2 <- Some(9) Internal Unset "again" 5..7 [] [Str("shop"), Str("a")]
             "#]],
         );
+    }
+
+    #[test]
+    fn a_first_line_sets_the_scale() {
+        let ends = |text: &str| -> Vec<u64> {
+            let drawing = parse(text);
+            let spans = drawing.spans().spans;
+            spans.iter().map(|it| it.end_ns - START_NS).collect()
+        };
+        let drawn = "
+            1 column = 250 ms
+            shop  GET /report     |------------|
+            shop    SELECT sales    |--------|
+            ";
+        assert_eq!(ends(drawn), [3_250_000_000, 2_750_000_000]);
+        let in_us = "1 column = 3 µs\n  shop  GET /  |-|";
+        assert_eq!(ends(in_us), [6_000]);
+    }
+
+    #[test]
+    #[should_panic(expected = "no bar at the end of: 1 column = 0 ms")]
+    fn a_scale_is_above_zero() {
+        parse("1 column = 0 ms\nshop GET / |-|");
+    }
+
+    #[test]
+    fn what_is_drawn_can_be_read_again() {
+        let drawn = "
+            1 column = 20 ms
+            shop  GET /report             |---------------------------------------|
+            shop    SELECT sales            |--------|
+            shop    late {detached}                                                 |--|
+            ";
+        let text = |drawing: &str| {
+            let drawing = parse(drawing);
+            draw_trace(&Trace::assemble(drawing.spans()))
+        };
+        let once = text(drawn);
+        assert!(once.starts_with("1 column = 20 ms\nshop"), "{once}");
+        assert_eq!(text(&once), once);
+        // 1, 2, 5, 10, 20, 50: the next one that fits.
+        for (ms, expected) in [(60, ""), (61, "2"), (121, "5"), (601, "20"), (1_201, "50")] {
+            let drawn = text(&format!("1 column = {ms} ms\nshop GET / ||"));
+            let scale = drawn.strip_prefix("1 column = ").unwrap_or(" ");
+            assert_eq!(scale.split(' ').next(), Some(expected), "{ms}");
+        }
     }
 
     #[test]

@@ -115,18 +115,21 @@ fn statement_asked<'a>(spans: &Spans<'a>, span: &Span<'a>, call: &Call) -> Optio
     let statement = call.statement.as_ref()?;
     let bound = bound_parameters(spans, span);
     if !bound.is_empty() {
-        let text: Vec<_> = bound
+        let mut text: Vec<String> = bound
             .iter()
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
+        text.extend(constants(spans, span, call));
         return Some(Asked {
             text: text.join("\n").into(),
             complete: !statement.truncated,
         });
     }
     if let Some(parameters) = spans.text(span, &["db.statement.parameters"]) {
+        let mut text = vec![parameters.to_string()];
+        text.extend(constants(spans, span, call));
         return Some(Asked {
-            text: parameters.into(),
+            text: text.join("\n").into(),
             complete: !statement.truncated && !parameters.is_empty(),
         });
     }
@@ -142,6 +145,17 @@ fn statement_asked<'a>(spans: &Spans<'a>, span: &Span<'a>, call: &Call) -> Optio
         complete: !statement.truncated && literals.len() < sql::LITERALS_MAX,
         text: literals.join("\n").into(),
     })
+}
+
+/// The literals beside a statement's parameters: statements of one shape may differ in them.
+fn constants(spans: &Spans<'_>, span: &Span<'_>, call: &Call) -> Vec<String> {
+    let had_literals = call.statement.as_ref().is_some_and(|it| it.had_literals);
+    let text = spans.text(span, &["db.query.text", "db.statement"]);
+    let literals = text
+        .filter(|_| had_literals)
+        .map(|it| sql::literals(it, &call.system));
+    let literals = literals.unwrap_or_default().into_iter();
+    literals.map(|it| it.to_string()).collect()
 }
 
 /// Requests of an RPC and the bodies of posts are not shown anywhere.

@@ -9,7 +9,7 @@ use crate::span::{Span, Spans, Value};
 /// The attributes the analysis reads. Texts are empty where nothing was said.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Facts<'a> {
-    /// `db.system.name`, before that `db.system`.
+    /// `db.system.name`, before that `db.system`; one name for a system that senders call differently.
     pub db_system: &'a str,
     /// `db.query.text`, before that `db.statement`.
     pub db_text: &'a str,
@@ -19,6 +19,8 @@ pub struct Facts<'a> {
     pub db_operation: &'a str,
     /// `db.collection.name`, before that `db.sql.table`, `db.mongodb.collection`, …
     pub db_collection: &'a str,
+    /// `db.operation.batch.size`: how many statements are sent together.
+    pub db_batch_size: Option<i64>,
     /// `db.namespace`, before that `db.name`.
     pub db_namespace: &'a str,
     /// `http.request.method`, before that `http.method`.
@@ -88,8 +90,8 @@ impl<'a> Facts<'a> {
 
     fn read_database(&mut self, key: &str, value: Value<'a>) {
         match key {
-            "db.system.name" => new(&mut self.db_system, value),
-            "db.system" => old(&mut self.db_system, value),
+            "db.system.name" => new(&mut self.db_system, system(value)),
+            "db.system" => old(&mut self.db_system, system(value)),
             "db.query.text" => new(&mut self.db_text, value),
             "db.statement" => old(&mut self.db_text, value),
             "db.query.summary" => new(&mut self.db_summary, value),
@@ -101,6 +103,7 @@ impl<'a> Facts<'a> {
             | "db.cassandra.table"
             | "db.cosmosdb.container"
             | "db.elasticsearch.path_parts.index" => old(&mut self.db_collection, value),
+            "db.operation.batch.size" => self.db_batch_size = value.as_int(),
             "db.namespace" => new(&mut self.db_namespace, value),
             "db.name" => old(&mut self.db_namespace, value),
             _ => {}
@@ -174,6 +177,15 @@ impl<'a> Facts<'a> {
             self.address = text;
             ranks.address = rank;
         }
+    }
+}
+
+/// Mappers that pass their own name of the dialect on (Sequelize, TypeORM) say `postgres` where the
+/// driver below them says `postgresql`.
+fn system(value: Value<'_>) -> Value<'_> {
+    match value {
+        Value::Str("postgres") => Value::Str("postgresql"),
+        _ => value,
     }
 }
 

@@ -104,15 +104,25 @@ impl Finding {
         let at = &analysis.entries[entry];
         let parts = [&[at.endpoint.as_str()], named].concat();
         Finding {
+            entry,
+            call_path: vec![at.endpoint.clone()],
+            ..Finding::over_time(detector, at.service.name, &parts)
+        }
+    }
+
+    /// A finding of `detector` in an endpoint's history, named by `parts`, the first of which is the endpoint.
+    /// Its words and numbers are yet to be filled in.
+    pub(crate) fn over_time(detector: &'static str, service: &str, parts: &[&str]) -> Finding {
+        Finding {
             detector,
-            fingerprint: Finding::fingerprint_of(detector, at.service.name, &parts),
+            fingerprint: Finding::fingerprint_of(detector, service, parts),
             title: String::new(),
             severity: Severity::Info,
             confidence: 0.5,
             reasons: Vec::new(),
-            entry,
+            entry: 0,
             offenders: Vec::new(),
-            call_path: vec![at.endpoint.clone()],
+            call_path: Vec::new(),
             statement: None,
             target: None,
             parameters: Vec::new(),
@@ -141,8 +151,11 @@ impl Finding {
         let first = &analysis.calls[calls[0]];
         let outer: Vec<SpanIdx> = calls.iter().map(|it| analysis.calls[*it].outer).collect();
         let extent = Extent::of(analysis, &outer);
+        let mut offenders: Vec<SpanIdx> = calls.iter().map(|it| analysis.calls[*it].span).collect();
+        // What says the statement may begin later within its wrapper than the next call's does.
+        offenders.sort_by_key(|it| (analysis.trace.node(*it).start_ns, *it));
         Finding {
-            offenders: calls.iter().map(|it| analysis.calls[*it].span).collect(),
+            offenders,
             call_path: call_path(analysis, entry, first.outer),
             parameters: evidence::parameters(analysis, calls),
             count: u32::try_from(calls.len()).unwrap_or(u32::MAX),

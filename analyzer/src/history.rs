@@ -15,6 +15,20 @@ pub struct History {
     pub latency: Sketch,
     /// Statements the endpoint ran in the window.
     pub statements: Vec<StatementHistory>,
+    /// Connections the endpoint's requests opened in the window.
+    pub connections: Vec<ConnectionHistory>,
+}
+
+/// The connections that an endpoint's requests opened to one target over a window of time: the sums of
+/// [`crate::connections::opened`], without those of an instance's first minute, in which it fills its pools.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionHistory {
+    /// To whom, as [`crate::connections::Opened::target`].
+    pub target: String,
+    /// How many, weighted.
+    pub opened: i64,
+    /// Time on the critical path, summed, ns.
+    pub critical_ns: i64,
 }
 
 /// One statement of an endpoint over a window of time.

@@ -65,6 +65,7 @@ fn entry<'a>(trace: &Trace<'a>, idx: SpanIdx, parent: Option<usize>) -> Entry<'a
         error: is_error(span, &facts),
         start_ns: trace.node(idx).start_ns,
         duration_ns: trace.duration_ns(idx),
+        work_ns: 0,
         categories: [0; Category::COUNT],
         path: Vec::new(),
         calls: [0; Category::COUNT],
@@ -129,9 +130,11 @@ fn child_route(trace: &Trace<'_>, idx: SpanIdx, method: &str) -> Option<String> 
     let routes = (idx + 1..end).filter_map(|it| {
         let span = trace.span(it);
         let internal = matches!(span.kind, SpanKind::Internal | SpanKind::Unspecified);
-        let same_process = span.resource == trace.span(idx).resource;
+        let sent_by = |it: &Span<'_>| sender::of(&trace.senders, it.resource);
         let route = trace.spans.text(span, &["http.route"])?;
-        (internal && same_process).then_some(route)
+        // Spans of one process that came with several exports have several resources.
+        let same_process = || sent_by(span) == sent_by(trace.span(idx));
+        (internal && same_process()).then_some(route)
     });
     route(method, routes.max_by_key(|it| it.len())?)
 }
@@ -363,6 +366,17 @@ mod tests {
             shop    middleware - query {http.route=/}                             |
             shop    router - /api {http.route=/api}                               |---|
             shop      request handler - /api/users/:id {http.route=/api/users/:id} |--|
+            ",
+            "GET /api/users/:id",
+        );
+    }
+
+    #[test]
+    fn a_process_whose_spans_came_with_several_exports() {
+        check(
+            "
+            shop  GET {http.method=GET, http.target=/api/users/ann}               |-----|
+            shop    request handler - /api/users/:id {http.route=/api/users/:id, res.process.pid=1} |--|
             ",
             "GET /api/users/:id",
         );

@@ -29,6 +29,13 @@ mod groups;
 mod loops;
 mod impact;
 mod evidence;
+mod claims;
+pub mod connections;
+mod language;
+mod coverage;
+pub mod transit;
+mod work;
+mod payload;
 mod framework;
 mod role;
 mod wording;
@@ -38,6 +45,8 @@ pub mod profile;
 pub mod history;
 #[cfg(test)]
 mod tests;
+
+pub use coverage::Coverage;
 
 use call::Candidates;
 use category::Category;
@@ -87,6 +96,8 @@ pub struct Analysis<'a> {
     pub findings: Vec<Finding>,
     /// What the detectors could not see in this trace.
     pub coverage: Coverage,
+    /// Each span's entry, same order as the spans.
+    owners: Vec<Option<u32>>,
 }
 
 /// Which service a span belongs to; versions are beside it, not in it.
@@ -124,6 +135,9 @@ pub struct Entry<'a> {
     pub start_ns: u64,
     /// Duration, ns, corrected.
     pub duration_ns: u64,
+    /// What the entry's own spans did, ns: the time each of them was not waiting for another of them, added up.
+    /// Work that runs in parallel counts as often as it runs, so it may be more than `duration_ns`.
+    pub work_ns: u64,
     /// Critical-path time by [`Category`]; sums to `duration_ns` exactly.
     pub categories: [u64; Category::COUNT],
     /// The critical path: what the request waited for at each instant, in order of time, without
@@ -131,6 +145,17 @@ pub struct Entry<'a> {
     pub path: Vec<Segment>,
     /// How many logical calls there are of each category.
     pub calls: [u32; Category::COUNT],
+}
+
+impl Entry<'_> {
+    /// How many things ran at once, on average: work versus wall time. 1 for a request that does one thing after
+    /// the other, 0 for an instant.
+    pub fn parallelism(&self) -> f64 {
+        if self.duration_ns == 0 {
+            return 0.0;
+        }
+        self.work_ns as f64 / self.duration_ns as f64
+    }
 }
 
 /// A stretch of an entry's critical path.
@@ -183,23 +208,12 @@ pub struct Callee {
     pub statement: Option<sql::Fingerprint>,
 }
 
-/// What could not be seen, so that silence is never mistaken for health.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Coverage {
-    /// Spans in the trace.
-    pub spans: u32,
-    /// Spans whose parent is missing.
-    pub orphans: u32,
-    /// Database calls.
-    pub database_calls: u32,
-    /// Database calls without a statement.
-    pub without_statement: u32,
-    /// Statements that were cut off by their sender.
-    pub truncated_statements: u32,
-    /// Outgoing HTTP or RPC calls.
-    pub outbound_calls: u32,
-    /// Outgoing calls without URL, host or RPC method.
-    pub without_target: u32,
+impl Analysis<'_> {
+    /// The entry that `span` belongs to, as an index into [`Analysis::entries`]: the nearest one above it,
+    /// itself included. `None` in a fragment.
+    pub fn entry_of(&self, span: SpanIdx) -> Option<usize> {
+        self.owners[span as usize].map(|it| it as usize)
+    }
 }
 
 /// Analyses one trace. Whoever has many of them keeps an [`Analyzer`].
@@ -243,9 +257,10 @@ fn analyze_with<'a>(
     let mut entries = identity::entries(&trace);
     let owners = identity::owners(&trace, &entries);
     attribution::attribute(&trace, &owners, &mut categories, &mut entries);
+    work::measure(&trace, &owners, &mut entries);
     let calls = candidates.calls(&categories, &owners);
     count_calls(&mut entries, &calls);
-    let coverage = call::coverage(&trace, &calls);
+    let coverage = coverage::coverage(&trace, &categories, &entries, &calls);
     let mut analysis = Analysis {
         trace,
         categories,
@@ -253,6 +268,7 @@ fn analyze_with<'a>(
         calls,
         findings: Vec::new(),
         coverage,
+        owners,
     };
     analysis.findings = find(|found, detect| match detect {
         Detect::InTrace(detect) | Detect::Both(detect, _) => {
@@ -260,6 +276,10 @@ fn analyze_with<'a>(
         }
         Detect::OverTime(_) => {}
     });
+    for it in &mut analysis.findings {
+        let start_ns = |it: &SpanIdx| (analysis.trace.node(*it).start_ns, *it);
+        it.offenders.sort_by_key(start_ns);
+    }
     analysis
 }
 

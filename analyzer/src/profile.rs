@@ -12,7 +12,12 @@
 //! Another service's part is one frame, `payments · POST /charge`: its insides are in that service's
 //! own profile.
 
+mod difference;
+
+pub use difference::{Amounts, Compared, Difference, DifferenceNode, difference};
+
 use crate::category::Category;
+use crate::seeded_hash::SeededMap;
 use crate::target::template;
 use crate::trace::SpanIdx;
 use crate::{Analysis, Call, Entry};
@@ -45,6 +50,16 @@ pub struct ProfileNode {
     pub critical_ns: i64,
 }
 
+/// Which of a path's times is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Measure {
+    /// The time no child covers. What ran at the same time adds up, so all of it together may be
+    /// longer than the requests took.
+    SelfTime,
+    /// The time on the critical path: all of it together is the requests' durations.
+    Critical,
+}
+
 /// What stands for the paths beyond [`Profile::PATHS_MAX`].
 const OTHER: &str = "(other)";
 
@@ -64,7 +79,7 @@ impl Profile {
         let nodes = &mut sum.profile.nodes;
         for frame in &frames {
             let node = &mut nodes[frame.node as usize];
-            node.count += weight;
+            node.count = node.count.wrapping_add(weight);
             let self_ns = weight.wrapping_mul(frame.self_ns(analysis) as i64);
             node.self_ns = node.self_ns.wrapping_add(self_ns);
         }
@@ -135,6 +150,14 @@ impl Profile {
 }
 
 impl ProfileNode {
+    /// Its time by `measure`, ns.
+    pub fn ns(&self, measure: Measure) -> i64 {
+        match measure {
+            Measure::SelfTime => self.self_ns,
+            Measure::Critical => self.critical_ns,
+        }
+    }
+
     fn is_zero(&self) -> bool {
         (self.count, self.self_ns, self.critical_ns) == (0, 0, 0)
     }
@@ -148,7 +171,15 @@ pub struct ProfileSum {
     profile: Profile,
     links: Vec<Links>,
     first_root: Option<u32>,
+    /// The children of paths that have more than [`SIBLINGS_WALKED`], by parent (`None`: the roots)
+    /// and name; one entry per category.
+    wide: SeededMap<Option<u32>, SeededMap<Arc<str>, Vec<u32>>>,
 }
+
+/// Up to so many siblings are found by walking over them: nearly every path has fewer children, and
+/// then nothing needs to be kept. Beyond it they get an index, or a request of a million differently
+/// named spans would cost a thousand comparisons for each.
+const SIBLINGS_WALKED: usize = 16;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Links {
@@ -192,19 +223,26 @@ impl ProfileSum {
             // What came to nothing takes no place from what has not.
             *self = ProfileSum::of(self.total());
         }
-        let mut at: Vec<u32> = Vec::with_capacity(other.nodes.len());
-        for node in &other.nodes {
-            let parent = node.parent.map(|it| at[it as usize]);
-            let mine = self.child(parent, node.category, &node.name, || node.name.clone());
+        let entered = self.enter(other);
+        for (node, mine) in other.nodes.iter().zip(entered) {
             let sum = &mut self.profile.nodes[mine as usize];
-            sum.count += sign * node.count;
             // Wrapping: years, claimed often enough, overflow, and still have to subtract exactly.
+            sum.count = sum.count.wrapping_add(sign.wrapping_mul(node.count));
             sum.self_ns = sum.self_ns.wrapping_add(sign.wrapping_mul(node.self_ns));
             sum.critical_ns = sum
                 .critical_ns
                 .wrapping_add(sign.wrapping_mul(node.critical_ns));
-            at.push(mine);
         }
+    }
+
+    /// Where each path of `other` stands; made, without numbers, if it is new.
+    fn enter(&mut self, other: &Profile) -> Vec<u32> {
+        let mut at: Vec<u32> = Vec::with_capacity(other.nodes.len());
+        for node in &other.nodes {
+            let parent = node.parent.map(|it| at[it as usize]);
+            at.push(self.child(parent, node.category, &node.name, || node.name.clone()));
+        }
+        at
     }
 
     /// Makes the node `at`, the next one, a child of `parent`.
@@ -239,20 +277,28 @@ impl ProfileSum {
                 return parent;
             }
         }
+        // `(other)` has one category, so that there is at most one below each path, also where a
+        // sender calls a span so.
+        let category = match name {
+            OTHER => Category::Unattributed,
+            _ => category,
+        };
         if let Some(found) = self.find(parent, category, name) {
             return found;
         }
-        // `(other)` has one category, so that there is at most one below each path.
-        let full = self.profile.nodes.len() >= Profile::PATHS_MAX;
-        let (category, name) = match full {
-            true => (Category::Unattributed, OTHER.into()),
-            false => (category, own()),
-        };
-        if full && let Some(other) = self.find(parent, category, OTHER) {
-            return other;
+        if self.profile.nodes.len() < Profile::PATHS_MAX {
+            return self.push(parent, category, own());
         }
+        let other = self.find(parent, Category::Unattributed, OTHER);
+        other.unwrap_or_else(|| self.push(parent, Category::Unattributed, OTHER.into()))
+    }
+
+    fn push(&mut self, parent: Option<u32>, category: Category, name: Arc<str>) -> u32 {
         let at = self.profile.nodes.len() as u32;
         self.link(at, parent);
+        if let Some(siblings) = self.wide.get_mut(&parent) {
+            siblings.entry(name.clone()).or_default().push(at);
+        }
         self.profile.nodes.push(ProfileNode {
             parent,
             name,
@@ -264,16 +310,38 @@ impl ProfileSum {
         at
     }
 
-    fn find(&self, parent: Option<u32>, category: Category, name: &str) -> Option<u32> {
+    fn find(&mut self, parent: Option<u32>, category: Category, name: &str) -> Option<u32> {
+        if let Some(siblings) = self.wide.get(&parent) {
+            let mut named = siblings.get(name)?.iter().copied();
+            return named.find(|it| self.profile.nodes[*it as usize].category == category);
+        }
+        let mut walked = 0;
+        let found = self.children(parent).find(|it| {
+            walked += 1;
+            let node = &self.profile.nodes[*it as usize];
+            node.category == category && *node.name == *name
+        });
+        if walked > SIBLINGS_WALKED {
+            self.index(parent);
+        }
+        found
+    }
+
+    fn children(&self, parent: Option<u32>) -> impl Iterator<Item = u32> + '_ {
         let first = match parent {
             Some(parent) => self.links[parent as usize].first_child,
             None => self.first_root,
         };
-        let mut siblings = std::iter::successors(first, |it| self.links[*it as usize].next_sibling);
-        siblings.find(|it| {
-            let node = &self.profile.nodes[*it as usize];
-            node.category == category && *node.name == *name
-        })
+        std::iter::successors(first, |it| self.links[*it as usize].next_sibling)
+    }
+
+    fn index(&mut self, parent: Option<u32>) {
+        let mut siblings: SeededMap<Arc<str>, Vec<u32>> = SeededMap::default();
+        for at in self.children(parent) {
+            let name = self.profile.nodes[at as usize].name.clone();
+            siblings.entry(name).or_default().push(at);
+        }
+        self.wide.insert(parent, siblings);
     }
 }
 
@@ -530,6 +598,48 @@ mod tests {
     }
 
     #[test]
+    fn a_million_differently_named_siblings_fold() {
+        // Letters only: digits would be taken for ids and one name.
+        let word = |at: u32| -> String {
+            let digits = format!("{at:07}");
+            digits
+                .bytes()
+                .map(|it| char::from(it - b'0' + b'a'))
+                .collect()
+        };
+        let mut sum = ProfileSum::default();
+        let root = sum.child(None, Category::Handler, "GET /", || "GET /".into());
+        for at in 0..1_000_000 {
+            let name = word(at);
+            let node = sum.child(Some(root), Category::Handler, &name, || (*name).into());
+            sum.profile.nodes[node as usize].count += 1;
+        }
+        assert_eq!(sum.profile.nodes.len(), Profile::PATHS_MAX + 1);
+        let other = sum.profile.nodes.last().unwrap();
+        assert_eq!(
+            (&*other.name, other.count),
+            (OTHER, 1_000_001 - Profile::PATHS_MAX as i64)
+        );
+        // Those that are kept are found again.
+        let again = sum.child(Some(root), Category::Handler, &word(500), || unreachable!());
+        assert_eq!(again, 501);
+    }
+
+    #[test]
+    fn a_span_called_other_is_what_folded_paths_are() {
+        let drawn = "
+            shop  GET /              |--------------|
+            shop    (other)             |------|
+            shop      inside             |--|
+            ";
+        let profile = profile(drawn, 1);
+        assert_eq!(profile.nodes.len(), 2);
+        let other = &profile.nodes[1];
+        assert_eq!((&*other.name, other.count), (OTHER, 2));
+        assert_eq!(other.category, Category::Unattributed);
+    }
+
+    #[test]
     fn endless_recursion_ends() {
         let mut drawn = String::from("shop  GET /  |--|\n");
         for depth in 0..2 * DEPTH_MAX as usize {
@@ -557,7 +667,7 @@ mod tests {
     }
 
     /// Trees of few names, so that paths meet.
-    fn any_profile() -> impl Strategy<Value = Profile> {
+    pub(super) fn any_profile() -> impl Strategy<Value = Profile> {
         let node = (any::<u32>(), 0..3u8, -9..9i64, -9..9i64, -9..9i64);
         proptest::collection::vec(node, 0..24).prop_map(|nodes| {
             let nodes = nodes.iter().enumerate().map(|(at, it)| ProfileNode {

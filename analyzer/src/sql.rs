@@ -7,17 +7,21 @@
 //!
 //! Three steps, one file each: [`lexer`] bytes → tokens, [`reduce`] tokens → fewer tokens,
 //! [`print`] tokens → text; [`shape`] reads kind and tables off the reduced tokens. Commands that
-//! are no SQL have [`key_value`].
+//! are no SQL have [`key_value`] and [`json`].
 //!
 //! None of it parses: a lexer is enough, is quick, and never fails on a dialect, a half statement or
 //! nonsense. Fingerprints are idempotent: the fingerprint of a fingerprint's text has the same text.
 
+pub(crate) mod clauses;
+mod explainable;
+mod json;
 mod key_value;
 mod lexer;
 mod print;
 mod reduce;
 mod shape;
 
+pub use explainable::explainable;
 use lexer::{Dialect, Lexer};
 
 /// What a statement is, without its literals.
@@ -72,8 +76,19 @@ pub fn fingerprint(text: &str, system: &str) -> Fingerprint {
     let input = &text[..text.floor_char_boundary(INPUT_MAX)];
     let mut fingerprint = if key_value::is_key_value(system) {
         key_value::fingerprint(input)
+    } else if let Some(document) = json::fingerprint(input, system) {
+        document
     } else {
-        sql_fingerprint(input, Dialect::of(system))
+        let sql = sql_fingerprint(input, Dialect::of(system));
+        // Behind a comment or another mark there may have been a document.
+        match json::fingerprint(&sql.text, system) {
+            Some(document) => Fingerprint {
+                had_literals: sql.had_literals,
+                truncated: sql.truncated | document.truncated,
+                ..document
+            },
+            None => sql,
+        }
     };
     fingerprint.truncated |= input.len() < text.len();
     fingerprint
@@ -83,11 +98,8 @@ fn sql_fingerprint(text: &str, dialect: Dialect) -> Fingerprint {
     let mut lexer = Lexer::new(text, dialect);
     let reduced = reduce::reduce(&mut lexer);
     let (mut printed, fits) = print::print(text, &reduced.tokens, lexer.dialect);
-    if !fits {
-        // Where the text was cut, a list may now end that did not before: once more, and it is stable.
-        let mut lexer = Lexer::new(&printed, dialect);
-        let reduced = reduce::reduce(&mut lexer);
-        printed = print::print(&printed, &reduced.tokens, lexer.dialect).0;
+    if !fits || reduced.truncated {
+        printed = until_stable(printed, dialect);
     }
     let (kind, tables) = shape::shape(text, &reduced.tokens, lexer.dialect);
     Fingerprint {
@@ -98,6 +110,20 @@ fn sql_fingerprint(text: &str, dialect: Dialect) -> Fingerprint {
         had_placeholders: lexer.had_placeholders,
         truncated: lexer.truncated || reduced.truncated || !fits,
         in_list_len: reduced.list_len_max,
+    }
+}
+
+/// Where a text was cut, a list may now end that did not before, and with it another one: until nothing is
+/// left to drop. Each round drops something.
+fn until_stable(mut text: String, dialect: Dialect) -> String {
+    loop {
+        let mut lexer = Lexer::new(&text, dialect);
+        let reduced = reduce::reduce(&mut lexer);
+        let (again, _) = print::print(&text, &reduced.tokens, lexer.dialect);
+        if again.len() >= text.len() {
+            return text;
+        }
+        text = again;
     }
 }
 
@@ -120,6 +146,27 @@ pub(crate) fn literals<'a>(text: &'a str, system: &str) -> Vec<&'a str> {
         last = Some(token);
     }
     literals
+}
+
+/// The number of rows that `text` says to pass over: behind OFFSET, or first behind MySQL's LIMIT. `None`
+/// if it does not or is no visible number.
+pub(crate) fn visible_offset(text: &str, system: &str) -> Option<u64> {
+    let text = &text[..text.floor_char_boundary(INPUT_MAX)];
+    let mut lexer = Lexer::new(text, Dialect::of(system));
+    let (mut before, mut last): (Option<lexer::Token>, Option<lexer::Token>) = (None, None);
+    let mut offset = None;
+    while let Some(token) = lexer.next(last.as_slice()) {
+        let is = |it: &Option<lexer::Token>, word: &str| {
+            it.is_some_and(|it| it.text(text).eq_ignore_ascii_case(word))
+        };
+        if is(&last, "offset") {
+            offset = token.text(text).parse().ok();
+        } else if token.kind == lexer::Kind::Comma && is(&before, "limit") {
+            offset = last.and_then(|it| it.text(text).parse().ok());
+        }
+        (before, last) = (last, Some(token));
+    }
+    offset
 }
 
 impl Fingerprint {

@@ -15,7 +15,7 @@
 use crate::clock_skew;
 use crate::sender::{self, Sender};
 use crate::span::{Span, SpanKind, Spans};
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::ops::Range;
 
 /// A span's position in [`Trace::spans`]: after assembly, spans stand in order of the tree.
@@ -32,8 +32,25 @@ pub struct Trace<'a> {
     pub roots: Vec<SpanIdx>,
     /// What was odd about the input and what was done about it, for the trace's page.
     pub warnings: Vec<Warning>,
+    /// How often what was odd, whether or not there is a warning left for it.
+    pub oddities: Oddities,
     /// The senders of all resources, same order.
     pub senders: Vec<Sender<'a>>,
+}
+
+/// How many spans were odd, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Oddities {
+    /// Ids that arrived with different contents.
+    pub versions: u32,
+    /// Spans that were their own ancestors.
+    pub cycles: u32,
+    /// Spans that never ended, or whose times were cut or turned round.
+    pub times: u32,
+    /// Spans of another host whose clock was off and was corrected.
+    pub shifted: u32,
+    /// Spans of another host whose clock was too far off to be corrected.
+    pub not_shifted: u32,
 }
 
 /// A span's place in the tree, and its corrected times.
@@ -96,11 +113,13 @@ impl<'a> Trace<'a> {
         let order = draft.depth_first();
         let nodes = draft.nodes(&order);
         let warnings = draft.warnings(&order);
+        let oddities = draft.oddities;
         let sources = order.iter().map(|at| draft.sources[*at as usize]).collect();
         Trace {
             roots: roots(&nodes),
             nodes,
             warnings,
+            oddities,
             senders,
             spans: reorder(spans, sources),
         }
@@ -149,6 +168,7 @@ pub(crate) struct Draft<'s, 'a> {
     pub(crate) times: Vec<Range<u64>>,
     /// `span` is a position in the draft.
     pub(crate) warnings: Vec<Warning>,
+    pub(crate) oddities: Oddities,
 }
 
 impl<'s, 'a> Draft<'s, 'a> {
@@ -162,6 +182,7 @@ impl<'s, 'a> Draft<'s, 'a> {
             orphans: Vec::new(),
             times: Vec::new(),
             warnings: Vec::new(),
+            oddities: Oddities::default(),
         }
     }
 
@@ -199,7 +220,10 @@ impl<'s, 'a> Draft<'s, 'a> {
                 self.keep(*only);
                 continue;
             }
-            same_id.sort_unstable_by_key(|(_, source)| self.preference(*source));
+            same_id.sort_unstable_by(|(_, a), (_, b)| {
+                let by_span = self.preference(*a).cmp(&self.preference(*b));
+                by_span.then_with(|| self.compare_origins(*a, *b))
+            });
             let kind = |it: &(u64, u32)| spans[it.1 as usize].kind;
             for same_kind in same_id.chunk_by(|a, b| kind(a) == kind(b)) {
                 self.keep(same_kind[0]);
@@ -230,10 +254,34 @@ impl<'s, 'a> Draft<'s, 'a> {
         (kind, complete, sender)
     }
 
+    /// The same bytes may come under two descriptions of their sender or instrumentation, because a
+    /// collector on one of two ways adds to them: the longer one is kept, of equals always the same.
+    fn compare_origins(&self, a: u32, b: u32) -> Ordering {
+        let (a, b) = (&self.spans.spans[a as usize], &self.spans.spans[b as usize]);
+        if (a.resource, a.scope) == (b.resource, b.scope) {
+            return Ordering::Equal;
+        }
+        let resource = |it: &Span<'_>| self.spans.resources.get(it.resource as usize);
+        let scope = |it: &Span<'_>| {
+            let scope = self.spans.scopes.get(it.scope as usize);
+            scope.map(|it| (it.name, it.version))
+        };
+        let length = |it| resource(it).map_or(0, |it| it.attributes.len());
+        let by_length = length(b).cmp(&length(a));
+        by_length
+            .then_with(|| scope(a).cmp(&scope(b)))
+            .then_with(|| match resource(a) == resource(b) {
+                true => Ordering::Equal,
+                // Rare enough for text, which orders what has no order of its own.
+                false => format!("{:?}", resource(a)).cmp(&format!("{:?}", resource(b))),
+            })
+    }
+
     fn warn_of_versions(&mut self, same_kind: &[(u64, u32)]) {
         let content = |it: &(u64, u32)| self.spans.spans[it.1 as usize].content;
         let kept = content(&same_kind[0]);
         if same_kind.iter().any(|it| content(it) != kept) {
+            self.oddities.versions += 1;
             let text = "This span arrived in different versions; the one that ends last is shown.";
             self.warn(self.len() as At - 1, text);
         }
@@ -275,10 +323,13 @@ impl<'s, 'a> Draft<'s, 'a> {
         match near.or_else(|| others().next_back()) {
             Some(parent) => self.parents[at as usize] = parent,
             None if candidates.is_empty() => self.orphans[at as usize] = true,
-            None => self.warn(
-                at,
-                "This span names itself as its parent; it is shown as a root.",
-            ),
+            None => {
+                self.oddities.cycles += 1;
+                self.warn(
+                    at,
+                    "This span names itself as its parent; it is shown as a root.",
+                );
+            }
         }
     }
 
@@ -333,6 +384,7 @@ impl<'s, 'a> Draft<'s, 'a> {
         });
         let first = first.unwrap_or(member);
         self.parents[first as usize] = NONE;
+        self.oddities.cycles += 1;
         self.warn(
             first,
             "This span is its own ancestor; it is shown as a root.",
@@ -348,6 +400,7 @@ impl<'s, 'a> Draft<'s, 'a> {
             let end_max = start.saturating_add(DURATION_MAX_NS).min(TIME_MAX_NS);
             self.times.push(start..span.end_ns.clamp(start, end_max));
             if let Some(text) = odd_times(span) {
+                self.oddities.times += 1;
                 self.warn(at, text);
             }
         }
@@ -500,7 +553,7 @@ fn reorder<'a>(mut spans: Spans<'a>, sources: Vec<u32>) -> Spans<'a> {
 mod tests {
     use super::*;
     use crate::drawing::{self, Drawing};
-    use crate::span::SpanId;
+    use crate::span::{Attribute, Resource, SpanId, Value};
     use expect_test::{Expect, expect};
 
     fn check(drawing: &str, expected: Expect) {
@@ -565,6 +618,74 @@ mod tests {
         spans.spans.push(spans.spans[0].clone());
         let trace = Trace::assemble(spans);
         assert_eq!((trace.nodes.len(), trace.warnings.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_span_that_came_under_two_senders_is_of_the_better_described_one() {
+        let text = |key, text| Attribute {
+            key,
+            value: Value::Str(text),
+        };
+        let spans = Spans {
+            resources: vec![
+                Resource {
+                    attributes: vec![text("service.name", "shop")],
+                },
+                Resource {
+                    attributes: vec![text("service.name", "shop"), text("k8s.pod.name", "p")],
+                },
+            ],
+            spans: vec![0, 1]
+                .into_iter()
+                .map(|resource| Span {
+                    id: SpanId([7; 8]),
+                    resource,
+                    ..Span::default()
+                })
+                .collect(),
+            ..Spans::default()
+        };
+        let mut turned = spans.clone();
+        turned.spans.reverse();
+        for spans in [spans, turned] {
+            let trace = Trace::assemble(spans);
+            assert_eq!((trace.nodes.len(), trace.warnings.len()), (1, 0));
+            assert_eq!(trace.span(0).resource, 1);
+        }
+    }
+
+    #[test]
+    fn several_roots_stand_beside_each_other_in_order_of_time() {
+        check(
+            "
+            shop  second              |----|
+            shop    inside             |--|
+            shop  first          |-----------|
+            mail  third                     |--|
+            ",
+            expect![[r#"
+                shop  first     |-----------|
+                shop  second         |----|
+                shop    inside        |--|
+                mail  third                |--|
+            "#]],
+        );
+    }
+
+    #[test]
+    fn without_the_root_all_its_children_are_roots() {
+        check(
+            "
+            shop  query {orphan}     |--|
+            shop    rows                |
+            shop  render {orphan}        |-----|
+            ",
+            expect![[r#"
+                shop  query {orphan}   |--|
+                shop    rows              |
+                shop  render {orphan}      |-----|
+            "#]],
+        );
     }
 
     #[test]
@@ -689,7 +810,7 @@ mod tests {
     }
 
     #[test]
-    fn chains_and_crowds_of_many_spans_are_fine() {
+    fn chains_and_crowds_of_a_million_spans_are_fine() {
         let chain = |at: u64| at.checked_sub(1);
         let crowd = |at: u64| (at > 0).then_some(0);
         for parent in [chain, crowd] {
@@ -698,17 +819,17 @@ mod tests {
                 id: id(at),
                 parent_id: parent(at).map(id),
                 start_ns: at,
-                end_ns: 1_000_000,
+                end_ns: 2_000_000,
                 ..Span::default()
             };
-            let spans = (0..200_000).map(span).collect();
+            let spans = (0..1_000_000).map(span).collect();
             let spans = Spans {
                 spans,
                 ..Spans::default()
             };
             let trace = Trace::assemble(spans);
             assert_eq!(trace.roots, [0]);
-            assert_eq!(trace.node(0).subtree_end, 200_000);
+            assert_eq!(trace.node(0).subtree_end, 1_000_000);
         }
     }
 

@@ -25,6 +25,21 @@ pub fn times(count: usize) -> String {
     }
 }
 
+/// A size with two digits that matter: `480 B`, `2.1 kB`, `65 MB`. Decimal units, as networks count.
+pub fn bytes(size: u64) -> String {
+    let (per_unit, unit) = match size {
+        0..1_000 => return format!("{size} B"),
+        1_000..1_000_000 => (1_000, "kB"),
+        1_000_000..1_000_000_000 => (1_000_000, "MB"),
+        _ => (1_000_000_000, "GB"),
+    };
+    let tenths = size / (per_unit / 10);
+    match tenths {
+        0..100 if !tenths.is_multiple_of(10) => format!("{}.{} {unit}", tenths / 10, tenths % 10),
+        _ => format!("{} {unit}", tenths / 10),
+    }
+}
+
 /// `part` of `whole` in percent, rounded down; 0 of nothing.
 pub fn percent(part: u64, whole: u64) -> u64 {
     let hundredfold = u128::from(part) * 100;
@@ -49,6 +64,15 @@ mod tests {
         ];
         for (ns, expected) in cases {
             assert_eq!(duration(ns), expected);
+        }
+        let sizes = [
+            (999, "999 B"),
+            (2_149, "2.1 kB"),
+            (65_900_000, "65 MB"),
+            (3_000_000_000, "3 GB"),
+        ];
+        for (size, expected) in sizes {
+            assert_eq!(bytes(size), expected);
         }
         assert_eq!((percent(1, 3), percent(1, 0)), (33, 0));
     }

@@ -178,7 +178,7 @@ pub fn pack(day: Day, id: i64, blocks: Vec<Whole>) -> Result<Option<NewBlock>, S
     let words = block_filter::tokens_of(&otlp::decode_all(&sources, &spans).map_err(damaged)?);
     let mut pile = Pile::default();
     pile.add(&sources, &spans);
-    let raw = pile.into_request();
+    let raw = pile.into_request(&sources);
     let level = match raw.len() < SMALL_BYTES {
         // It will be packed again.
         true => BLOCK_ZSTD_LEVEL,

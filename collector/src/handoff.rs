@@ -8,19 +8,21 @@ use bytes::Bytes;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
+use crate::buffers::Buffer;
+
 /// Raw bytes that wait for owners. Beyond it rows are not handed over, but read by their owners
 /// when they come to it.
 const WAITING_BYTES_MAX: usize = 32 << 20;
 
 /// A committed journal row.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Fresh {
     /// The row.
     pub id: Uuid,
     /// zstd of `raw`.
     pub payload: Bytes,
     /// OTLP.
-    pub raw: Vec<u8>,
+    pub raw: Buffer,
 }
 
 /// Where committed rows wait for their owners.
@@ -93,7 +95,7 @@ mod tests {
         Fresh {
             id: Uuid::now_v7(),
             payload: Bytes::new(),
-            raw: vec![0; bytes],
+            raw: vec![0; bytes].into(),
         }
     }
 

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use crate::buffers::Buffer;
 use crate::disk::DiskGuard;
 use crate::handoff::{Fresh, Handoff};
 use crate::histogram::Histogram;
@@ -347,7 +348,7 @@ async fn commit(
     let rows = tokio::task::spawn_blocking(move || rows(&batches))
         .await
         .map_err(unavailable)?;
-    let (rows, raws): (Vec<NewRow>, Vec<Vec<u8>>) = rows.into_iter().unzip();
+    let (rows, raws): (Vec<NewRow>, Vec<Buffer>) = rows.into_iter().unzip();
     let fresh: Vec<(i16, Fresh)> = match owners {
         Some(_) => rows.iter().zip(raws).map(fresh).collect(),
         None => Vec::new(),
@@ -371,7 +372,7 @@ async fn commit(
     )))
 }
 
-fn fresh((row, raw): (&NewRow, Vec<u8>)) -> (i16, Fresh) {
+fn fresh((row, raw): (&NewRow, Buffer)) -> (i16, Fresh) {
     let fresh = Fresh {
         id: row.id,
         payload: row.payload.clone().into(),
@@ -382,14 +383,15 @@ fn fresh((row, raw): (&NewRow, Vec<u8>)) -> (i16, Fresh) {
 
 /// The rows of a commit, with their bytes before compression: each shard's parts one after the
 /// other (encoded requests concatenate), cut at [`ROW_BYTES_MAX`].
-fn rows(batches: &[Batch]) -> Vec<(NewRow, Vec<u8>)> {
+fn rows(batches: &[Batch]) -> Vec<(NewRow, Buffer)> {
     let mut by_shard: BTreeMap<i16, Vec<&Part>> = BTreeMap::new();
     for part in batches.iter().flat_map(|batch| &batch.parts) {
         by_shard.entry(part.shard).or_default().push(part);
     }
     let mut rows = Vec::new();
     for (shard, parts) in by_shard {
-        let mut raw: Vec<u8> = Vec::new();
+        let bytes: usize = parts.iter().map(|it| it.otlp.len()).sum();
+        let mut raw = Buffer::with_capacity(bytes.min(ROW_BYTES_MAX));
         let mut spans = 0;
         for part in parts {
             if !raw.is_empty() && raw.len() + part.otlp.len() > ROW_BYTES_MAX {

@@ -8,7 +8,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::cli_receiver::ReceiverOptions;
+use crate::exec::{self, ExecOptions};
+use crate::explain_options::ExplainOptions;
 use crate::logging::{self, LogOptions};
+use crate::offline::{self, AnalyzeOptions};
 use crate::retention_options::RetentionOptions;
 use crate::{bench, demo_command, explain, health, serve, verify};
 
@@ -53,6 +56,45 @@ pub enum Command {
     Verify(Box<ServeOptions>),
     /// Create or update the database's schema, and nothing else.
     Migrate(DatabaseOptions),
+    /// Find the culprits in recorded traces, without a server or database.
+    ///
+    /// Reads OTLP as JSON (one request, a list of them, or one on each line) or protobuf, Jaeger's JSON (as
+    /// its API answers and its UI saves it) and Zipkin's v2 JSON, also compressed with gzip or zstd. What a
+    /// file is, is told by its content. Traces are put together over all files.
+    ///
+    /// Exit code 0: nothing fails. 1: findings of severity warning or worse and all N+1s, or what --fail-on
+    /// says instead, or a budget that is exceeded. 2: wrong usage, or an input that cannot be read or has no
+    /// spans. Other findings of severity info are worth knowing, not worth stopping a build for.
+    ///
+    /// --format json writes {"schema":1,"traces":[…],"coverage":{…}}. Times are nanoseconds.
+    ///
+    ///   traces[]     trace_id, warnings (texts), entries
+    ///   entries[]    a service's part of the trace, one request to it: service, endpoint, span_id,
+    ///                start_ns, duration_ns, error, categories, calls, critical_path, findings
+    ///   categories   ns by kind of time; all eleven are there, and add up to duration_ns exactly
+    ///   calls        how many calls of each kind
+    ///   critical_path[]  span_id, service, operation, category, start_ns, end_ns; without gaps
+    ///   findings[]   detector, fingerprint, title, severity, confidence (0 to 1), reasons, count,
+    ///                span_ids, call_path, statement, target, parameters, saved_ns, window_ns, sum_ns,
+    ///                code, explanation, fix, fix_code, framework; what is unknown is null
+    ///   coverage     what was seen (traces, spans, requests, …) and what was not; notes are texts
+    ///
+    /// Fields may be added. If one goes or changes its meaning, schema is raised.
+    #[command(verbatim_doc_comment)]
+    Analyze(Box<AnalyzeOptions>),
+    /// Run a command (a test suite), take its spans, and report as `analyze` does.
+    ///
+    ///   culprit exec -- pytest
+    ///   culprit exec --fail-on critical --format sarif --output culprit.sarif -- npm test
+    ///
+    /// Receives OTLP on a free port of this machine while the command runs, and sets the environment
+    /// variables that OpenTelemetry's SDKs read: OTEL_EXPORTER_OTLP_ENDPOINT and _PROTOCOL (http/protobuf,
+    /// unless it says grpc or http/json already), OTEL_TRACES_EXPORTER, OTEL_TRACES_SAMPLER=always_on, and
+    /// OTEL_SERVICE_NAME if it is not set. The command itself must be instrumented.
+    ///
+    /// Exit code: the command's own if it fails; else as for `analyze`, 2 if no spans came.
+    #[command(verbatim_doc_comment)]
+    Exec(Box<ExecOptions>),
     /// Tell what a detector finds, why it is slow, how to fix it, when it is wrong.
     Explain {
         /// The detector's id, such as n-plus-one-query; all of them if none is given.
@@ -200,6 +242,10 @@ pub struct ServeOptions {
     #[command(flatten)]
     #[serde(flatten)]
     pub retention: RetentionOptions,
+    /// Which databases are asked for plans.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub explain: ExplainOptions,
 }
 
 /// What `demo` can be told.
@@ -287,6 +333,7 @@ impl ServeOptions {
             log_destinations: list(self.log_destinations, file.log_destinations),
             receiver: self.receiver.or(file.receiver),
             retention: self.retention.or(file.retention),
+            explain: self.explain.or(file.explain),
         }
     }
 
@@ -314,6 +361,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             }
             Command::Verify(options) => verify::run(options.with_file()?).await,
             Command::Migrate(options) => verify::migrate(options).await,
+            Command::Analyze(options) => offline::run(&options),
+            Command::Exec(options) => exec::run(&options).await,
             Command::Explain { detector } => explain::run(detector.as_deref()),
             Command::Health { url } => health::run(&url).await,
             Command::Bench(BenchCommand::Ingest(options)) => bench::ingest(options).await,

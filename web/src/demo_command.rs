@@ -18,7 +18,7 @@ use crate::serve::{self, IfTaken, Serving};
 const SHOP_DATABASE: &str = "culprit_demo_shop";
 
 /// Requests that `--once` sends: enough that every endpoint is asked some dozens of times.
-const ONCE_REQUESTS: usize = 120;
+const ONCE_REQUESTS: usize = 4 * demo::traffic::DECK_SIZE;
 
 /// After these requests everything must be analysed within this time.
 const ANALYSED_WITHIN: Duration = Duration::from_secs(60);
@@ -60,7 +60,7 @@ async fn run_shop(options: &DemoOptions, serving: &Serving) -> anyhow::Result<Ex
         shop.shop_address
     );
     for (endpoint, what) in WHAT_TO_LOOK_FOR {
-        println!("  {endpoint:<22} {what}");
+        println!("  {endpoint:<24} {what}");
     }
     if let Some(ui) = serving.ui {
         println!(

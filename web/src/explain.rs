@@ -1,7 +1,13 @@
-//! `culprit explain`: a detector's own words.
+//! `culprit explain`: a detector's own words, and its pattern drawn.
 
+use analyzer::category::Category;
 use analyzer::detectors::{ALL, Detector};
+use analyzer::trace::SpanIdx;
+use analyzer::{Analysis, Settings, drawing};
+use std::fmt::Write;
 use std::process::ExitCode;
+
+use crate::offline::paint::{Paint, Style, cut, letter, wrap};
 
 /// Prints one detector's explanation, or all.
 ///
@@ -20,16 +26,98 @@ pub fn run(id: Option<&str>) -> anyhow::Result<ExitCode> {
             ids.join(", ")
         );
     }
-    for (at, detector) in chosen.iter().enumerate() {
-        if at > 0 {
-            println!("\n");
-        }
-        println!(
-            "{} ({})\n\n{}",
-            detector.title,
-            detector.id,
-            detector.explain.trim()
+    let paint = Paint::stdout();
+    let texts: Vec<String> = chosen.iter().map(|it| explained(it, paint)).collect();
+    print!("{}", texts.join("\n\n"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn explained(detector: &Detector, paint: Paint) -> String {
+    let title = paint.styled(Style::Heading, detector.title);
+    let mut text = format!("{title} ({})\n\n{}", detector.id, example(detector, paint));
+    for paragraph in detector.explain.split("\n\n") {
+        let _ = write!(text, "\n{}\n", wrap(paragraph, paint.width).join("\n"));
+    }
+    text
+}
+
+/// The detector's example as a small waterfall, its finding below it.
+pub fn example(detector: &Detector, paint: Paint) -> String {
+    let drawn = drawing::parse(detector.example);
+    let analysis = analyzer::analyze(drawn.spans(), &Settings::default());
+    let mut found = analysis
+        .findings
+        .iter()
+        .filter(|it| it.detector == detector.id);
+    let found = found.next();
+    let mut text = waterfall(&analysis, found.map_or(&[], |it| &it.offenders), paint);
+    if let Some(found) = found {
+        let saved = crate::format::duration(found.saved_ns);
+        let _ = writeln!(text, "  → {}; a fix saves {saved}", found.title);
+    }
+    text
+}
+
+/// A name and a bar for each span; `accused` spans are marked. Bars are drawn with the letters of their
+/// categories, so that they tell something without colours, too.
+fn waterfall(analysis: &Analysis<'_>, accused: &[SpanIdx], paint: Paint) -> String {
+    let trace = &analysis.trace;
+    let start_ns = trace.nodes.iter().map(|it| it.start_ns).min().unwrap_or(0);
+    let end_ns = trace.nodes.iter().map(|it| it.end_ns).max().unwrap_or(0);
+    let name_width = paint.width * 2 / 5;
+    let bar_width = paint.width - name_width - 16;
+    let column = |ns: u64| {
+        let offset = u128::from(ns - start_ns) * bar_width as u128;
+        (offset / u128::from((end_ns - start_ns).max(1))) as usize
+    };
+    let mut text = String::new();
+    for (at, node) in (0..).zip(&trace.nodes) {
+        let mark = if accused.contains(&at) { '›' } else { ' ' };
+        let name = format!(
+            "{}{}",
+            "  ".repeat(node.depth as usize),
+            trace.span(at).name
+        );
+        let name = cut(&name, name_width);
+        let (from, to) = (column(node.start_ns), column(node.end_ns));
+        let mut only = [0; Category::COUNT];
+        only[analysis.categories[at as usize] as usize] = 1;
+        let bar = paint.bar(&only, (to - from).max(1));
+        let rest = " ".repeat(bar_width.saturating_sub(from + (to - from).max(1)));
+        let duration = crate::format::duration(node.end_ns - node.start_ns);
+        let _ = writeln!(
+            text,
+            "{mark} {name:name_width$} {}{bar}{rest} {duration:>10}",
+            " ".repeat(from),
         );
     }
-    Ok(ExitCode::SUCCESS)
+    let _ = writeln!(text, "  {}", legend(analysis, paint));
+    text
+}
+
+fn legend(analysis: &Analysis<'_>, paint: Paint) -> String {
+    let seen = Category::ALL
+        .into_iter()
+        .filter(|it| analysis.categories.contains(it));
+    let names = seen.map(|it| match paint.colour {
+        true => paint.category(it),
+        false => format!("{} {}", letter(it), it.name()),
+    });
+    names.collect::<Vec<_>>().join("   ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_detector_is_drawn_and_explained() {
+        for detector in ALL {
+            let text = explained(detector, Paint::plain());
+            assert!(text.contains('›'), "{text}");
+            assert!(text.contains("a fix saves"), "{text}");
+            let widest = text.lines().map(|it| it.chars().count()).max();
+            assert!(widest <= Some(Paint::plain().width), "{text}");
+        }
+    }
 }

@@ -18,6 +18,16 @@ pub fn duration(ns: u64) -> String {
     format!("{number} {unit}")
 }
 
+/// A difference of durations: `+180 ms`, `−1.2 s`, `±0`.
+pub fn change(ns: i64) -> String {
+    let text = duration(ns.unsigned_abs());
+    match ns {
+        0 => "±0".to_owned(),
+        1.. => format!("+{text}"),
+        _ => format!("−{text}"),
+    }
+}
+
 /// As [`duration`], number and unit apart, so that units can be drawn quieter. From a minute on
 /// the number holds the larger unit too: (`2 min 8`, `s`).
 pub fn duration_parts(ns: u64) -> (String, &'static str) {
@@ -190,6 +200,15 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
+/// A text with code in backticks, cut into pieces: is it code, and what.
+pub fn code_pieces(text: &str) -> Vec<(bool, String)> {
+    let pieces = text
+        .split('`')
+        .enumerate()
+        .map(|(at, it)| (at % 2 == 1, it.to_owned()));
+    pieces.filter(|it| !it.1.is_empty()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,5 +267,15 @@ mod tests {
         assert_eq!(ago(0, 50 * 60 * s), "50 min ago");
         assert_eq!(ago(0, 4 * 86_400 * s), "4 d ago");
         assert_eq!(ago(7_200 * s, 0), "1970-01-01T02:00:00Z");
+    }
+
+    #[test]
+    fn backticks_are_code() {
+        let code = |it: &str| (true, it.to_owned());
+        assert_eq!(
+            code_pieces("`a` or `b`"),
+            [code("a"), (false, " or ".into()), code("b")]
+        );
+        assert_eq!(code_pieces(""), []);
     }
 }

@@ -6,6 +6,8 @@ pub mod serve;
 pub mod demo_command;
 pub mod demo;
 pub mod verify;
+pub mod offline;
+pub mod exec;
 pub mod explain;
 pub mod health;
 pub mod vitals;
@@ -19,11 +21,14 @@ pub mod bench;
 pub mod database;
 pub mod data_age;
 pub mod retention_options;
+pub mod explain_options;
 pub mod pages;
 pub mod api;
 pub mod assets;
 pub mod format;
 pub mod flame;
+pub mod pprof;
+pub mod speedscope;
 pub mod line_chart;
 pub mod endpoint_numbers;
 pub mod range;
@@ -83,6 +88,8 @@ pub fn router(state: AppState) -> Router {
         // Pages.
         .route("/", get(pages::bottlenecks::show))
         .route("/services", get(pages::services::show))
+        .route("/statements", get(pages::statements::show))
+        .route("/statements.csv", get(pages::statements::csv))
         .route("/endpoints/{id}", get(pages::endpoint::show))
         .route("/endpoints/{id}/flame.svg", get(pages::endpoint::flame_svg))
         .route(
@@ -99,8 +106,22 @@ pub fn router(state: AppState) -> Router {
         .route("/start", get(pages::empty::page))
         // JSON.
         .route("/api/v1/services", get(api::services::list))
+        .route("/api/v1/statements", get(api::statements::list))
         .route("/api/v1/endpoints", get(api::endpoints::list))
         .route("/api/v1/endpoints/{id}", get(api::endpoints::one))
+        .route("/api/v1/endpoints/{id}/profile", get(api::profiles::json))
+        .route(
+            "/api/v1/endpoints/{id}/profile.txt",
+            get(api::profiles::folded),
+        )
+        .route(
+            "/api/v1/endpoints/{id}/profile.pb.gz",
+            get(api::profiles::pprof),
+        )
+        .route(
+            "/api/v1/endpoints/{id}/profile.speedscope.json",
+            get(api::profiles::speedscope),
+        )
         .route("/api/v1/bottlenecks", get(api::bottlenecks::list))
         .route("/api/v1/bottlenecks/{id}", get(api::bottlenecks::one))
         .route("/api/v1/traces", get(api::traces::list))

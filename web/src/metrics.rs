@@ -11,9 +11,10 @@ use std::time::UNIX_EPOCH;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use collector::disk::DiskGuard;
 use collector::store::overview::{Counted, Overview};
 use collector::store::pool::Connections;
-use collector::{assembly, journal, receiver, review};
+use collector::{assembly, housekeeping, journal, receiver, review};
 
 use crate::exposition::{CONTENT_TYPE, Kind, Samples};
 use crate::process::Usage;
@@ -156,6 +157,23 @@ static ALL: &[Metric] = &[
         |it, out| it.whole(|whole| for all in &whole.dictionaries { out.add(&[("dictionary", all.name)], all.names_max as f64) })),
     gauge("culprit_dictionary_caps_reached", "How many (other)s a dictionary has: one for every cap that was reached.",
         |it, out| it.whole(|whole| for all in &whole.dictionaries { out.add(&[("dictionary", all.name)], all.other as f64) })),
+    // What is kept.
+    counter("culprit_compaction_blocks_total", "Small blocks that were packed with others.",
+        |it, out| it.analysis(|stats| out.add(&[], stats.compacted_blocks.load(Relaxed) as f64))),
+    counter("culprit_retention_dropped_partitions_total", "Partitions (a table's day) that were removed.",
+        |it, out| it.housekeeping(|stats| out.add(&[], stats.dropped_partitions.load(Relaxed) as f64))),
+    counter("culprit_retention_kept_traces_total", "Traces that outlived their day: with a finding, an error, or slow.",
+        |it, out| it.housekeeping(|stats| out.add(&[], stats.kept_traces.load(Relaxed) as f64))),
+    counter("culprit_retention_failed_runs_total", "Looks for what is to be removed that failed; they are repeated.",
+        |it, out| it.housekeeping(|stats| out.add(&[], stats.failed_runs.load(Relaxed) as f64))),
+    gauge("culprit_storage_bytes", "Bytes by table at the last look, indexes and TOAST included, of all processes.",
+        |it, out| it.housekeeping(|stats| for (table, bytes) in stats.bytes_by_table() { out.add(&[("table", &table)], bytes as f64) })),
+    gauge("culprit_storage_oldest_day_timestamp_seconds", "Begin of the oldest day with all its traces; 0 before the first look.",
+        |it, out| it.housekeeping(|stats| out.add(&[], stats.oldest_day.load(Relaxed) as f64 * 86_400.0))),
+    gauge("culprit_disk_free_bytes", "Bytes free where the private PostgreSQL has its data.",
+        |it, out| it.disk(|disk| out.add(&[], disk.free_bytes() as f64))),
+    gauge("culprit_disk_free_min_bytes", "Bytes that have to be free there; below it nothing is taken and old days go.",
+        |it, out| it.disk(|disk| out.add(&[], disk.floor_bytes() as f64))),
     // This process.
     gauge("culprit_build_info", "1; the version is a label.",
         |_, out| out.add(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)),
@@ -210,6 +228,16 @@ impl Reading<'_> {
 
     fn review(&self, tell: impl FnOnce(&review::Stats)) {
         self.vitals.review.as_deref().map(tell);
+    }
+
+    fn housekeeping(&self, tell: impl FnOnce(&housekeeping::Stats)) {
+        self.vitals.housekeeping.as_deref().map(tell);
+    }
+
+    /// Before the first look there is nothing to tell.
+    fn disk(&self, tell: impl FnOnce(&DiskGuard)) {
+        let disk = self.vitals.disk.as_deref();
+        disk.filter(|it| it.total_bytes() > 0).map(tell);
     }
 
     fn whole(&self, tell: impl FnOnce(&Overview)) {

@@ -5,8 +5,9 @@ use collector::alert::{Alerting, Secret, Webhook};
 use collector::disk::DiskGuard;
 use collector::handoff::Handoff;
 use collector::journal::Journal;
+use collector::plans::ObservedDatabase;
 use collector::receiver::{self, ListenAddress, Listener, Receiver, UnixSocket};
-use collector::{alert, assembly, housekeeping, review};
+use collector::{alert, assembly, housekeeping, plans, review};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -93,6 +94,7 @@ pub async fn run(options: ServeOptions) -> anyhow::Result<ExitCode> {
 pub async fn start(options: &ServeOptions, if_taken: IfTaken) -> anyhow::Result<Serving> {
     let alerting = alerting(options)?;
     let receiver_options = options.receiver.to_receiver()?;
+    let observed = options.explain.databases()?;
     // Bound before Postgres starts: a taken port is told at once, and clients queue meanwhile.
     let listeners = Listeners::bind(options, if_taken).await?;
     let works = options.plays(Role::Collector) || options.plays(Role::Analyzer);
@@ -114,6 +116,9 @@ pub async fn start(options: &ServeOptions, if_taken: IfTaken) -> anyhow::Result<
         intake: CancellationToken::new(),
         analysis: CancellationToken::new(),
     };
+    if options.plays(Role::Analyzer) {
+        serving.spawn_plans(observed, options.explain.explain_analyze);
+    }
     serving.spawn_all(options, listeners, receiver_options, alerting);
     Ok(serving)
 }
@@ -156,6 +161,8 @@ impl Serving {
             let review_stats = Arc::default();
             vitals.assembly = Some(self.stats.clone());
             vitals.review = Some(Arc::clone(&review_stats));
+            vitals.housekeeping = Some(self.housekeeping.clone());
+            vitals.disk = self.database.state_dir.is_some().then(|| self.disk.clone());
             self.spawn_analysis(options, alerting, handoff, review_stats);
             self.spawn_housekeeping(options);
         }
@@ -222,6 +229,11 @@ impl Serving {
             self.tasks
                 .spawn(alert::run(store.clone(), alerting, shutdown));
         }
+    }
+
+    fn spawn_plans(&mut self, observed: Vec<ObservedDatabase>, run: bool) {
+        let (store, shutdown) = (self.database.store.clone(), self.analysis.clone());
+        self.tasks.spawn(plans::run(store, observed, run, shutdown));
     }
 
     fn spawn_housekeeping(&mut self, options: &ServeOptions) {

@@ -51,6 +51,8 @@ pub struct Status {
     pub database: Result<(), String>,
     /// The private Postgres, if it is one.
     pub postgres: Option<PostgresState>,
+    /// Why nothing is taken although the database would: the disk.
+    pub disk: Option<String>,
     /// How the whole is.
     pub overview: Option<Overview>,
     /// What is stored.
@@ -82,6 +84,7 @@ impl Status {
         Status {
             database: overview.as_ref().map(|_| ()).map_err(Clone::clone),
             postgres,
+            disk: vitals.disk.as_ref().and_then(|it| it.refusal()),
             overview: overview.ok(),
             storage,
             received: state
@@ -97,6 +100,7 @@ impl Status {
     pub fn troubles(&self) -> Vec<Trouble> {
         let mut troubles = Vec::new();
         self.database_trouble(&mut troubles);
+        self.disk_trouble(&mut troubles);
         self.analysis_trouble(&mut troubles);
         self.receiver_trouble(&mut troubles);
         self.quarantine_trouble(&mut troubles);
@@ -148,6 +152,18 @@ impl Status {
             level: Level::Bad,
             what,
             action: format!("{action} {kept}"),
+            link: String::new(),
+        });
+    }
+
+    fn disk_trouble(&self, troubles: &mut Vec<Trouble>) {
+        let Some(refusal) = &self.disk else { return };
+        troubles.push(Trouble {
+            level: Level::Bad,
+            what: format!("Spans are refused: {refusal}"),
+            action: "Make room, give culprit a larger disk (--data-dir), or let it keep fewer days (--retain-days, \
+                 --retain-bytes). What was acknowledged is safe."
+                .to_owned(),
             link: String::new(),
         });
     }
@@ -377,6 +393,7 @@ mod tests {
         Status {
             database: Ok(()),
             postgres: None,
+            disk: None,
             overview: Some(Overview::default()),
             storage: Some(Storage {
                 holders: vec![holder],
@@ -419,6 +436,11 @@ mod tests {
             |it| it.database = Err("no route to host".to_owned()),
             Level::Bad,
             "The database does not answer: no route to host",
+        );
+        check(
+            |it| it.disk = Some("the disk is almost full".to_owned()),
+            Level::Bad,
+            "Spans are refused: the disk is almost full",
         );
         check(behind(61.0), Level::Warn, "The analysis is 61 s behind");
         check(behind(1_000.0), Level::Bad, "The analysis is 16 min behind");

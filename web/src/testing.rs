@@ -262,3 +262,35 @@ pub const HOSTILE: [&str; 6] = [
     "\u{202e}gnp.exe \u{1f525}\u{0}\u{7}",
     "{{ 7 * 7 }} </title></svg><style>*{display:none}</style>",
 ];
+
+/// A profile with what profiles can have: recursion, one name in two places, a path that is never
+/// on the critical path, and one without any time.
+pub fn sample_profile() -> analyzer::profile::Profile {
+    use analyzer::category::Category;
+    use analyzer::profile::{Profile, ProfileNode};
+    let node = |parent, name: &str, category, count, self_ns, critical_ns| ProfileNode {
+        parent,
+        name: name.into(),
+        category,
+        count,
+        self_ns,
+        critical_ns,
+    };
+    Profile {
+        nodes: vec![
+            node(None, "GET /posts", Category::Handler, 10, 4_000, 4_000),
+            node(Some(0), "load", Category::Handler, 20, 300, 200),
+            node(Some(1), "load", Category::Handler, 20, 50, 50),
+            node(
+                Some(2),
+                "select posts",
+                Category::Database,
+                40,
+                8_000,
+                7_000,
+            ),
+            node(Some(0), "select posts", Category::Database, 10, 900, 0),
+            node(Some(0), "instant", Category::Cache, 3, 0, 0),
+        ],
+    }
+}

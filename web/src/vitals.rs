@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
+use collector::disk::DiskGuard;
 use collector::postgres::State as PostgresState;
 use collector::receiver::Via;
 use collector::store::Store;
 use collector::store::overview::{Overview, Storage};
-use collector::{assembly, journal, receiver, review};
+use collector::{assembly, housekeeping, journal, receiver, review};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +39,10 @@ pub struct Vitals {
     pub assembly: Option<Arc<assembly::Stats>>,
     /// What the review did.
     pub review: Option<Arc<review::Stats>>,
+    /// What was removed, kept and measured.
+    pub housekeeping: Option<Arc<housekeeping::Stats>>,
+    /// The private Postgres' disk.
+    pub disk: Option<Arc<DiskGuard>>,
     /// How the private Postgres is.
     pub postgres: Option<watch::Receiver<PostgresState>>,
     /// How often it was started again.
@@ -81,6 +86,8 @@ impl Vitals {
             journal: None,
             assembly: None,
             review: None,
+            housekeeping: None,
+            disk: None,
             postgres: None,
             postgres_restarts: AtomicU64::new(0),
             started_at: SystemTime::now(),

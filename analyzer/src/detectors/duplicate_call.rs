@@ -32,6 +32,7 @@ pub(super) const DETECTOR: Detector = Detector {
     id: "duplicate-call",
     title: "Duplicate calls",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::InTrace(detect),
 };
 
@@ -52,6 +53,14 @@ ones must take at least 10 ms or a tenth of the request, or be at least 20. The 
 When it is wrong: somebody else may have changed the data, and the second look may be meant to see that. Locking reads, \
 sequences, polling and failed calls are left out. If the sender hides parameters, which is the default of most, nothing \
 is said: then the calls may differ, and if they are many they are reported as N+1.";
+
+const EXAMPLE: &str = "
+shop  GET /account                                                           |----------------------------------------------------------|
+shop    SELECT users {db.query.text=\"SELECT * FROM users WHERE id = 17\"}       |----------|
+shop    SELECT carts {db.query.text=\"SELECT * FROM carts WHERE owner = 17\"}                 |--------|
+shop    SELECT users {db.query.text=\"SELECT * FROM users WHERE id = 17\"}                                |----------|
+shop    SELECT users {db.query.text=\"SELECT * FROM users WHERE id = 17\"}                                               |----------|
+";
 
 /// The later ones must take so long…
 const LATER_NS_MIN: u64 = 10_000_000;
@@ -437,6 +446,24 @@ mod tests {
                   parameters: 17 | 17
                   explanation: GET /cart asks twice for the same thing (select users), and nothing it does in between changes the answer: asking again takes 10 ms of the request's 35 ms (28 %).
                   fix: Ask once and pass the answer on, or keep it for the length of the request, in the object that stands for the request.
+            "#]],
+        );
+    }
+
+    #[test]
+    fn other_constants_beside_the_same_parameter_are_another_question() {
+        let sum_of = |field: &str| {
+            format!(
+                "query [client] {{db.system=postgresql, db.query.parameter.1=7, \
+                 db.query.text=\"select sum(line ->> '{field}') from orders where id = $1\"}}"
+            )
+        };
+        silent(&[sum_of("price"), sum_of("weight"), sum_of("pieces")]);
+        check_titles(
+            ID,
+            &drawn(&[sum_of("price"), sum_of("weight"), sum_of("price")]),
+            expect![[r#"
+                2 × select orders, the same every time (info)
             "#]],
         );
     }

@@ -16,6 +16,7 @@ use crate::groups::{Loop, loops};
 use crate::impact::impact;
 use crate::loops::{Sure, Told, failed, summary};
 use crate::role::{Role, role};
+use crate::sql::StatementKind;
 use crate::trace::SpanIdx;
 use crate::wording::duration;
 use crate::{Analysis, Call, Settings};
@@ -24,6 +25,7 @@ pub(super) const DETECTOR: Detector = Detector {
     id: "fan-out",
     title: "Fan-out",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::InTrace(detect),
 };
 
@@ -45,6 +47,33 @@ slowest call takes more than three times as long as a usual one and the request 
 When it is wrong: scattering a query over shards and gathering the answers is a design. The calls that are slow may be \
 slow for a reason of their own, such as more data.";
 
+const EXAMPLE: &str = "
+1 column = 5 ms
+shop  GET /search                                                                |----------------------------------------------------------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (1, 2)\"}     |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (3, 4)\"}     |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (5, 6)\"}     |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (7, 8)\"}     |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (9, 10)\"}    |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (11, 12)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (13, 14)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (15, 16)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (17, 18)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (19, 20)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (21, 22)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (23, 24)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (25, 26)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (27, 28)\"}   |-------------------------------------------------------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (29, 30)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (31, 32)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (33, 34)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (35, 36)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (37, 38)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (39, 40)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (41, 42)\"}   |---------|
+shop    SELECT items {db.query.text=\"SELECT * FROM items WHERE id IN (43, 44)\"}   |---------|
+";
+
 /// More calls of one kind at a time than this are a crowd.
 const CALLS_MAX: usize = 20;
 
@@ -59,7 +88,7 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
     others.push(duplicate_call::DETECTOR.id);
     let claimed = Claimed::by(&others, findings, analysis);
     for category in [Category::Database, Category::External] {
-        let unclaimed = |call: &Call| !claimed.has(call.span);
+        let unclaimed = |call: &Call| !claimed.has(call.span) && !is_keeping(call);
         let wanted = |call: &Call| !failed(analysis, call);
         for found in loops(analysis, category, unclaimed, wanted, CALLS_MAX + 1) {
             let role = role(analysis, found.entry);
@@ -68,6 +97,13 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
             }
         }
     }
+}
+
+/// What a pool says to a connection that it takes back.
+fn is_keeping(call: &Call) -> bool {
+    let statement = call.statement.as_ref();
+    statement
+        .is_some_and(|it| matches!(it.kind, StatementKind::Session | StatementKind::Transaction))
 }
 
 /// On average at least two run at a time.
@@ -232,6 +268,16 @@ mod tests {
         let failed = CHUNK.replace('{', "{error, ");
         check_silent(ID, &crowd("GET /search", 110, &failed, 30, 100));
         check_silent(ID, &crowd("GET /health", 110, CHUNK, 30, 100));
+    }
+
+    #[test]
+    fn connections_that_are_taken_back_are_none() {
+        let reset = "query {db.system=postgresql, db.query.text=\"select pg_advisory_unlock_all(); close all; reset all\"}";
+        let mut text = line("shop", 0, "GET /search", 0, 50);
+        for at in 0..30 {
+            text += &line("shop", 1, reset, at % 3, 10);
+        }
+        check_silent(ID, &text);
     }
 
     #[test]

@@ -10,6 +10,14 @@ mod fan_out;
 mod retries;
 mod remote_logging;
 mod slow_query;
+mod serial_calls;
+mod chatty_endpoint;
+mod handler_bound;
+mod connection_per_request;
+mod pool_wait;
+mod large_payload;
+mod heavy_serialization;
+mod data_quality;
 
 use crate::finding::Finding;
 use crate::history::History;
@@ -23,6 +31,9 @@ pub struct Detector {
     pub title: &'static str,
     /// What it finds, why it is slow, how to fix it, when it is wrong. Plain text, paragraphs apart by blank lines.
     pub explain: &'static str,
+    /// A trace in which it finds its pattern with [`Settings::default`], drawn as [`crate::drawing`]
+    /// reads it: people see it as a small waterfall. Patterns over time show one request of theirs.
+    pub example: &'static str,
     /// What it reads.
     pub detect: Detect,
 }
@@ -54,6 +65,14 @@ pub static ALL: &[Detector] = &[
     retries::DETECTOR,
     remote_logging::DETECTOR,
     slow_query::DETECTOR,
+    serial_calls::DETECTOR,
+    chatty_endpoint::DETECTOR,
+    handler_bound::DETECTOR,
+    connection_per_request::DETECTOR,
+    pool_wait::DETECTOR,
+    large_payload::DETECTOR,
+    heavy_serialization::DETECTOR,
+    data_quality::DETECTOR,
 ];
 
 /// The detectors of loops. Their calls are a loop and nothing else: no duplicates, no crowd.
@@ -73,6 +92,24 @@ mod tests {
     use expect_test::Expect;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+
+    /// `drawn` with `from` replaced in the heads of its lines, and every bar where it was.
+    pub(super) fn changed(drawn: &str, from: &str, to: &str) -> String {
+        assert!(drawn.contains(from), "{from} is not drawn in {drawn}");
+        let lines = drawn.lines().map(|line| match line.find(" |") {
+            Some(at) => (line[..at].trim_end().replace(from, to), &line[at..], at),
+            None => (line.replace(from, to), "", 0),
+        });
+        let lines: Vec<_> = lines.collect();
+        let width = lines.iter().map(|it| it.0.chars().count()).max();
+        let width = width.unwrap_or(0);
+        let drawn = lines.iter().map(|(head, bar, at)| match bar {
+            &"" => format!("{head}\n"),
+            // What is moved to the right by the same for all lines is moved by nothing.
+            bar => format!("{head:<width$}{:at$}{bar}\n", ""),
+        });
+        drawn.collect()
+    }
 
     /// What the detector `id` finds in a drawn trace, a paragraph per finding.
     pub(super) fn check(id: &str, drawn: &str, expected: Expect) {
@@ -187,6 +224,16 @@ mod tests {
             "shop   {}GET stock/items [client] {error, http.request.method=GET, url.full=http://stock/items/1}",
             "shop   {}GET [client] {db.system=redis, db.statement=\"GET price:1\"}",
             "shop   {}publish mails [producer] {messaging.destination.name=mails}",
+            "shop   {}GET [client] {http.request.method=GET, url.full=http://prices/all}",
+            "shop   {}GET [client] {http.request.method=GET, url.full=http://reviews/7}",
+            "shop   {}connect [client] {db.system=postgresql}",
+            "shop   {}pool.acquire {db.system=postgresql}",
+            "shop   {}jinja2.render",
+            "shop   {}query [client] {db.system=mysql}",
+            "shop   {}lost {orphan}",
+            "shop   {}GET [client] {url.full=http://stock/items, http.response.body.size=2000000}",
+            "shop   {}SELECT sales {db.response.returned_rows=20000}",
+            "shop   {}SELECT prices {db.query.text=\"select * from prices\"}",
         ];
         let line = (
             proptest::sample::select(names.to_vec()),
@@ -224,6 +271,8 @@ mod tests {
                 prop_assert!(it.window_ns <= it.sum_ns || it.count > 1);
                 prop_assert!(!it.title.is_empty() && !it.explanation.is_empty() && !it.fix.is_empty());
                 prop_assert_eq!(it.offenders.len(), it.count as usize);
+                prop_assert!(it.offenders.is_sorted_by_key(|it| analysis.trace.node(*it).start_ns), "{}", it.title);
+                prop_assert!(it.confidence > 0.0 && it.confidence < 1.0);
                 prop_assert!(named.insert((&it.fingerprint, it.entry)), "twice: {}", it.fingerprint);
             }
         }
@@ -250,6 +299,20 @@ mod tests {
             );
             let tidy = !detector.explain.contains("  ") && !detector.explain.ends_with('\n');
             assert!(tidy, "{}: layout of the text", detector.id);
+        }
+    }
+
+    #[test]
+    fn every_example_is_found() {
+        for detector in ALL {
+            let drawing = drawing::parse(detector.example);
+            let analysis = analyze(drawing.spans(), &Settings::default());
+            let found = analysis
+                .findings
+                .iter()
+                .any(|it| it.detector == detector.id);
+            let over_time = matches!(detector.detect, Detect::OverTime(_));
+            assert!(found || over_time, "{}:\n{}", detector.id, detector.example);
         }
     }
 

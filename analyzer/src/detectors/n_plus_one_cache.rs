@@ -22,6 +22,7 @@ pub(super) const DETECTOR: Detector = Detector {
     id: "n-plus-one-cache",
     title: "N+1 cache calls",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::InTrace(detect),
 };
 
@@ -42,6 +43,20 @@ is only informational.
 When it is wrong: commands that depend on the answer to the last one. Commands with many keys, pipelines and \
 transactions, scans, blocking commands and failed commands are left out. Some senders show no keys; then it cannot \
 be told whether one key is read over and over.";
+
+const EXAMPLE: &str = "
+shop  GET /feed                                                     |--------------------------------------------------------------|
+shop    GET [client] {db.system=redis, db.statement=\"GET post:40\"}   |---|
+shop    GET [client] {db.system=redis, db.statement=\"GET post:41\"}         |---|
+shop    GET [client] {db.system=redis, db.statement=\"GET post:42\"}               |---|
+shop    GET [client] {db.system=redis, db.statement=\"GET post:43\"}                     |---|
+shop    GET [client] {db.system=redis, db.statement=\"GET post:44\"}                           |---|
+shop    GET [client] {db.system=redis, db.statement=\"GET post:45\"}                                 |---|
+shop    GET [client] {db.system=redis, db.statement=\"GET post:46\"}                                       |---|
+shop    GET [client] {db.system=redis, db.statement=\"GET post:47\"}                                             |---|
+shop    GET [client] {db.system=redis, db.statement=\"GET post:48\"}                                                   |---|
+shop    GET [client] {db.system=redis, db.statement=\"GET post:49\"}                                                         |---|
+";
 
 /// Cache calls are quick, and a handful of keys is how caches are used: only twice as many repeats as elsewhere
 /// are a loop.

@@ -29,6 +29,7 @@ pub(super) const DETECTOR: Detector = Detector {
     id: "n-plus-one-call",
     title: "N+1 calls",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::InTrace(detect),
 };
 
@@ -53,6 +54,20 @@ When it is wrong: calls that need the answer to the last one. Pages of a list (o
 polling, retries after errors, parts of uploads and ranges of downloads are left out; requests for the objects of an \
 object store, which has no way to fetch several, are only informational, as are findings in consumers and jobs. If the \
 sender hides the query of its URLs, it cannot be told whether the calls differ, and they are called repeated.";
+
+const EXAMPLE: &str = "
+shop   GET /baskets/{id}                                                               |----------------------------------------------------------------------------|
+shop     GET [client] {http.request.method=GET, url.full=http://pricing/v1/prices/31}    |------------|
+pricing    GET /v1/prices/{id}                                                            |----------|
+shop     GET [client] {http.request.method=GET, url.full=http://pricing/v1/prices/32}                   |------------|
+pricing    GET /v1/prices/{id}                                                                           |----------|
+shop     GET [client] {http.request.method=GET, url.full=http://pricing/v1/prices/33}                                  |------------|
+pricing    GET /v1/prices/{id}                                                                                          |----------|
+shop     GET [client] {http.request.method=GET, url.full=http://pricing/v1/prices/34}                                                 |------------|
+pricing    GET /v1/prices/{id}                                                                                                         |----------|
+shop     GET [client] {http.request.method=GET, url.full=http://pricing/v1/prices/35}                                                                |------------|
+pricing    GET /v1/prices/{id}                                                                                                                        |----------|
+";
 
 /// Calls that together take less are worth no alert, unless they are a tenth of the request.
 const WAITED_NS_MIN: u64 = 50_000_000;

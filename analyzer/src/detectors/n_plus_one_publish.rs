@@ -20,6 +20,7 @@ pub(super) const DETECTOR: Detector = Detector {
     id: "n-plus-one-publish",
     title: "N+1 messages",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::InTrace(detect),
 };
 
@@ -40,6 +41,20 @@ together take at least 20 ms or a tenth of the request, or at least 25 messages.
 When it is wrong: Kafka's clients gather messages and send them in the background, so findings there are only \
 informational, as they are in consumers and jobs. Batches, failed sends, and receiving or acknowledging messages are \
 left out.";
+
+const EXAMPLE: &str = "
+shop  POST /newsletters                                                                         |--------------------------------------------------------------|
+shop    publish mails [producer] {messaging.system=rabbitmq, messaging.destination.name=mails}   |---|
+shop    publish mails [producer] {messaging.system=rabbitmq, messaging.destination.name=mails}         |---|
+shop    publish mails [producer] {messaging.system=rabbitmq, messaging.destination.name=mails}               |---|
+shop    publish mails [producer] {messaging.system=rabbitmq, messaging.destination.name=mails}                     |---|
+shop    publish mails [producer] {messaging.system=rabbitmq, messaging.destination.name=mails}                           |---|
+shop    publish mails [producer] {messaging.system=rabbitmq, messaging.destination.name=mails}                                 |---|
+shop    publish mails [producer] {messaging.system=rabbitmq, messaging.destination.name=mails}                                       |---|
+shop    publish mails [producer] {messaging.system=rabbitmq, messaging.destination.name=mails}                                             |---|
+shop    publish mails [producer] {messaging.system=rabbitmq, messaging.destination.name=mails}                                                   |---|
+shop    publish mails [producer] {messaging.system=rabbitmq, messaging.destination.name=mails}                                                         |---|
+";
 
 /// A few messages are how work is handed on: only twice as many repeats as elsewhere are a loop.
 const REPEATS_FACTOR: usize = 2;

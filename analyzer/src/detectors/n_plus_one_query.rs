@@ -29,6 +29,7 @@ pub(super) const DETECTOR: Detector = Detector {
     id: "n-plus-one-query",
     title: "N+1 queries",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::InTrace(detect),
 };
 
@@ -55,6 +56,17 @@ When it is wrong: a deliberate loop in small steps looks the same. Pagination (o
 changes), lists fetched in chunks, retries after errors, health checks and the database's own catalogue are \
 left out; findings in consumers and jobs are only informational. If the sender hides parameters, it cannot \
 be told whether the rows differ or the same row is asked for again; either way the queries can be one.";
+
+const EXAMPLE: &str = "
+shop  GET /posts                                                            |------------------------------------------|
+shop    SELECT * FROM posts ORDER BY id DESC LIMIT 30                       |--|
+shop    SELECT * FROM authors WHERE id = $1                                     |----|
+shop    SELECT * FROM authors WHERE id = $1                                           |----|
+shop    SELECT * FROM authors WHERE id = $1                                                 |----|
+shop    SELECT * FROM authors WHERE id = $1                                                       |----|
+shop    SELECT * FROM authors WHERE id = $1                                                             |----|
+shop    SELECT * FROM authors WHERE id = $1                                                                   |----|
+";
 
 fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, settings: &Settings) {
     let wanted = |call: &Call| is_candidate(analysis, call);

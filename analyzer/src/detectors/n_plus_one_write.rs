@@ -24,6 +24,7 @@ pub(super) const DETECTOR: Detector = Detector {
     id: "n-plus-one-write",
     title: "N+1 writes",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::InTrace(detect),
 };
 
@@ -46,6 +47,16 @@ critical path, less one and a half calls for the statement that replaces them.
 When it is wrong: rows that must be stored one by one, because each needs the answer to the last. Statements with \
 several rows, batches, deletions in small steps (with a limit), rows taken off a queue, retries after errors and \
 migrations are left out; findings in consumers and jobs are only informational.";
+
+const EXAMPLE: &str = "
+shop  PUT /wishlists/{id}                                                                   |--------------------------------------------|
+shop    DELETE wishlist_items {db.query.text=\"DELETE FROM wishlist_items WHERE list = $1\"}  |--|
+shop    INSERT wishlist_items {db.query.text=\"INSERT INTO wishlist_items VALUES ($1, $2)\"}       |-----|
+shop    INSERT wishlist_items {db.query.text=\"INSERT INTO wishlist_items VALUES ($1, $2)\"}               |-----|
+shop    INSERT wishlist_items {db.query.text=\"INSERT INTO wishlist_items VALUES ($1, $2)\"}                       |-----|
+shop    INSERT wishlist_items {db.query.text=\"INSERT INTO wishlist_items VALUES ($1, $2)\"}                               |-----|
+shop    INSERT wishlist_items {db.query.text=\"INSERT INTO wishlist_items VALUES ($1, $2)\"}                                       |-----|
+";
 
 fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, settings: &Settings) {
     let wanted = |call: &Call| is_candidate(analysis, call);

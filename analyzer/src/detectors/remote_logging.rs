@@ -25,6 +25,7 @@ pub(super) const DETECTOR: Detector = Detector {
     id: "remote-logging",
     title: "Synchronous remote logging",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::InTrace(detect),
 };
 
@@ -46,6 +47,14 @@ time saved is all of their time on the critical path that nothing beside them ne
 When it is wrong: audit records that must be stored before the answer are slow on purpose. Hosts that only \
 look like log services by their name are reported as information, with the reason. What is sent over \
 plain TCP or UDP without a span cannot be seen.";
+
+const EXAMPLE: &str = "
+shop  POST /checkout                                                       |----------------------------------------|
+shop    SELECT * FROM cart WHERE id = $1                                   |--|
+shop    POST logs.example {url.full=http://logs.example/loki/api/v1/push}      |--------------|
+shop    POST payments {url.full=http://payments/charge}                                        |------|
+shop    POST logs.example {url.full=http://logs.example/loki/api/v1/push}                              |-----------|
+";
 
 /// On the critical path for less than this is not worth a change…
 const CRITICAL_NS_MIN: u64 = 2_000_000;

@@ -27,6 +27,7 @@ pub(super) const DETECTOR: Detector = Detector {
     id: "retries",
     title: "Retries of a failing call",
     explain: EXPLAIN,
+    example: EXAMPLE,
     detect: Detect::InTrace(detect),
 };
 
@@ -47,6 +48,14 @@ at fault. The time saved is that of the failed calls on the critical path.
 
 When it is wrong: answers such as 404, 409 or 401, and violated constraints, are no failures here. If the sender hides \
 parameters, different calls that all fail look like one that is repeated.";
+
+const EXAMPLE: &str = "
+shop  POST /parcels                                                                                                         |--------------------------------------------------------------------|
+shop    POST [client] {error, http.request.method=POST, url.full=http://shipping/v1/labels, http.response.status_code=503}   |--------------|
+shop    POST [client] {error, http.request.method=POST, url.full=http://shipping/v1/labels, http.response.status_code=503}                    |--------------|
+shop    POST [client] {error, http.request.method=POST, url.full=http://shipping/v1/labels, http.response.status_code=503}                                     |--------------|
+shop    POST [client] {http.request.method=POST, url.full=http://shipping/v1/labels, http.response.status_code=201}                                                             |--------------|
+";
 
 /// A call that succeeds at its second attempt is how retries are meant to work.
 const FAILED_MIN: usize = 2;

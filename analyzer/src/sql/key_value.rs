@@ -27,7 +27,7 @@ pub(super) fn fingerprint(text: &str) -> Fingerprint {
         tables: Vec::new(),
         had_literals: false,
         had_placeholders: false,
-        truncated: false,
+        truncated: text.trim_end().ends_with(['…']) || text.trim_end().ends_with("..."),
         in_list_len: 0,
     };
     // `; ` is how several commands are joined below.
@@ -113,18 +113,24 @@ fn kind(command: &str) -> StatementKind {
         "del" | "unlink" | "hdel" | "srem" | "zrem" | "lrem" | "ltrim" | "getdel" | "delete"
         | "flushdb" | "flushall" | "flush_all" => Delete,
         "set" | "setex" | "psetex" | "setnx" | "mset" | "msetnx" | "hset" | "hsetnx" | "hmset"
-        | "sadd" | "zadd" | "lpush" | "rpush" | "xadd" | "add" | "replace" | "geoadd" | "pfadd" => {
+        | "sadd" | "zadd" | "lpush" | "rpush" | "xadd" | "add" | "replace" | "geoadd" | "pfadd" | "lpushx"
+        | "rpushx" | "hsetex" | "json.set" | "set_multi" => {
             Insert
         }
         "incr" | "incrby" | "incrbyfloat" | "decr" | "decrby" | "hincrby" | "append" | "expire"
         | "pexpire" | "expireat" | "persist" | "touch" | "rename" | "getset" | "cas"
-        | "prepend" | "zincrby" | "setrange" => Update,
+        | "prepend" | "zincrby" | "setrange" | "setbit" | "lset" | "linsert" | "smove" | "copy"
+        | "hincrbyfloat" | "hexpire" | "xack" | "xclaim" | "incr_multi"
+        // What takes something away and returns it.
+        | "lpop" | "rpop" | "blpop" | "brpop" | "spop" | "zpopmin" | "zpopmax" | "bzpopmin"
+        | "bzpopmax" | "lmove" | "blmove" | "rpoplpush" | "brpoplpush" => Update,
         "get" | "gets" | "mget" | "getex" | "getrange" | "strlen" | "exists" | "ttl" | "pttl"
         | "type" | "hget" | "hmget" | "hgetall" | "hkeys" | "hvals" | "hlen" | "hexists"
         | "lrange" | "lindex" | "llen" | "smembers" | "sismember" | "scard" | "sinter"
         | "sunion" | "sdiff" | "zrange" | "zrangebyscore" | "zrevrange" | "zscore" | "zcard"
         | "zcount" | "zrank" | "keys" | "scan" | "hscan" | "sscan" | "zscan" | "xrange"
-        | "xread" | "bitcount" | "getbit" | "geosearch" | "pfcount" | "srandmember" | "dbsize" => {
+        | "xread" | "xreadgroup" | "xlen" | "xrevrange" | "zrevrangebyscore" | "zmscore" | "hstrlen"
+        | "smismember" | "georadius" | "get_multi" | "json.get" | "json.mget" | "bitcount" | "getbit" | "geosearch" | "pfcount" | "srandmember" | "dbsize" => {
             Select
         }
         _ => Other,

@@ -372,8 +372,9 @@ impl<'a> Lexer<'a> {
     }
 
     fn skip_block_comment(&mut self) {
-        if self.dialect == Dialect::MySql && self.peek(2) == Some(b'!') {
-            self.at += 3;
+        let mariadb = usize::from(self.peek(2) == Some(b'M'));
+        if self.dialect == Dialect::MySql && self.peek(2 + mariadb) == Some(b'!') {
+            self.at += 3 + mariadb;
             while self.peek_is(0, |it| it.is_ascii_digit()) {
                 self.at += 1;
             }
@@ -660,8 +661,15 @@ impl<'a> Lexer<'a> {
         self.take(Kind::Op, 1)
     }
 
-    /// ClickHouse's `{name:Type}`, or a brace.
+    /// ClickHouse's `{name:Type}`, a collection of Cassandra's, or a brace.
     fn brace(&mut self) -> Token {
+        if self.dialect == Dialect::Standard
+            && let Some(end) = self.collection_end()
+        {
+            let start = self.at;
+            self.at = end;
+            return self.literal(start);
+        }
         let end = self.word_end(self.at + 1);
         let is_named = end > self.at + 1 && self.bytes.get(end) == Some(&b':');
         let len = self.bytes[self.at..].iter().position(|it| *it == b'}');
@@ -669,6 +677,27 @@ impl<'a> Lexer<'a> {
             Some(len) if is_named => self.placeholder(len + 1),
             _ => self.take(Kind::Op, 1),
         }
+    }
+
+    /// One past `{'a': 1, 'b': 2}` or `{1, 2}`: its length is data as that of a list. Escapes of ODBC
+    /// (`{ts '…'}`) begin with a word; one that begins with a placeholder is as long in every call.
+    fn collection_end(&self) -> Option<usize> {
+        let mut at = self.at + 1;
+        let first = self.bytes[at..].iter().find(|it| **it > b' ')?;
+        if !matches!(first, b'\'' | b'0'..=b'9') {
+            return None;
+        }
+        let mut open = 1_usize;
+        while open > 0 {
+            match self.bytes.get(at)? {
+                b'\'' => at = self.find_closing(at + 1, b'\'', false)?,
+                b'{' => open += 1,
+                b'}' => open -= 1,
+                _ => {}
+            }
+            at += 1;
+        }
+        Some(at)
     }
 
     fn operator(&mut self) -> Token {

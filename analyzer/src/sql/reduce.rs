@@ -31,6 +31,7 @@ pub(super) fn reduce(lexer: &mut Lexer<'_>) -> Reduced {
         statements: Items::from(0),
         list_len_max: 0,
         cut_at: None,
+        ended_open: false,
     };
     while let Some(token) = lexer.next(&reducer.tokens) {
         reducer.push(token);
@@ -109,6 +110,8 @@ struct Reducer<'a> {
     list_len_max: u32,
     /// How many tokens there were when three dots came.
     cut_at: Option<usize>,
+    /// A statement ended within a bracket.
+    ended_open: bool,
 }
 
 impl Reducer<'_> {
@@ -125,7 +128,8 @@ impl Reducer<'_> {
     }
 
     fn push(&mut self, token: Token) {
-        if !matches!(token.kind, Kind::OpenParen | Kind::Comma) {
+        if !matches!(token.kind, Kind::OpenParen | Kind::Comma) && !self.is_row_constructor(&token)
+        {
             self.end_rows();
         }
         match token.kind {
@@ -138,6 +142,14 @@ impl Reducer<'_> {
             Kind::CloseParen | Kind::CloseBracket => self.push_close(token),
             Kind::Op | Kind::Cast => self.tokens.push(token),
         }
+    }
+
+    /// MySQL's `values row(1, 2), row(3, 4)`.
+    fn is_row_constructor(&self, token: &Token) -> bool {
+        self.frames
+            .last()
+            .is_some_and(|it| it.kind == FrameKind::Rows)
+            && is_word(token, self.text, &["row"])
     }
 
     fn push_word(&mut self, mut token: Token) {
@@ -175,16 +187,25 @@ impl Reducer<'_> {
         };
         let is = |token: &Token, words: &[&str]| is_word(token, self.text, words);
         if is(first, &["rollback", "abort"]) {
-            return is(last, &["to", "savepoint"]) && !is(token, &["savepoint"]);
+            return is(last, &["to", "savepoint", "transaction", "tran"])
+                && !is(token, &["savepoint", "to", "and"]);
         }
         is(first, &["release"]) && is(last, &["savepoint"])
+            || is(first, &["save"]) && is(last, &["transaction", "tran"])
             || is(first, &["deallocate"]) && is(last, &["prepare"])
             || is(first, &["fetch", "move"]) && is(last, &["from", "in"])
     }
 
     fn is_name_after_first(&self, first: &Token, token: &Token) -> bool {
-        let names = ["savepoint", "release", "declare", "close", "deallocate"];
-        let no_names = ["savepoint", "prepare", "all"];
+        let names = [
+            "savepoint",
+            "release",
+            "declare",
+            "close",
+            "deallocate",
+            "prepare",
+        ];
+        let no_names = ["savepoint", "prepare", "transaction", "all"];
         is_word(first, self.text, &names) && !is_word(token, self.text, &no_names)
     }
 
@@ -228,7 +249,7 @@ impl Reducer<'_> {
     }
 
     fn push_semicolon(&mut self, token: Token) {
-        while self.close_frame() {}
+        self.close_all();
         self.end_statement();
         if !self.tokens.is_empty() && !self.last_is(Kind::Semicolon) {
             self.tokens.push(token);
@@ -306,11 +327,7 @@ impl Reducer<'_> {
 
     fn finish(mut self) -> Reduced {
         let cut = self.cut_at == Some(self.tokens.len());
-        let open = self.frames.iter().any(|it| it.kind != FrameKind::Rows);
-        while let Some(frame) = self.frames.last() {
-            self.drop_unfinished_item(frame.kind);
-            self.close_frame();
-        }
+        self.close_all();
         self.end_statement();
         while self.last_is(Kind::Semicolon) {
             self.tokens.pop();
@@ -318,7 +335,16 @@ impl Reducer<'_> {
         Reduced {
             tokens: self.tokens,
             list_len_max: self.list_len_max,
-            truncated: cut || open,
+            truncated: cut || self.ended_open,
+        }
+    }
+
+    /// The statement ends, whatever is open.
+    fn close_all(&mut self) {
+        self.ended_open |= self.frames.iter().any(|it| it.kind != FrameKind::Rows);
+        while let Some(frame) = self.frames.last() {
+            self.drop_unfinished_item(frame.kind);
+            self.close_frame();
         }
     }
 

@@ -264,6 +264,11 @@ impl<'a> Reader<'a> {
             "lastval",
             "pg_backend_pid",
             "pg_is_in_recovery",
+            // What drivers and pools set when they open a connection, and undo when they get it back.
+            "pg_catalog",
+            "set_config",
+            "current_setting",
+            "pg_advisory_unlock_all",
             "row_count",
             "true",
             "false",
@@ -305,6 +310,14 @@ fn verb(text: &str, tokens: &[Token]) -> Verb {
         b"insert" | b"replace" | b"upsert" => Insert,
         b"update" | b"merge" => Update,
         b"delete" => Delete,
+        // Cassandra's `begin unlogged batch insert …`: what it holds.
+        b"begin"
+            if ["batch", "unlogged", "counter"]
+                .iter()
+                .any(|it| second_is(it)) =>
+        {
+            return verb_behind_explain(text, tokens);
+        }
         b"begin" | b"start" | b"commit" | b"rollback" | b"savepoint" | b"release" | b"abort"
         | b"end" | b"xa" => Transaction,
         b"prepare" | b"save" if second_is("transaction") || second_is("tran") => Transaction,

@@ -222,6 +222,8 @@ fn kinds_and_tables() {
             "select refresh_totals($1)",
             "BEGIN",
             "START TRANSACTION READ ONLY",
+            "SELECT set_config('TimeZone', %s, false)",
+            "SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;",
             "SAVEPOINT sa_savepoint_17",
             "RELEASE SAVEPOINT active_record_1",
             "ROLLBACK TO SAVEPOINT sa_savepoint_17",
@@ -262,6 +264,8 @@ fn kinds_and_tables() {
             select refresh_totals(?) | Select  +placeholders
             begin | Transaction 
             start transaction read only | Transaction 
+            select set_config(?, ?, false) | Session  +literals +placeholders
+            select pg_advisory_unlock_all(); close all; unlisten *; reset all | Session 
             savepoint ? | Transaction 
             release savepoint ? | Transaction 
             rollback to savepoint ? | Transaction 
@@ -325,7 +329,207 @@ fn half_statements_hide_what_is_left_of_a_literal() {
             select * from users where na | Select users +truncated
             select * from users | Select users +truncated
             select * from users where ? | Select users +literals +truncated
-            { ? : ?, ? : { ? : ? } } | Other  +literals
+            {"filter": {"name": ?}, "find": ?} | Other  +literals
+        "#]],
+    );
+}
+
+#[test]
+fn documents_of_mongodb() {
+    check(
+        "mongodb",
+        &[
+            // Of the Java, Node, Python, Go and .NET drivers, sanitised or not.
+            r#"{"find": "users", "filter": {"name": "?", "age": {"$gt": "?"}}, "$db": "shop", "lsid": {"id": {"$binary": {"base64": "?", "subType": "?"}}}}"#,
+            r#"{"filter":{"age":{"$gt":21},"name":"Ann"},"find":"users"}"#,
+            r#"{ find: 'users', filter: { age: { $gt: NumberInt(21) }, name: /^ann/i } }"#,
+            r#"{'find': 'users', 'filter': {'_id': ObjectId('507f1f77bcf86cd799439011'), 'gone': None}}"#,
+            r#"{"_id":"?"}"#,
+            r#"{"_id":{"$oid":"507f1f77bcf86cd799439011"},"at":{"$date":{"$numberLong":"1"}}}"#,
+            r#"{"find": "users", "filter": {"_id": {"$in": [1, 2, 3]}}, "limit": 2}"#,
+            r#"{"insert": "users", "ordered": true, "documents": [{"a": 1, "b": 2}, {"b": 3, "a": 4}]}"#,
+            r#"{"aggregate": "orders", "pipeline": [{"$match": {"user": "u1"}}, {"$lookup": {"from": "items", "localField": "i", "foreignField": "_id", "as": "x"}}, {"$sort": {"at": -1}}]}"#,
+            r#"{"update": "users", "updates": [{"q": {"_id": 1}, "u": {"$set": {"items.0.name": "x", "items.1.name": "y"}}}]}"#,
+            r#"{"getMore": 123456789, "collection": "users", "batchSize": 100}"#,
+            r#"{"delete": "users", "deletes": [{"q": {}, "limit": 0}]}"#,
+            r#"{"hello": 1}"#,
+            r#"{"commitTransaction": 1, "txnNumber": 5, "autocommit": false}"#,
+            r#"{"session_8f3a2b77c1": {"secret": 1}, "ann@example.com": 1}"#,
+            "find users",
+            "find users {\"_id\": 1}",
+            "db.users.find({\"_id\": 5}, {name: 1}).sort({at: -1}).limit(5);",
+            "users.insertMany",
+            "whatever this is 'secret'",
+        ],
+        expect![[r#"
+            {"find": "users", "filter": {"age": {"$gt": ?}, "name": ?}} | Select users +literals +placeholders
+            {"filter": {"age": {"$gt": ?}, "name": ?}, "find": ?} | Other  +literals
+            {"find": "users", "filter": {"age": {"$gt": ?}, "name": ?}} | Select users +literals
+            {"find": "users", "filter": {"_id": ?, "gone": ?}} | Select users +literals
+            {"_id": ?} | Other  +placeholders
+            {"_id": ?, "at": ?} | Other  +literals
+            {"find": "users", "filter": {"_id": {"$in": [?]}}, "limit": ?} | Select users +literals list=3
+            {"insert": "users", "documents": [{"a": ?, "b": ?}], "ordered": ?} | Insert users +literals list=2
+            {"aggregate": "orders", "pipeline": [{"$match": {"user": ?}}, {"$lookup": {"as": ?, "foreignField": ?, "from": "items", "localField": ?}}, {"$sort": {"at": ?}}]} | Select orders items +literals
+            {"update": "users", "updates": [{"q": {"_id": ?}, "u": {"$set": {"items.?.name": ?}}}]} | Update users +literals list=1
+            {"getMore": ?, "batchSize": ?, "collection": "users"} | Select users +literals
+            {"delete": "users", "deletes": [{"limit": ?, "q": {}}]} | Delete users +literals list=1
+            {"hello": ?} | Session  +literals
+            {"commitTransaction": ?} | Transaction  +literals
+            {"?": ?, "?": {"secret": ?}} | Other  +literals
+            find users | Select users
+            find users {"_id": ?} | Select users +literals
+            db.users.find({"_id": ?}, {"name": ?}).sort({"at": ?}).limit(?) | Select users +literals
+            users.insertMany() | Insert users
+            whatever this is ? | Other  +literals
+        "#]],
+    );
+    check(
+        "mongodb",
+        &[
+            r#"{"find": "users", "filter": {"name": "sec"#,
+            r#"{"find": "users", "filter": {"na"#,
+            r#"{"find": "us"#,
+            r#"{"find": "users", "filter": {"name": "x"}, ..."#,
+            r#"{"find": "users", "filter": {"_id": {"$in": [1, 2, ..."#,
+            r#"{"find": "users", "filter": {"a": [{"b": 1]}"#,
+            "{",
+            "[",
+            "{}}}",
+        ],
+        expect![[r#"
+            {"find": "users", "filter": {"name": ?}} | Select users +literals +truncated
+            {"find": "users", "filter": {}} | Select users +literals +truncated
+            {"find": ?} | Select  +literals +truncated
+            {"find": "users", "filter": {"name": ?}} | Select users +literals +truncated
+            {"find": "users", "filter": {"_id": {"$in": [?]}}} | Select users +literals +truncated list=2
+            {"find": "users", "filter": {"a": [{"b": ?}]}} | Select users +literals +truncated list=1
+            {} | Other  +truncated
+            [] | Other  +truncated
+            {} | Other 
+        "#]],
+    );
+}
+
+#[test]
+fn documents_of_elasticsearch() {
+    check(
+        "elasticsearch",
+        &[
+            r#"{"size": 20, "query": {"bool": {"must": [{"match": {"title": "lamp"}}], "filter": [{"terms": {"id": [1, 2, 3]}}]}}}"#,
+            r#"{"query":{"bool":{"filter":[{"terms":{"id":["?"]}}],"must":[{"match":{"title":"?"}}]}},"size":"?"}"#,
+            "{\"index\":{\"_index\":\"products\",\"_id\":\"1\"}}\n{\"name\":\"a\"}\n{\"index\":{\"_index\":\"products\",\"_id\":\"2\"}}\n{\"name\":\"b\"}\n",
+            r#"{"query": {"match": {"find": "users"}}}"#,
+            "GET /users/_search",
+        ],
+        expect![[r#"
+            {"query": {"bool": {"filter": [{"terms": {"id": [?]}}], "must": [{"match": {"title": ?}}]}}, "size": ?} | Other  +literals list=3
+            {"query": {"bool": {"filter": [{"terms": {"id": [?]}}], "must": [{"match": {"title": ?}}]}}, "size": ?} | Other  +placeholders list=1
+            {"index": {"_id": ?, "_index": "products"}} {"name": ?} | Other products +literals
+            {"query": {"match": {"find": ?}}} | Other  +literals
+            get / users / _search | Other 
+        "#]],
+    );
+    // Whoever sent it: a document is one.
+    check(
+        "",
+        &[
+            r#"{"query": {"match": {"title": "lamp"}}}"#,
+            "/* a */ {\"b\": 1}",
+            "{call refresh(?)}",
+            "{? = call total(?)}",
+        ],
+        expect![[r#"
+            {"query": {"match": {"title": ?}}} | Other  +literals
+            { ? : ? } | Other  +literals
+            { call refresh(?) } | Other  +placeholders
+            { ? = call total(?) } | Other  +placeholders
+        "#]],
+    );
+}
+
+#[test]
+fn deep_and_wide_documents_end_somewhere() {
+    let deep = format!("{}1{}", "{\"a\":".repeat(9_000), "}".repeat(9_000));
+    let open = "[".repeat(60_000);
+    let keys: Vec<_> = (0..900)
+        .map(|it| format!("\"k{}\": {{\"x\": [{{\"y\": 1}}]}}", it % 90))
+        .collect();
+    let wide = format!("{{{}}}", keys.join(", "));
+    let bulk = "{\"create\":{\"_index\":\"a\"}}\n{\"x\":1}\n".repeat(2_000);
+    let different: Vec<_> = (0..50)
+        .map(|it| format!("{{\"a{}\": {}}}", it / 9, wide))
+        .collect();
+    for text in [
+        deep,
+        open,
+        wide.clone(),
+        bulk,
+        different.join("\n"),
+        format!("[{wide},{wide}"),
+    ] {
+        for system in ["mongodb", "elasticsearch", ""] {
+            let it = fingerprint(&text, system);
+            assert!(it.text.len() <= Fingerprint::TEXT_MAX);
+            assert_eq!(fingerprint(&it.text, system).text, it.text);
+        }
+    }
+}
+
+#[test]
+fn cassandras_language() {
+    check(
+        "cassandra",
+        &[
+            "INSERT INTO ks.users (id, tags, attrs, at) VALUES (550e8400-e29b-41d4-a716-446655440000, {'a', 'b'}, {'k': 'v', 'l': 'w'}, toTimestamp(now())) USING TTL 86400",
+            "UPDATE users SET tags = tags + {'x'}, l = ['a', 'b'], m['k'] = 1h30m WHERE id = ? IF version = 3",
+            "BEGIN UNLOGGED BATCH INSERT INTO a (x) VALUES (1) UPDATE b SET y = 2 WHERE z = 3 APPLY BATCH",
+            "SELECT * FROM t WHERE token(id) > token(?) AND b = 0xCAFE LIMIT 100",
+            "select {fn now()} from t where a = {ts '2020-01-01'}",
+        ],
+        expect![[r#"
+            insert into ks.users (id, tags, attrs, at) values (?, totimestamp(now())) using ttl ? | Insert ks.users +literals list=1
+            update users set tags = tags + ?, l = [?], m[?] = ? where id = ? if version = ? | Update users +literals +placeholders list=2
+            begin unlogged batch insert into a (x) values (?) update b set y = ? where z = ? apply batch | Insert a +literals list=1
+            select * from t where token(id) > token(?) and b = ? limit ? | Select t +literals +placeholders
+            select { fn now() } from t where a = { ts ? } | Select t +literals
+        "#]],
+    );
+}
+
+#[test]
+fn names_that_libraries_number() {
+    check(
+        "mssql",
+        &[
+            "SAVE TRANSACTION __EFSavePoint17",
+            "ROLLBACK TRANSACTION __EFSavePoint17",
+        ],
+        expect![[r#"
+            save transaction ? | Transaction 
+            rollback transaction ? | Transaction 
+        "#]],
+    );
+    check(
+        "mysql",
+        &[
+            "insert into t values row(1, 'a'), row(2, 'b'), row(3, 'c')",
+            "select /*M!100100 sql_no_cache */ a from t",
+        ],
+        expect![[r#"
+            insert into t values row(?, ?) | Insert t +literals list=3
+            select sql_no_cache a from t | Select t
+        "#]],
+    );
+    check(
+        "postgresql",
+        &[
+            "PREPARE a12 AS SELECT * FROM t WHERE id = $1",
+            "PREPARE TRANSACTION 'x'",
+        ],
+        expect![[r#"
+            prepare ? as select * from t where id = ? | Session t +placeholders
+            prepare transaction ? | Transaction  +literals
         "#]],
     );
 }
@@ -346,6 +550,8 @@ fn key_value_commands_keep_their_keys_pattern() {
             "GET averylongtokenthathasnodigitsatall",
             "ping",
             "HGETALL ?",
+            "LPOP queue:mails",
+            "SET a:1 half a val...",
         ],
         expect![[r#"
             get user:?:name | Select  +literals
@@ -359,6 +565,8 @@ fn key_value_commands_keep_their_keys_pattern() {
             get ? | Select  +literals
             ping | Session 
             hgetall ? | Select  +placeholders
+            lpop queue:mails | Update 
+            set a:? ? | Insert  +literals +truncated
         "#]],
     );
 }
@@ -511,7 +719,165 @@ fn system() -> impl Strategy<Value = &'static str> {
         "sqlite",
         "redis",
         "mongodb",
+        "elasticsearch",
+        "cassandra",
+        "memcached",
     ])
+}
+
+/// Pieces of documents.
+fn json_soup() -> impl Strategy<Value = String> {
+    let pieces = [
+        "{",
+        "}",
+        "[",
+        "]",
+        "(",
+        ")",
+        ",",
+        ":",
+        "\"",
+        "'",
+        "\"a\":",
+        "\"find\":",
+        "\"users\"",
+        "\"$oid\":",
+        "\"$date\":",
+        "\"lsid\":",
+        "\"$lookup\":",
+        "\"from\":",
+        "\"?\"",
+        "?",
+        "1",
+        "-1.5",
+        "null",
+        "true",
+        "ObjectId(",
+        "new Date(",
+        "a:",
+        "find",
+        "users",
+        "db.users.find(",
+        ".limit(5)",
+        "/x/i",
+        "...",
+        "…",
+        "\\",
+        "\"a@b.c\":",
+        "\"items.0.x\":",
+        "\"1234567\":",
+        " ",
+        "\n",
+        "\0",
+        "é",
+        "/*",
+        "*/",
+        "$db",
+        "_index:",
+        "\"count\":",
+        "\"collection\":",
+        "//",
+        "#",
+    ];
+    let piece = (proptest::sample::select(pieces.to_vec()), any::<bool>());
+    proptest::collection::vec(piece, 0..32).prop_map(|pieces| {
+        let spaced = pieces
+            .iter()
+            .map(|(it, space)| format!("{it}{}", if *space { " " } else { "" }));
+        spaced.collect()
+    })
+}
+
+/// Statements of every kind, to be broken.
+const SEEDS: &[&str] = &[
+    "SELECT a.id, \"B\".name FROM authors a JOIN \"B\" ON a.id = \"B\".id WHERE a.x IN (1, 'it''s', -3.5e+7) ORDER BY 1 LIMIT 10 OFFSET 20",
+    "INSERT INTO t (a, b) VALUES ($1, E'\\x41'), ($2, $tag$ x $tag$) ON CONFLICT (a) DO UPDATE SET b = excluded.b",
+    "/*a='b',traceparent='00-1-2'*/ UPDATE [dbo].[T] SET [a] = @p0, b = N'x' WHERE c <> @@ROWCOUNT -- end",
+    "select q'[it's]', :1, `x`.\"y\" from dual where {id:UInt64} = 0xff and d @> '{\"a\":1}' and e ?| array['a','b']",
+    "with x as (select a from t) delete from u using x where u.a = x.a and u.b = any($1::int[])",
+    "SET session:8f3a2b 42 EX 60\nGET user:1",
+    "{\"find\": \"users\", \"filter\": {\"_id\": {\"$in\": [1, {\"$oid\": \"x\"}, ObjectId('y')]}, \"a.0\": /x/i}, \"lsid\": {}}",
+    "db.users.aggregate([{\"$lookup\": {\"from\": \"b\"}}]).limit(5)",
+    "{\"index\":{\"_index\":\"a\"}}\n{\"x\":[1,2,3]}\n",
+    "BEGIN BATCH INSERT INTO a (x) VALUES ({'k': 'v'}) APPLY BATCH",
+    "savepoint sa_1; fetch 9 from c1; rollback to sa_1; /*! 40001 x */ # y",
+];
+
+const SYSTEMS: &[&str] = &[
+    "",
+    "postgresql",
+    "mysql",
+    "mssql",
+    "oracle",
+    "clickhouse",
+    "sqlite",
+    "cassandra",
+    "redis",
+    "mongodb",
+    "elasticsearch",
+];
+
+/// A generator with a seed: xorshift.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound.max(1) as u64) as usize
+    }
+}
+
+/// One change: a byte goes, comes, turns, a piece is cut off, doubled or taken from another seed.
+fn mutate(bytes: &mut Vec<u8>, dice: &mut Dice) {
+    const SPECIAL: &[u8] = b"'\"`[](){}?$%@:;,.*/-+#\\\n\0 <>=!|&~a1";
+    let at = dice.below(bytes.len() + 1);
+    match dice.below(7) {
+        0 if at < bytes.len() => drop(bytes.remove(at)),
+        1 => bytes.insert(at, SPECIAL[dice.below(SPECIAL.len())]),
+        2 if at < bytes.len() => bytes[at] = dice.below(256) as u8,
+        3 => bytes.truncate(at),
+        4 => {
+            let piece = bytes[at..(at + dice.below(12)).min(bytes.len())].to_vec();
+            bytes.splice(at..at, piece);
+        }
+        5 => {
+            let other = SEEDS[dice.below(SEEDS.len())].as_bytes();
+            let from = dice.below(other.len());
+            let piece = &other[from..(from + dice.below(20)).min(other.len())];
+            bytes.splice(at..at, piece.iter().copied());
+        }
+        _ => drop(bytes.drain(..at.min(bytes.len()))),
+    }
+}
+
+/// Mutations of what people write find what random text does not. So many that it takes a second or two.
+const MUTATIONS: usize = 40_000;
+
+#[test]
+fn mutated_statements_have_stable_fingerprints() {
+    let mut dice = Dice(0x5eed_cafe_f00d_1234);
+    for round in 0..MUTATIONS {
+        let mut bytes = SEEDS[round % SEEDS.len()].as_bytes().to_vec();
+        for _ in 0..=dice.below(6) {
+            mutate(&mut bytes, &mut dice);
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let system = SYSTEMS[dice.below(SYSTEMS.len())];
+        let it = fingerprint(&text, system);
+        assert_eq!(
+            fingerprint(&it.text, system).text,
+            it.text,
+            "{system}: {text:?}"
+        );
+        assert!(
+            !it.text.contains(|it: char| it.is_control()),
+            "{system}: {text:?}"
+        );
+        assert!(it.text.len() <= Fingerprint::TEXT_MAX);
+        let _ = (it.summary(), literals(&text, system));
+    }
 }
 
 #[test]
@@ -536,6 +902,36 @@ proptest! {
         let it = fingerprint(&text, system);
         prop_assert_eq!(&fingerprint(&it.text, system).text, &it.text, "{}", text);
         let _ = it.summary();
+    }
+
+    #[test]
+    fn any_bytes_have_a_stable_fingerprint(bytes in proptest::collection::vec(any::<u8>(), 0..200), system in system()) {
+        let text = String::from_utf8_lossy(&bytes);
+        let it = fingerprint(&text, system);
+        prop_assert_eq!(&fingerprint(&it.text, system).text, &it.text);
+    }
+
+    #[test]
+    fn any_document_soup_has_a_stable_fingerprint(text in json_soup(), system in system()) {
+        let it = fingerprint(&text, system);
+        prop_assert_eq!(&fingerprint(&it.text, system).text, &it.text, "{}", text);
+        prop_assert!(!it.text.contains(|it: char| it.is_control()));
+    }
+
+    #[test]
+    fn values_and_order_of_a_document_do_not_matter(
+        ids in proptest::collection::vec(any::<i64>(), 1..20),
+        name in "[^\"\\\\]*",
+        space in "[ \t\r\n]{0,3}",
+        turned in any::<bool>(),
+        system in proptest::sample::select(vec!["mongodb", "elasticsearch"]),
+    ) {
+        let list: Vec<_> = ids.iter().map(i64::to_string).collect();
+        let (a, b) = (format!("\"name\":{space}\"{name}\""), format!("\"id\":{{\"$in\":[{}]{space}}}", list.join(",")));
+        let (a, b) = if turned { (b, a) } else { (a, b) };
+        let it = fingerprint(&format!("{{\"filter\":{space}{{{a},{space}{b}}}}}"), system);
+        prop_assert_eq!(it.text, "{\"filter\": {\"id\": {\"$in\": [?]}, \"name\": ?}}");
+        prop_assert_eq!(it.in_list_len as usize, ids.len());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::flight::Due;
 use crate::block_filter;
+use crate::buffers::Buffer;
 use crate::compaction::FULL_BYTES;
 use crate::contribution::Contribution;
 use crate::deltas::Day;
@@ -81,6 +82,15 @@ pub struct Final {
     pub old: Option<(Contribution, Stored)>,
     /// The pack that holds all of its spans, each once: a position in [`Done::packs`].
     pub pack: usize,
+    packing: Packing,
+}
+
+/// What is packed of a trace.
+#[derive(Default)]
+struct Packing {
+    day: Day,
+    spans: Vec<At>,
+    words: Vec<u64>,
 }
 
 /// Traces packed together: a block without its requests.
@@ -107,16 +117,31 @@ pub fn run(mut work: Work) -> Result<Done, StoreError> {
     let due = std::mem::take(&mut work.due);
     let sources = Sources::unpack(&work, &due)?;
     let mut analyzer = Analyzer::new(&work.settings);
-    let mut piles = Piles::default();
     let mut outcomes = Vec::with_capacity(due.len());
     for due in due {
-        let outcome = look_at(&due, &sources, &work, &mut analyzer, &mut piles)?;
+        let outcome = look_at(&due, &sources, &work, &mut analyzer)?;
         outcomes.push((due, outcome));
     }
-    Ok(Done {
-        outcomes,
-        packs: piles.packed()?,
-    })
+    let packs = pack(&sources.sources, &mut outcomes)?;
+    Ok(Done { outcomes, packs })
+}
+
+/// Packs the final traces in order of their starts: what began together stands together, so a list
+/// of a moment's requests reads few blocks.
+fn pack(sources: &[Source], outcomes: &mut [(Due, Outcome)]) -> Result<Vec<Pack>, StoreError> {
+    let finals = outcomes
+        .iter_mut()
+        .filter_map(|(_, outcome)| match outcome {
+            Outcome::Final(last) => Some(last),
+            _ => None,
+        });
+    let mut finals: Vec<_> = finals.collect();
+    finals.sort_by_key(|it| it.contribution.fragment.start_ns);
+    let mut piles = Piles::default();
+    for last in finals {
+        last.pack = piles.add(sources, std::mem::take(&mut last.packing));
+    }
+    piles.packed(sources)
 }
 
 /// Everything unpacked that a tick needs.
@@ -212,7 +237,6 @@ fn look_at<'w>(
     sources: &Sources,
     work: &'w Work,
     analyzer: &mut Analyzer<'w>,
-    piles: &mut Piles,
 ) -> Result<Outcome, StoreError> {
     let spans = sources.spans_of(due)?;
     let stored = sources.stored.get(&due.trace_id);
@@ -249,7 +273,8 @@ fn look_at<'w>(
     };
     let day = stored.map_or(work.today, |(stored, _)| stored.day);
     Ok(Outcome::Final(Box::new(Final {
-        pack: piles.add(day, &sources.sources, &spans, words),
+        pack: 0,
+        packing: Packing { day, spans, words },
         contribution,
         old: old.zip(stored.map(|(stored, _)| stored.clone())),
     })))
@@ -302,8 +327,13 @@ struct Open {
 
 impl Piles {
     /// Adds a trace and the words in it; the position of its pile.
-    fn add(&mut self, day: Day, sources: &[Source], spans: &[At], mut words: Vec<u64>) -> usize {
-        let bytes = otlp::bytes_of(sources, spans);
+    fn add(&mut self, sources: &[Source], packing: Packing) -> usize {
+        let Packing {
+            day,
+            spans,
+            mut words,
+        } = packing;
+        let bytes = otlp::bytes_of(sources, &spans);
         let open = self.open.get(&day).copied();
         let fits = open.filter(|at| self.piles[*at].pile.bytes() + bytes <= FULL_BYTES);
         let at = fits.unwrap_or_else(|| {
@@ -315,17 +345,17 @@ impl Piles {
         });
         self.open.insert(day, at);
         let open = &mut self.piles[at];
-        open.pile.add(sources, spans);
+        open.pile.add(sources, &spans);
         open.spans += spans.len();
         open.traces += 1;
         open.words.append(&mut words);
         at
     }
 
-    fn packed(self) -> Result<Vec<Pack>, StoreError> {
+    fn packed(self, sources: &[Source]) -> Result<Vec<Pack>, StoreError> {
         let mut compressor = zstd::bulk::Compressor::new(BLOCK_ZSTD_LEVEL).map_err(unpackable)?;
         let packs = self.piles.into_iter().map(|open| {
-            let request = open.pile.into_request();
+            let request = open.pile.into_request(sources);
             Ok(Pack {
                 day: open.day,
                 spans: open.spans,
@@ -355,7 +385,7 @@ pub fn unite(arrived: Vec<u8>) -> Result<Vec<u8>, StoreError> {
 ///
 /// # Errors
 /// It is not zstd, or larger than anything we pack.
-pub fn decompress(payload: &[u8]) -> Result<Vec<u8>, StoreError> {
+pub fn decompress(payload: &[u8]) -> Result<Buffer, StoreError> {
     /// No block or row of ours unpacks to more; beyond it the payload is not ours.
     const RAW_BYTES_MAX: usize = 1 << 30;
     thread_local! {
@@ -368,8 +398,11 @@ pub fn decompress(payload: &[u8]) -> Result<Vec<u8>, StoreError> {
             Some(decompressor) => decompressor,
             None => kept.insert(zstd::bulk::Decompressor::new().map_err(unpackable)?),
         };
-        let unpacked = decompressor.decompress(payload, size.min(RAW_BYTES_MAX));
-        unpacked.map_err(unpackable)
+        let mut unpacked = Buffer::with_capacity(size.min(RAW_BYTES_MAX));
+        decompressor
+            .decompress_to_buffer(payload, &mut *unpacked)
+            .map_err(unpackable)?;
+        Ok(unpacked)
     })
 }
 

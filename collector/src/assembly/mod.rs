@@ -26,6 +26,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::buffers::{self, Buffer};
 use crate::compaction;
 use crate::contribution::{Contribution, Request};
 use crate::deltas::{Counted, Day, Deltas, merged_before, minute_of};
@@ -320,7 +321,7 @@ struct Incoming {
     suspect: bool,
     payload: Bytes,
     /// Its bytes, if they are still there.
-    raw: Option<Vec<u8>>,
+    raw: Option<Buffer>,
 }
 
 /// The heads of a row's spans, and its length when unpacked, bytes.
@@ -332,7 +333,7 @@ impl Incoming {
             Some(raw) => Ok(raw),
             None => decompress(&self.payload),
         };
-        let heads = |raw: Vec<u8>| Ok((otlp::heads(&raw).map_err(damaged)?, raw.len()));
+        let heads = |raw: Buffer| Ok((otlp::heads(&raw).map_err(damaged)?, raw.len()));
         let unpacked = raw.and_then(heads);
         (self, unpacked)
     }
@@ -985,6 +986,7 @@ impl<'a> Owner<'a> {
         if now - self.merged >= MERGE_EVERY {
             self.store.create_partitions().await?;
             self.unmerged.take_new();
+            buffers::trim();
             self.merged = now;
         }
         self.merge_rollups().await?;

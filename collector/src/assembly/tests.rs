@@ -196,6 +196,46 @@ async fn p5_a_retry_changes_nothing() {
     assert_eq!((report.traces, report.spans, report.requests), (1, 11, 1));
 }
 
+/// A list of a moment's requests then reads the blocks of that moment and no others.
+#[test]
+fn blocks_of_one_tick_follow_one_another_in_time() {
+    let filler = "x".repeat(10_000);
+    let started = |number: u64| number * 73 % 251 * MS;
+    let spans = (0..251).map(|number: u64| Span {
+        trace_id: vec![number as u8 + 1; 16],
+        start_time_unix_nano: started(number),
+        end_time_unix_nano: started(number) + MS,
+        attributes: vec![text("filler", &format!("{filler}{number}"))],
+        ..span(1, 1, 0, 2, 1, Vec::new())
+    });
+    let raw = otlp(spans.collect());
+    let due = otlp::heads(&raw).unwrap().into_iter().zip(0..);
+    let due = due.map(|((trace_id, _), at)| Due {
+        trace_id,
+        places: vec![flight::Place { row: 0, at }],
+        suspect: false,
+    });
+    let done = analyse::run(analyse::Work {
+        due: due.collect(),
+        rows: vec![(0, journal::compress(&raw, 1).into())],
+        stored: Vec::new(),
+        today: 0,
+        settings: Settings::default(),
+    });
+    let done = done.unwrap();
+    let mut starts: Vec<Vec<u64>> = vec![Vec::new(); done.packs.len()];
+    for (_, outcome) in &done.outcomes {
+        let analyse::Outcome::Final(last) = outcome else {
+            panic!("not final");
+        };
+        starts[last.pack].push(last.contribution.fragment.start_ns);
+    }
+    assert!(starts.len() > 1);
+    for two in starts.windows(2) {
+        assert!(two[0].iter().max() < two[1].iter().min());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn late_spans_take_the_old_numbers_out() {
     let running = Running::start().await;

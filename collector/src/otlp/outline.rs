@@ -99,6 +99,18 @@ pub(super) struct Outline {
     pub spans: Vec<SpanAt>,
 }
 
+/// Spans are seldom smaller, bytes: so much room is made for their places.
+const SPAN_BYTES: usize = 256;
+
+impl Outline {
+    fn for_bytes(bytes: usize) -> Outline {
+        Outline {
+            spans: Vec::with_capacity(bytes / SPAN_BYTES),
+            ..Outline::default()
+        }
+    }
+}
+
 /// The ids of a span as they stand on the wire: of any length.
 pub(super) struct Ids<'a> {
     /// `trace_id`, empty if missing.
@@ -112,7 +124,7 @@ pub(super) fn outline(bytes: &[u8]) -> Result<Outline, WireError> {
     let mut walk = Walk {
         bytes,
         checker: None,
-        outline: Outline::default(),
+        outline: Outline::for_bytes(bytes.len()),
         take: |ids: Ids<'_>| Some(trace_id(ids.trace).unwrap_or_default()),
     };
     walk.request()?;
@@ -128,7 +140,7 @@ pub(super) fn checked_outline(
     let mut walk = Walk {
         bytes,
         checker: Some(Checker::default()),
-        outline: Outline::default(),
+        outline: Outline::for_bytes(bytes.len()),
         take,
     };
     walk.request()?;

@@ -4,13 +4,16 @@
 //! compress, and what is alike stands side by side.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use super::outline::Envelope;
 use super::schema::number;
 use super::source::{At, Source, span_at};
 use super::wire::{DELIMITED, put_tag, put_varint, varint_len};
+use crate::buffers::Buffer;
 
-/// Gathers spans by sender and instrumentation.
+/// Gathers spans by sender and instrumentation. Only their places are kept; all spans of one pile are
+/// of the same sources.
 #[derive(Debug, Default)]
 pub struct Pile {
     groups: Vec<Group>,
@@ -26,11 +29,35 @@ pub struct Pile {
 struct Group {
     resource: Vec<u8>,
     scope: Vec<u8>,
-    spans: Vec<u8>,
+    pieces: Vec<Piece>,
+    /// Bytes of the spans.
+    bytes: usize,
+}
+
+/// Spans that stand side by side in a source.
+#[derive(Debug)]
+struct Piece {
+    source: u32,
+    bytes: Range<usize>,
+}
+
+impl Group {
+    fn add(&mut self, source: u32, field: &Range<usize>) {
+        self.bytes += field.len();
+        match self.pieces.last_mut() {
+            Some(last) if last.source == source && last.bytes.end == field.start => {
+                last.bytes.end = field.end;
+            }
+            _ => self.pieces.push(Piece {
+                source,
+                bytes: field.clone(),
+            }),
+        }
+    }
 }
 
 impl Pile {
-    /// Adds spans, their bytes as they came.
+    /// Adds spans.
     pub fn add(&mut self, sources: &[Source], spans: &[At]) {
         for at in spans {
             let Some((source, span)) = span_at(sources, *at) else {
@@ -45,9 +72,8 @@ impl Pile {
                     group
                 }
             };
-            let field = &source.bytes()[span.field.clone()];
-            self.groups[group].spans.extend_from_slice(field);
-            self.bytes += field.len();
+            self.groups[group].add(at.source, &span.field);
+            self.bytes += span.field.len();
         }
     }
 
@@ -71,19 +97,20 @@ impl Pile {
         self.groups.push(Group {
             resource: key.0.clone(),
             scope: key.1.clone(),
-            spans: Vec::new(),
+            pieces: Vec::new(),
+            bytes: 0,
         });
         self.known.insert(key, self.groups.len() - 1);
         self.groups.len() - 1
     }
 
-    /// The request.
-    pub fn into_request(mut self) -> Vec<u8> {
+    /// The request; the spans' bytes as they came.
+    pub fn into_request(mut self, sources: &[Source]) -> Buffer {
         self.groups
             .sort_by(|a, b| (&a.resource, &a.scope).cmp(&(&b.resource, &b.scope)));
-        let mut out = Vec::with_capacity(self.bytes + self.bytes / 8);
+        let mut out = Buffer::with_capacity(self.bytes + self.bytes / 8);
         for of_resource in self.groups.chunk_by(|a, b| a.resource == b.resource) {
-            let scope_len = |it: &Group| it.scope.len() + it.spans.len();
+            let scope_len = |it: &Group| it.scope.len() + it.bytes;
             let field_len = |len: usize| 1 + varint_len(len as u64) + len;
             let scopes: usize = of_resource.iter().map(|it| field_len(scope_len(it))).sum();
             put_tag(&mut out, number::RESOURCE_SPANS, DELIMITED);
@@ -93,7 +120,10 @@ impl Pile {
                 put_tag(&mut out, number::SCOPE_SPANS, DELIMITED);
                 put_varint(&mut out, scope_len(group) as u64);
                 out.extend_from_slice(&group.scope);
-                out.extend_from_slice(&group.spans);
+                for piece in &group.pieces {
+                    let source = &sources[piece.source as usize];
+                    out.extend_from_slice(&source.bytes()[piece.bytes.clone()]);
+                }
             }
         }
         out
@@ -157,7 +187,7 @@ mod tests {
             request("b", &[(1, 3)]),
         ]
         .concat();
-        assert_eq!(decoded(&pile.into_request()), decoded(&expected));
+        assert_eq!(decoded(&pile.into_request(&sources)), decoded(&expected));
     }
 
     #[test]

@@ -11,11 +11,12 @@ use foldhash::fast::RandomState;
 use super::decode::decode_one;
 use super::outline::{Outline, SpanAt, outline};
 use super::{WireError, decode};
+use crate::buffers::Buffer;
 
 /// A journal row or a stored block, unpacked.
 #[derive(Debug)]
 pub struct Source {
-    bytes: Vec<u8>,
+    bytes: Buffer,
     outline: Outline,
 }
 
@@ -33,7 +34,8 @@ impl Source {
     ///
     /// # Errors
     /// They are not OTLP.
-    pub fn new(bytes: Vec<u8>) -> Result<Source, WireError> {
+    pub fn new(bytes: impl Into<Buffer>) -> Result<Source, WireError> {
+        let bytes = bytes.into();
         let outline = outline(&bytes)?;
         Ok(Source { bytes, outline })
     }

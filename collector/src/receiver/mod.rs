@@ -1,4 +1,4 @@
-//! The one path both transports take: body → inflate → decode → accept → journal → [`Answer`].
+//! The one path both transports take: body → inflate → decode → accept → [`Sink`] → [`Answer`].
 //!
 //! Every listener answers both protocols. `grpc` and `http` only translate: which bytes, compressed
 //! how, in which format, and how the answer is said. A request is answered with success when its spans are durable, never before.
@@ -14,6 +14,7 @@ mod auth;
 mod answer;
 mod admission;
 mod inflate;
+mod sink;
 pub mod json;
 mod stats;
 mod watched;
@@ -33,13 +34,13 @@ pub use cors::Cors;
 pub use listener::{ListenAddress, Listener, UnixSocket};
 pub use pace::Patience;
 pub use serve::serve;
+pub use sink::{Kept, Memory, Sink};
 pub use stats::{
     AcceptedCounts, Counts, OtherSignal, Problem, Refusal, Rejection, Snapshot, Stats, Via,
 };
 pub use tls::{Tls, TlsFiles};
 pub use watched::Watched;
 
-use crate::journal::Journal;
 use crate::otlp::{self, Accepted};
 use admission::{Admission, Charge};
 use inflate::{Encoding, inflate};
@@ -145,7 +146,7 @@ pub struct Receiver {
 
 #[derive(Debug)]
 struct Inner {
-    journal: Journal,
+    sink: Sink,
     options: Options,
     admission: Admission,
     stats: Arc<Stats>,
@@ -160,15 +161,15 @@ enum Format {
 }
 
 impl Receiver {
-    /// A receiver that writes to this journal, with the usual limits.
-    pub fn new(journal: Journal) -> Self {
-        Self::with_options(journal, Options::default())
+    /// A receiver that writes to this journal, or keeps in this memory, with the usual limits.
+    pub fn new(sink: impl Into<Sink>) -> Self {
+        Self::with_options(sink, Options::default())
     }
 
-    /// A receiver that writes to this journal.
-    pub fn with_options(journal: Journal, options: Options) -> Self {
+    /// A receiver that writes to this journal, or keeps in this memory.
+    pub fn with_options(sink: impl Into<Sink>, options: Options) -> Self {
         let inner = Inner {
-            journal,
+            sink: sink.into(),
             admission: Admission::new(options.limits.in_flight_bytes_max),
             options,
             stats: Arc::default(),
@@ -191,7 +192,7 @@ impl Receiver {
 
     /// Spans can be stored right now.
     pub fn is_ready(&self) -> bool {
-        self.inner.journal.is_ready()
+        self.inner.sink.is_ready()
     }
 
     fn limits(&self) -> &Limits {
@@ -281,7 +282,7 @@ impl Receiver {
             bad_trace_ids: accepted.bad_trace_ids,
             bad_span_ids: accepted.rejected - accepted.bad_trace_ids,
         };
-        match self.inner.journal.append(accepted.batch).await {
+        match self.inner.sink.append(accepted.batch).await {
             Ok(()) => {
                 let is_said =
                     accepted.rejected > 0 || accepted.message.is_empty() || self.may_warn();
@@ -308,7 +309,7 @@ impl Receiver {
         mut charge: Charge,
     ) -> Result<(Accepted, Charge), Answer> {
         let bytes_max = self.limits().body_bytes_max;
-        let shards = self.inner.journal.shards();
+        let shards = self.inner.sink.shards();
         let is_small = body.len() <= INLINE_BYTES_MAX;
         let work = move || {
             let accepted = accept(body, encoding, format, bytes_max, shards, &mut charge)?;

@@ -32,6 +32,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_types::StatusExt;
 
 use super::*;
+use crate::journal::Journal;
 use crate::otlp;
 use crate::postgres::ManagedPostgres;
 use crate::store::Store;

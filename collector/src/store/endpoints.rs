@@ -1,7 +1,6 @@
 //! What pages ask about one endpoint.
 
 use analyzer::category::Category;
-use analyzer::profile::Profile;
 use futures_util::TryStreamExt;
 use sqlx::{FromRow, Row};
 use std::collections::BTreeMap;
@@ -9,6 +8,7 @@ use std::ops::Range;
 
 use super::bottlenecks::Minutes;
 use super::encoding::{self, StatementCalls, Statements};
+use super::profiles::hours;
 use super::requests::{self, ListedRequest, RequestFilter};
 use super::rollups::minute_sums;
 use super::services::ServiceName;
@@ -25,15 +25,6 @@ pub struct EndpointName {
     pub name: String,
     /// Whose.
     pub service: ServiceName,
-}
-
-/// Which requests a profile is of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Share {
-    /// All of them.
-    All,
-    /// Those that were in the slow tail when they were counted.
-    Tail,
 }
 
 /// A statement that requests of an endpoint sent.
@@ -106,9 +97,6 @@ pub enum RequestOrder {
     Latest,
 }
 
-/// Minutes in an hour's roll-up.
-const HOUR_MINUTES: i32 = 60;
-
 impl Store {
     /// The endpoint with this id.
     ///
@@ -161,47 +149,6 @@ impl Store {
         }
         sums.retain(|_, it| it.requests > 0);
         Ok(sums)
-    }
-
-    /// The call paths of an endpoint's requests in the hours that `minutes` touches, folded
-    /// together, and how many requests they are (weighted).
-    ///
-    /// # Errors
-    /// Postgres cannot be reached, or a roll-up is damaged.
-    pub async fn endpoint_profile(
-        &self,
-        id: i32,
-        minutes: Minutes,
-        share: Share,
-    ) -> Result<(Profile, i64), StoreError> {
-        let hours = hours(minutes);
-        let mut profile = Profile::default();
-        let mut tail_requests = 0;
-        let mut rows = sqlx::query(
-            "select case when $4 then tail_profile else profile end as profile, tail_requests
-             from culprit.rollup_hours where endpoint_id = $1 and hour >= $2 and hour < $3",
-        )
-        .bind(id)
-        .bind(hours.start)
-        .bind(hours.end)
-        .bind(share == Share::Tail)
-        .fetch(self.pool());
-        while let Some(row) = rows.try_next().await? {
-            profile.merge(&encoding::profile(row.try_get("profile")?)?, 1);
-            tail_requests += row.try_get::<i64, _>("tail_requests")?;
-        }
-        // The entry span's own frame is counted once per request.
-        let requests = profile
-            .nodes
-            .iter()
-            .filter(|it| it.parent.is_none())
-            .map(|it| it.count);
-        let requests = if share == Share::Tail {
-            tail_requests
-        } else {
-            requests.sum()
-        };
-        Ok((profile, requests))
     }
 
     /// The statements that an endpoint's requests sent in the hours that `minutes` touches, the
@@ -317,12 +264,6 @@ impl Store {
     }
 }
 
-/// The hours that a range of minutes touches.
-fn hours(minutes: Minutes) -> Range<i32> {
-    let end = minutes.to.saturating_sub(1).div_euclid(HOUR_MINUTES) + 1;
-    minutes.from.div_euclid(HOUR_MINUTES)..end
-}
-
 fn request(row: ListedRequest) -> RequestRow {
     RequestRow {
         trace_id: row.trace_id.to_string(),
@@ -333,17 +274,5 @@ fn request(row: ListedRequest) -> RequestRow {
         has_finding: row.has_finding,
         spans: i32::try_from(row.spans).unwrap_or(i32::MAX),
         categories: row.categories.map(signed),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_hour_counts_from_its_first_touched_minute() {
-        assert_eq!(hours(Minutes { from: 59, to: 61 }), 0..2);
-        assert_eq!(hours(Minutes { from: 60, to: 120 }), 1..2);
-        assert_eq!(hours(Minutes { from: 60, to: 121 }), 1..3);
     }
 }

@@ -13,7 +13,8 @@ use crate::endpoint_numbers::{Numbers, categories_json};
 use crate::format;
 use crate::line_chart::{Point, percentiles};
 use crate::pages::PageError;
-use crate::pages::endpoint::{Read, View, read};
+use crate::pages::call_paths::View;
+use crate::pages::endpoint::{Read, read};
 
 /// All endpoints with requests in the window.
 pub async fn list(State(state): State<AppState>, RawQuery(query): RawQuery) -> Response {

@@ -4,4 +4,6 @@ pub mod bottlenecks;
 pub mod traces;
 pub mod status;
 pub mod services;
+pub mod statements;
 pub mod endpoints;
+pub mod profiles;

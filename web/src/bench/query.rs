@@ -9,7 +9,8 @@ use anyhow::Context;
 use collector::span_conditions::{Bound, Condition};
 use collector::store::Store;
 use collector::store::bottlenecks::Minutes;
-use collector::store::endpoints::{RequestOrder as EndpointOrder, Share};
+use collector::store::endpoints::RequestOrder as EndpointOrder;
+use collector::store::profiles::hours;
 use collector::store::requests::{RequestFilter, RequestOrder};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use serde_json::{Map, Value, json};
@@ -214,7 +215,7 @@ async fn ask(options: &QueryOptions, directory: &Path) -> anyhow::Result<Value> 
                 store.endpoint_minutes(id, window),
                 store.endpoint_findings(id, window),
                 store.endpoint_statements(id, window, 20),
-                store.endpoint_profile(id, window, Share::All),
+                store.endpoint_profiles(id, hours(window), None),
                 store.endpoint_requests(id, ns.clone(), EndpointOrder::Slowest, 10),
                 store.endpoint_requests(id, ns.clone(), EndpointOrder::Latest, 10),
             )?;

@@ -13,6 +13,7 @@ use std::task::{self, Poll};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::body::HttpBody as _;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -32,8 +33,8 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_http::{HeaderExtractor, HeaderInjector};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracer;
-use sqlx::postgres::{PgPool, PgQueryResult, PgRow};
-use sqlx::{Encode, FromRow, Postgres, Type};
+use sqlx::postgres::{PgArguments, PgPool, PgQueryResult, PgRow};
+use sqlx::{Arguments as _, Connection as _, FromRow, PgConnection, Postgres};
 
 /// How long a call to another service may take. The slowest stub answers in a fifth of a second.
 const CALL_MAX: Duration = Duration::from_secs(5);
@@ -59,6 +60,9 @@ pub async fn serve(State(tracer): State<SdkTracer>, request: Request, next: Next
     let span = context.span();
     let status = response.status();
     span.set_attribute(status_code(status));
+    if let Some(bytes) = response.body().size_hint().exact() {
+        span.set_attribute(KeyValue::new("http.response.body.size", bytes as i64));
+    }
     if status.is_server_error() {
         fail(&span, status.as_str(), "");
     }
@@ -88,15 +92,77 @@ fn server_span(request: &Request) -> SpanBuilder {
         .with_attributes(attributes)
 }
 
-/// An SQL statement of one parameter (all that the shop needs).
+/// An SQL statement.
 #[derive(Clone, Copy, Debug)]
 pub struct Statement {
     /// The operation and the table it is about: `SELECT authors`.
     pub summary: &'static str,
     /// The function that runs it, which a library in another language reads from the stack.
     pub function: &'static str,
-    /// The text, with `$1`.
+    /// The text, with `$1`, `$2`, ….
     pub text: &'static str,
+}
+
+/// What a statement is run with: all that the shop needs.
+pub trait Parameters: Sized {
+    /// As they are bound.
+    fn arguments(self) -> sqlx::Result<PgArguments>;
+
+    /// The numbers among them, as the opt-in attribute `db.query.parameter.<key>`; texts may be
+    /// anybody's secrets.
+    fn shown(&self) -> Vec<KeyValue>;
+
+    /// The statement with its parameters.
+    fn query_as<'q, T>(self, statement: &'static Statement) -> Asked<'q, T>
+    where
+        T: for<'r> FromRow<'r, PgRow>,
+    {
+        match self.arguments() {
+            Ok(arguments) => sqlx::query_as_with(statement.text, arguments),
+            // Numbers and texts can always be bound; if not, Postgres names what is missing.
+            Err(_) => sqlx::query_as_with(statement.text, PgArguments::default()),
+        }
+    }
+}
+
+type Asked<'q, T> = sqlx::query::QueryAs<'q, Postgres, T, PgArguments>;
+
+impl Parameters for i32 {
+    fn arguments(self) -> sqlx::Result<PgArguments> {
+        let mut arguments = PgArguments::default();
+        arguments.add(self).map_err(sqlx::Error::Encode)?;
+        Ok(arguments)
+    }
+
+    fn shown(&self) -> Vec<KeyValue> {
+        vec![KeyValue::new("db.query.parameter.1", i64::from(*self))]
+    }
+}
+
+impl Parameters for (i32, i32) {
+    fn arguments(self) -> sqlx::Result<PgArguments> {
+        let mut arguments = self.0.arguments()?;
+        arguments.add(self.1).map_err(sqlx::Error::Encode)?;
+        Ok(arguments)
+    }
+
+    fn shown(&self) -> Vec<KeyValue> {
+        let mut shown = self.0.shown();
+        shown.push(KeyValue::new("db.query.parameter.2", i64::from(self.1)));
+        shown
+    }
+}
+
+impl Parameters for String {
+    fn arguments(self) -> sqlx::Result<PgArguments> {
+        let mut arguments = PgArguments::default();
+        arguments.add(self).map_err(sqlx::Error::Encode)?;
+        Ok(arguments)
+    }
+
+    fn shown(&self) -> Vec<KeyValue> {
+        Vec::new()
+    }
 }
 
 /// A pool of connections that makes a CLIENT span of every query.
@@ -117,18 +183,17 @@ impl Database {
 
     /// All rows of the answer.
     #[track_caller]
-    pub fn fetch_all<'a, T, P>(
+    pub fn fetch_all<'a, T>(
         &'a self,
         statement: &'static Statement,
-        parameter: P,
+        parameters: impl Parameters,
     ) -> impl Future<Output = sqlx::Result<Vec<T>>> + Send + 'a
     where
         T: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'a,
-        P: Encode<'a, Postgres> + Type<Postgres> + Send + 'a,
     {
-        let span = self.query_span(statement, Location::caller());
+        let span = self.query_span(statement, &parameters, Location::caller());
+        let query = parameters.query_as(statement);
         in_span(&self.tracer, span, async move {
-            let query = sqlx::query_as(statement.text).bind(parameter);
             let answer = query.fetch_all(&self.pool).await;
             finish_query(&answer, Vec::len);
             answer
@@ -137,18 +202,17 @@ impl Database {
 
     /// The one row of the answer, if there is one.
     #[track_caller]
-    pub fn fetch_optional<'a, T, P>(
+    pub fn fetch_optional<'a, T>(
         &'a self,
         statement: &'static Statement,
-        parameter: P,
+        parameters: impl Parameters,
     ) -> impl Future<Output = sqlx::Result<Option<T>>> + Send + 'a
     where
         T: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'a,
-        P: Encode<'a, Postgres> + Type<Postgres> + Send + 'a,
     {
-        let span = self.query_span(statement, Location::caller());
+        let span = self.query_span(statement, &parameters, Location::caller());
+        let query = parameters.query_as(statement);
         in_span(&self.tracer, span, async move {
-            let query = sqlx::query_as(statement.text).bind(parameter);
             let answer = query.fetch_optional(&self.pool).await;
             finish_query(&answer, |row| usize::from(row.is_some()));
             answer
@@ -157,24 +221,90 @@ impl Database {
 
     /// Runs a statement that returns no rows.
     #[track_caller]
-    pub fn execute<'a, P>(
+    pub fn execute<'a>(
         &'a self,
         statement: &'static Statement,
-        parameter: P,
-    ) -> impl Future<Output = sqlx::Result<PgQueryResult>> + Send + 'a
-    where
-        P: Encode<'a, Postgres> + Type<Postgres> + Send + 'a,
-    {
-        let span = self.query_span(statement, Location::caller());
+        parameters: impl Parameters,
+    ) -> impl Future<Output = sqlx::Result<PgQueryResult>> + Send + 'a {
+        let span = self.query_span(statement, &parameters, Location::caller());
+        let arguments = parameters.arguments();
         in_span(&self.tracer, span, async move {
-            let query = sqlx::query(statement.text).bind(parameter);
+            let query = sqlx::query_with(statement.text, arguments?);
             let answer = query.execute(&self.pool).await;
             finish_query(&answer, |_| 0);
             answer
         })
     }
 
-    fn query_span(&self, statement: &Statement, caller: &Location) -> SpanBuilder {
+    /// The one row of the answer, over the next connection of the pool that is free; waiting for it
+    /// has a span of its own.
+    #[track_caller]
+    pub fn fetch_one_in_turn<'a, T>(
+        &'a self,
+        statement: &'static Statement,
+        parameters: impl Parameters,
+    ) -> impl Future<Output = sqlx::Result<T>> + Send + 'a
+    where
+        T: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'a,
+    {
+        let span = self.query_span(statement, &parameters, Location::caller());
+        let query = parameters.query_as(statement);
+        async move {
+            let acquire = self.connection_span("pool.acquire");
+            let mut connection = in_span(&self.tracer, acquire, self.pool.acquire()).await?;
+            let query = async {
+                let answer = query.fetch_one(&mut *connection).await;
+                finish_query(&answer, |_| 1);
+                answer
+            };
+            in_span(&self.tracer, span, query).await
+        }
+    }
+
+    /// The one row of the answer, over a connection that is opened for it and closed behind it.
+    #[track_caller]
+    pub fn fetch_one_unpooled<'a, T>(
+        &'a self,
+        statement: &'static Statement,
+        parameters: impl Parameters,
+    ) -> impl Future<Output = sqlx::Result<T>> + Send + 'a
+    where
+        T: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'a,
+    {
+        let span = self.query_span(statement, &parameters, Location::caller());
+        let query = parameters.query_as(statement);
+        async move {
+            let options = self.pool.connect_options();
+            let connect = PgConnection::connect_with(&options);
+            let connect = in_span(&self.tracer, self.connection_span("connect"), connect);
+            let mut connection = connect.await?;
+            let asked = async {
+                let answer = query.fetch_one(&mut connection).await;
+                finish_query(&answer, |_| 1);
+                answer
+            };
+            let answer = in_span(&self.tracer, span, asked).await;
+            connection.close().await?;
+            answer
+        }
+    }
+
+    /// About a connection and not about a statement.
+    fn connection_span(&self, name: &'static str) -> SpanBuilder {
+        SpanBuilder::from_name(name)
+            .with_kind(SpanKind::Client)
+            .with_attributes([
+                KeyValue::new("db.system.name", "postgresql"),
+                KeyValue::new("db.namespace", self.name.clone()),
+            ])
+    }
+
+    fn query_span(
+        &self,
+        statement: &Statement,
+        parameters: &impl Parameters,
+        caller: &Location,
+    ) -> SpanBuilder {
         let (operation, table) = statement.summary.split_once(' ').unwrap_or_default();
         let mut attributes = vec![
             KeyValue::new("db.system.name", "postgresql"),
@@ -185,6 +315,7 @@ impl Database {
             KeyValue::new("db.query.text", statement.text),
             KeyValue::new("code.function.name", statement.function),
         ];
+        attributes.extend(parameters.shown());
         attributes.extend(code(caller));
         SpanBuilder::from_name(statement.summary)
             .with_kind(SpanKind::Client)
@@ -227,26 +358,51 @@ impl HttpClient {
         function: &'static str,
         body: &serde_json::Value,
     ) -> impl Future<Output = anyhow::Result<StatusCode>> + Send + 'a {
-        let uri = Uri::from_static(uri);
-        let span = call_span(&uri, function, Location::caller());
-        let body = Full::from(body.to_string());
+        let mut request = http::Request::new(Full::from(body.to_string()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = Uri::from_static(uri);
+        let json = http::HeaderValue::from_static("application/json");
+        request.headers_mut().insert(CONTENT_TYPE, json);
+        let span = call_span(&request, function, Location::caller());
+        self.call(request, span)
+    }
+
+    /// Gets what is at `uri`, whose path is of the form `template`, and reads it to its end. As
+    /// [`HttpClient::post`].
+    #[track_caller]
+    pub fn get<'a>(
+        &'a self,
+        uri: String,
+        template: &'static str,
+        function: &'static str,
+    ) -> impl Future<Output = anyhow::Result<StatusCode>> + Send + 'a {
+        let caller = Location::caller();
+        async move {
+            let mut request = http::Request::new(Full::default());
+            *request.uri_mut() = uri.parse()?;
+            let mut span = call_span(&request, function, caller);
+            let template = KeyValue::new("url.template", template);
+            span.attributes.get_or_insert_default().push(template);
+            self.call(request, span).await
+        }
+    }
+
+    async fn call(
+        &self,
+        request: http::Request<Full<Bytes>>,
+        span: SpanBuilder,
+    ) -> anyhow::Result<StatusCode> {
         in_span(&self.tracer, span, async move {
-            let answer = tokio::time::timeout(CALL_MAX, self.send(uri, body)).await;
+            let answer = tokio::time::timeout(CALL_MAX, self.send(request)).await;
             let answer = answer.unwrap_or_else(|late| Err(late.into()));
             finish_call(&answer);
             answer
         })
+        .await
     }
 
-    async fn send(&self, uri: Uri, body: Full<Bytes>) -> anyhow::Result<StatusCode> {
-        let mut request = http::Request::new(body);
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri;
+    async fn send(&self, mut request: http::Request<Full<Bytes>>) -> anyhow::Result<StatusCode> {
         let headers = request.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            http::HeaderValue::from_static("application/json"),
-        );
         Context::map_current(|context| {
             TraceContextPropagator::new().inject_context(context, &mut HeaderInjector(headers));
         });
@@ -260,16 +416,21 @@ impl HttpClient {
     }
 }
 
-fn call_span(uri: &Uri, function: &'static str, caller: &Location) -> SpanBuilder {
+fn call_span(
+    request: &http::Request<Full<Bytes>>,
+    function: &'static str,
+    caller: &Location,
+) -> SpanBuilder {
+    let (method, uri) = (request.method().to_string(), request.uri());
     let mut attributes = vec![
-        KeyValue::new("http.request.method", "POST"),
+        KeyValue::new("http.request.method", method.clone()),
         KeyValue::new("url.full", uri.to_string()),
         KeyValue::new("server.address", uri.host().unwrap_or_default().to_owned()),
         KeyValue::new("server.port", i64::from(uri.port_u16().unwrap_or(80))),
         KeyValue::new("code.function.name", function),
     ];
     attributes.extend(code(caller));
-    SpanBuilder::from_name("POST")
+    SpanBuilder::from_name(method)
         .with_kind(SpanKind::Client)
         .with_attributes(attributes)
 }

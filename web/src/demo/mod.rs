@@ -1,7 +1,7 @@
-//! The demo: a small shop with four culprits in it, one endpoint that is fine, and traffic.
+//! The demo: a small shop with a dozen culprits in it, one endpoint that is fine, and traffic.
 //!
 //! Everything is real but the customers. The shop is an axum service with a database of its own;
-//! it calls a payment API and a log service over HTTP; its spans are made with the OpenTelemetry
+//! it calls other services over HTTP; its spans are made with the OpenTelemetry
 //! SDK and leave over OTLP/gRPC like those of any other service. Nothing here knows what the
 //! analysis looks for, and the analysis knows nothing of the shop.
 //!
@@ -11,11 +11,12 @@
 //!             GET  /products/search  ──▶ ▬▬▬▬▬▬▬▬▬▬▬                              reads every product
 //!             POST /checkout         ──▶ ▪▪▪      ──▶ ▬▬▬▬▬▬  ──▶ ▬▬▬▬▬▬▬▬▬       waits for its log lines
 //!             GET  /export           ──▶ ▬                                        serialises for itself
+//!             …                                                                   (see [`shop`])
 //!             GET  /products/{id}    ──▶ ▪                                        is fine
 //! ```
 //!
 //! Where to read on: [`shop`] is the service and tells what was planted where; `shop.sql` (through
-//! [`data`]) is what its database holds; [`stubs`] are the two services it calls; [`instrument`] is
+//! [`data`]) is what its database holds; [`stubs`] are the services it calls; [`instrument`] is
 //! what an instrumentation library would do for it, [`telemetry`] how an application sets up the
 //! SDK, [`traffic`] the customers.
 
@@ -57,6 +58,30 @@ pub const WHAT_TO_LOOK_FOR: &[(&str, &str)] = &[
         "waits for a remote log service; its queries take a few milliseconds",
     ),
     ("GET /export", "spends its time serialising"),
+    (
+        "PUT /wishlists/{id}",
+        "saves each item by a statement of its own",
+    ),
+    (
+        "GET /baskets/{id}",
+        "asks the pricing service for one price after the other",
+    ),
+    (
+        "GET /home",
+        "fetches three independent things one after the other",
+    ),
+    ("GET /accounts/{id}", "loads the same customer four times"),
+    ("GET /report", "makes a query of every figure"),
+    ("POST /parcels", "retries a failing service without a pause"),
+    (
+        "GET /recommendations",
+        "computes for itself, without a span",
+    ),
+    ("GET /stock/{id}", "opens a connection for every query"),
+    (
+        "GET /invoices/{customer}",
+        "has its queries wait for the pool's only connection",
+    ),
     ("GET /products/{id}", "is fine"),
 ];
 
@@ -80,7 +105,7 @@ pub struct DemoOptions {
     pub seed: u64,
 }
 
-/// Starts the shop and the two services it calls, without traffic yet. Fills the shop's database
+/// Starts the shop and the services it calls, without traffic yet. Fills the shop's database
 /// if that is not done already.
 ///
 /// When `shutdown` is cancelled, traffic stops; [`RunningDemo::stop`] does the rest.
@@ -97,14 +122,25 @@ pub async fn start(
     let payments = stubs::payments(telemetry.payments.clone(), options.seed);
     let payments = servers.serve(payments).await?;
     let log_service = servers.serve(stubs::log_service(options.seed)).await?;
+    let pricing = stubs::pricing(telemetry.pricing.clone(), options.seed);
+    let pricing = servers.serve(pricing).await?;
+    let shipping = stubs::shipping(telemetry.shipping.clone(), options.seed);
+    let shipping = servers.serve(shipping).await?;
     let http = HttpClient::new(
         telemetry.shop.clone(),
         &[
             (shop::PAYMENTS_HOST, payments),
+            (shop::PRICING_HOST, pricing),
+            (shop::SHIPPING_HOST, shipping),
             (shop::LOG_SERVICE_HOST, log_service),
         ],
     );
-    let shop = shop::router(telemetry.shop.clone(), database, http);
+    let shop = shop::router(
+        telemetry.shop.clone(),
+        database.clone(),
+        data::archive(&database),
+        http,
+    );
     let shop_address = servers.serve(shop).await?;
 
     Ok(RunningDemo {

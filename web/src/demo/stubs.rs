@@ -1,4 +1,4 @@
-//! The two services that the shop calls. They stand in for companies on the internet, so what
+//! The services that the shop calls. They stand in for companies on the internet, so what
 //! they mostly do is take their time.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::middleware::from_fn_with_state;
-use axum::routing::post;
+use axum::routing::{get, post};
 use http::StatusCode;
 use opentelemetry::trace::SpanBuilder;
 use opentelemetry_sdk::trace::SdkTracer;
@@ -31,6 +31,30 @@ pub fn payments(tracer: SdkTracer, seed: u64) -> Router {
         .route("/v1/charges", post(charge))
         .layer(from_fn_with_state(tracer, instrument::serve))
         .with_state(payments)
+}
+
+/// One label in so many is made at the first attempt; the shop tries again at once.
+const LABELLED_ONCE_IN: u64 = 3;
+
+/// The pricing service: a price takes 4 to 8 ms, a list 60 to 80 ms.
+pub fn pricing(tracer: SdkTracer, seed: u64) -> Router {
+    let chance = Chance::new(seed, 4);
+    let list = |chance: State<Chance>| wait(chance, 60..80);
+    Router::new()
+        .route("/v1/prices/{id}", get(|chance| wait(chance, 4..8)))
+        .route("/v1/offers", get(list))
+        .route("/v1/trends", get(list))
+        .layer(from_fn_with_state(tracer, instrument::serve))
+        .with_state(chance)
+}
+
+/// The shipping service: a label takes 25 to 35 ms and mostly fails, zones take 70 to 90 ms.
+pub fn shipping(tracer: SdkTracer, seed: u64) -> Router {
+    Router::new()
+        .route("/v1/labels", post(label))
+        .route("/v1/zones", get(|chance| wait(chance, 70..90)))
+        .layer(from_fn_with_state(tracer, instrument::serve))
+        .with_state(Chance::new(seed, 5))
 }
 
 /// The log service: a push takes 160 to 200 ms, and nobody outside can see why.
@@ -63,6 +87,19 @@ async fn charge(State(payments): State<Payments>) -> StatusCode {
         return StatusCode::SERVICE_UNAVAILABLE;
     }
     StatusCode::CREATED
+}
+
+async fn wait(State(chance): State<Chance>, ms: std::ops::Range<u64>) -> StatusCode {
+    chance.wait_ms(ms).await;
+    StatusCode::OK
+}
+
+async fn label(State(chance): State<Chance>) -> StatusCode {
+    chance.wait_ms(25..35).await;
+    match chance.once_in(LABELLED_ONCE_IN) {
+        true => StatusCode::CREATED,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    }
 }
 
 async fn push(State(chance): State<Chance>) -> StatusCode {

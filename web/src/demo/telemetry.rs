@@ -1,6 +1,6 @@
 //! How an application sets up the OpenTelemetry SDK: resource, exporter, batch processor.
 //!
-//! The shop and the payment API share a process here, so each has a tracer provider, and with it
+//! The shop and the services it calls share a process here, so each has a tracer provider, and with it
 //! a resource and an exporter, of its own; nothing is registered globally. The log service has
 //! none: it is a black box to whoever traces the shop.
 
@@ -36,7 +36,11 @@ pub struct Telemetry {
     pub shop: SdkTracer,
     /// Makes the payment API's spans.
     pub payments: SdkTracer,
-    providers: [SdkTracerProvider; 2],
+    /// Makes the pricing service's spans.
+    pub pricing: SdkTracer,
+    /// Makes the shipping service's spans.
+    pub shipping: SdkTracer,
+    providers: [SdkTracerProvider; 4],
 }
 
 impl Telemetry {
@@ -45,10 +49,14 @@ impl Telemetry {
     pub fn new(endpoint: &str) -> anyhow::Result<Self> {
         let shop = provider(endpoint, "shop", "1.0.0")?;
         let payments = provider(endpoint, "payments", "2.3.1")?;
+        let pricing = provider(endpoint, "pricing", "1.8.0")?;
+        let shipping = provider(endpoint, "shipping", "0.9.2")?;
         Ok(Telemetry {
             shop: shop.tracer("culprit.demo"),
             payments: payments.tracer("culprit.demo"),
-            providers: [shop, payments],
+            pricing: pricing.tracer("culprit.demo"),
+            shipping: shipping.tracer("culprit.demo"),
+            providers: [shop, payments, pricing, shipping],
         })
     }
 

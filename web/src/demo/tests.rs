@@ -17,7 +17,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode as SpanStatus;
 use super::*;
 
 /// Four decks: enough to see every endpoint several times.
-const REQUESTS: usize = 4 * traffic::DECK.len();
+const REQUESTS: usize = 4 * traffic::DECK_SIZE;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_endpoint_tells_its_story() {
@@ -42,6 +42,15 @@ async fn every_endpoint_tells_its_story() {
     checkouts_wait_for_the_log_service(&received);
     payments_are_under_the_shops_call(&received);
     exports_serialise(&received);
+    wishlists_are_written_one_by_one(&received);
+    baskets_are_priced_one_by_one(&received);
+    home_asks_one_after_the_other(&received);
+    accounts_ask_the_same_four_times(&received);
+    reports_ask_many_questions(&received);
+    parcels_are_retried_at_once(&received);
+    recommendations_are_computed_without_a_span(&received);
+    stock_is_asked_over_new_connections(&received);
+    invoices_wait_for_the_pool(&received);
     products_are_fine(&received);
     only_requests_are_roots(&received);
     received.print_times();
@@ -152,6 +161,124 @@ fn exports_serialise(received: &Received) {
         serialize_ms += children[1].ms();
     }
     assert!(serialize_ms > query_ms);
+}
+
+fn wishlists_are_written_one_by_one(received: &Received) {
+    for entry in received.entries("PUT /wishlists/{id}") {
+        let children = received.children(entry);
+        assert_eq!(children[0].name, "DELETE wishlist_items");
+        let inserts = &children[1..];
+        assert!(inserts.iter().all(|it| it.name == "INSERT wishlist_items"));
+        assert!((12..25).contains(&inserts.len()));
+        assert_eq!(
+            inserts[0].text("db.query.parameter.1"),
+            children[0].text("db.query.parameter.1")
+        );
+    }
+}
+
+fn baskets_are_priced_one_by_one(received: &Received) {
+    for entry in received.entries("GET /baskets/{id}") {
+        let children = received.children(entry);
+        let calls = &children[1..];
+        assert!((12..=20).contains(&calls.len()));
+        for call in calls {
+            assert_eq!(call.text("url.template"), "/v1/prices/{id}");
+            let answers = received.children(call);
+            assert_eq!(names(&answers), ["GET /v1/prices/{id}"]);
+            assert_eq!(answers[0].service, "pricing");
+        }
+        assert!(calls.windows(2).all(|it| it[0].end_ns <= it[1].start_ns));
+    }
+}
+
+fn home_asks_one_after_the_other(received: &Received) {
+    for entry in received.entries("GET /home") {
+        let calls = received.children(entry);
+        assert_eq!(names(&calls), ["GET", "GET", "GET"]);
+        assert!(calls.windows(2).all(|it| it[0].end_ns <= it[1].start_ns));
+        assert!(calls.iter().all(|it| it.ms() >= 60.0));
+    }
+}
+
+fn accounts_ask_the_same_four_times(received: &Received) {
+    for entry in received.entries("GET /accounts/{id}") {
+        let queries = received.children(entry);
+        assert_eq!(queries.len(), 4);
+        let asked = |it: &&Seen| {
+            (
+                it.text("db.query.text").to_owned(),
+                it.int("db.query.parameter.1"),
+            )
+        };
+        assert!(queries.iter().all(|it| asked(it) == asked(&queries[0])));
+    }
+}
+
+fn reports_ask_many_questions(received: &Received) {
+    for entry in received.entries("GET /report") {
+        let queries = received.children(entry);
+        let texts = queries.iter().map(|it| it.text("db.query.text"));
+        let texts: std::collections::BTreeSet<&str> = texts.collect();
+        assert_eq!((queries.len(), texts.len()), (34, 34));
+        assert!(
+            queries
+                .iter()
+                .all(|it| it.int("db.response.returned_rows") == 1)
+        );
+    }
+}
+
+fn parcels_are_retried_at_once(received: &Received) {
+    let entries = received.entries("POST /parcels");
+    assert_eq!(entries.len(), 12);
+    let mut retried = 0;
+    for entry in entries {
+        let calls = received.children(entry);
+        let (last, before) = calls.split_last().unwrap();
+        assert!(before.iter().all(|it| it.failed));
+        assert!(!last.failed || calls.len() == 4);
+        retried += usize::from(calls.len() > 2);
+    }
+    assert!(retried > 0, "no label failed twice");
+}
+
+fn recommendations_are_computed_without_a_span(received: &Received) {
+    for entry in received.entries("GET /recommendations") {
+        assert!(received.children(entry).is_empty());
+        assert!(entry.ms() >= 260.0);
+    }
+}
+
+fn stock_is_asked_over_new_connections(received: &Received) {
+    let (mut connects_ms, mut entries_ms) = (0.0, 0.0);
+    for entry in received.entries("GET /stock/{id}") {
+        let children = received.children(entry);
+        let expected = [
+            "connect",
+            "SELECT cart_lines",
+            "connect",
+            "SELECT basket_lines",
+        ];
+        assert_eq!(names(&children), expected);
+        connects_ms += children[0].ms() + children[2].ms();
+        entries_ms += entry.ms();
+    }
+    assert!(
+        connects_ms > 0.2 * entries_ms,
+        "{connects_ms} of {entries_ms} ms"
+    );
+}
+
+fn invoices_wait_for_the_pool(received: &Received) {
+    for entry in received.entries("GET /invoices/{customer}") {
+        let children = received.children(entry);
+        let (waits, queries): (Vec<&Seen>, Vec<&Seen>) =
+            children.iter().partition(|it| it.name == "pool.acquire");
+        assert_eq!((waits.len(), queries.len()), (3, 3));
+        let longest = |spans: &[&Seen]| spans.iter().map(|it| it.ms()).fold(0.0, f64::max);
+        assert!(longest(&waits) > longest(&queries));
+    }
 }
 
 fn products_are_fine(received: &Received) {

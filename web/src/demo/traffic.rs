@@ -30,22 +30,34 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The most that a customer reads of an answer; an export is four megabytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
-/// The deck. Searches, exports and posts are few because they cost real processor time: at the
-/// default rate, this mix keeps shop and Postgres together below half a core.
-pub const DECK: [Visit; 30] = {
-    let mut deck = [Visit::Product; 30];
-    deck[0] = Visit::Search;
-    deck[1] = Visit::Export;
-    let mut at = 2;
-    while at < 5 {
-        deck[at] = Visit::Posts;
+/// The deck: how often each visit is made of so many. Searches, exports, recommendations and posts
+/// are few because they cost real processor time: at the default rate, this mix keeps shop and
+/// Postgres together below half a core.
+pub const DECK: [(Visit, usize); 14] = [
+    (Visit::Search, 1),
+    (Visit::Export, 1),
+    (Visit::Recommend, 1),
+    (Visit::Report, 1),
+    (Visit::Invoice, 1),
+    (Visit::Stock, 2),
+    (Visit::Account, 2),
+    (Visit::Wishlist, 2),
+    (Visit::Basket, 3),
+    (Visit::Home, 3),
+    (Visit::Parcel, 3),
+    (Visit::Posts, 3),
+    (Visit::Checkout, 10),
+    (Visit::Product, 15),
+];
+
+/// Visits in the deck.
+pub const DECK_SIZE: usize = {
+    let (mut size, mut at) = (0, 0);
+    while at < DECK.len() {
+        size += DECK[at].1;
         at += 1;
     }
-    while at < 15 {
-        deck[at] = Visit::Checkout;
-        at += 1;
-    }
-    deck
+    size
 };
 
 const SEARCH_WORDS: [&str; 8] = [
@@ -63,6 +75,24 @@ pub enum Visit {
     Checkout,
     /// `GET /export`
     Export,
+    /// `GET /recommendations`
+    Recommend,
+    /// `GET /report`
+    Report,
+    /// `GET /invoices/{customer}`
+    Invoice,
+    /// `GET /stock/{id}`
+    Stock,
+    /// `GET /accounts/{id}`
+    Account,
+    /// `PUT /wishlists/{id}`
+    Wishlist,
+    /// `GET /baskets/{id}`
+    Basket,
+    /// `GET /home`
+    Home,
+    /// `POST /parcels`
+    Parcel,
     /// `GET /products/{id}`
     Product,
 }
@@ -217,7 +247,10 @@ impl Dealer {
 
     fn visit(&mut self) -> Visit {
         if self.hand.is_empty() {
-            self.hand = DECK.to_vec();
+            let cards = DECK.iter();
+            self.hand = cards
+                .flat_map(|(visit, times)| std::iter::repeat_n(*visit, *times))
+                .collect();
             self.dice.shuffle(&mut self.hand);
         }
         self.hand.pop().unwrap_or(Visit::Product)
@@ -260,6 +293,24 @@ impl Dealer {
                 (Method::POST, "/checkout".to_owned(), body)
             }
             Visit::Export => get(format!("/export?from_day={}", dice.within(0..13))),
+            Visit::Recommend => get(format!("/recommendations?customer={}", dice.within(1..13))),
+            Visit::Report => get("/report".to_owned()),
+            Visit::Invoice => get(format!("/invoices/{}", dice.within(1..13))),
+            Visit::Stock => get(format!("/stock/{}", dice.within(1..201))),
+            Visit::Account => get(format!("/accounts/{}", dice.within(1..13))),
+            Visit::Wishlist => {
+                let products =
+                    (0..dice.within(12..25)).map(|_| dice.within(1..100_001).to_string());
+                let body = format!("[{}]", Vec::from_iter(products).join(","));
+                let path = format!("/wishlists/{}", dice.within(1..501));
+                (Method::PUT, path, body)
+            }
+            Visit::Basket => get(format!("/baskets/{}", dice.within(1..201))),
+            Visit::Home => get("/home".to_owned()),
+            Visit::Parcel => {
+                let body = format!("{{\"order\": {}}}", dice.within(1..4_001));
+                (Method::POST, "/parcels".to_owned(), body)
+            }
             Visit::Product => get(format!("/products/{}", dice.within(1..100_001))),
         }
     }
@@ -272,14 +323,15 @@ mod tests {
     #[test]
     fn every_deck_has_every_visit() {
         let mut dealer = Dealer::new(7);
-        let dealt = Vec::from_iter((0..2 * DECK.len()).map(|_| dealer.visit()));
-        for half in dealt.chunks(DECK.len()) {
-            let count = |visit| half.iter().filter(|it| **it == visit).count();
-            assert_eq!(count(Visit::Search), 1);
-            assert_eq!(count(Visit::Export), 1);
-            assert_eq!(count(Visit::Posts), 3);
-            assert_eq!(count(Visit::Checkout), 10);
-            assert_eq!(count(Visit::Product), 15);
+        let dealt = Vec::from_iter((0..2 * DECK_SIZE).map(|_| dealer.visit()));
+        for half in dealt.chunks(DECK_SIZE) {
+            for (visit, times) in DECK {
+                assert_eq!(
+                    half.iter().filter(|it| **it == visit).count(),
+                    times,
+                    "{visit:?}"
+                );
+            }
         }
     }
 

@@ -4,6 +4,7 @@ use askama::Template;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use collector::store::bottlenecks::Example;
+use collector::store::plans::{AskedPlan, Plan, SequentialScan};
 use serde_json::Value;
 
 use crate::AppState;
@@ -38,7 +39,12 @@ pub async fn show(
         .store
         .examples(number, filters.range.window(now_ns))
         .await?;
-    Ok(render(&page(&filters, &row, covered, &examples)))
+    let mut page = page(&filters, &row, covered, &examples);
+    if row.facts.detector == "slow-query" {
+        let asked = state.store.plan(number).await?;
+        page.plan = Some(plan_view(asked.as_ref(), &row.facts.service, now_ns));
+    }
+    Ok(render(&page))
 }
 
 #[derive(Template)]
@@ -56,6 +62,8 @@ struct Page {
     endpoint_link: String,
     evidence: EvidenceView,
     fix: FixView,
+    /// For slow statements.
+    plan: Option<PlanView>,
     trend: Trend,
     examples: Vec<ExampleView>,
     savings: Savings,
@@ -103,6 +111,21 @@ struct FixView {
     text: Vec<(bool, String)>,
     code: Option<String>,
     framework: Option<String>,
+}
+
+/// What the observed database said.
+struct PlanView {
+    /// Beside the heading: how old it is.
+    age: String,
+    age_exact: String,
+    /// Tables that are read from end to end, a sentence each.
+    scans: Vec<String>,
+    /// What there is to know beside them.
+    note: String,
+    /// The plan itself.
+    text: Option<String>,
+    /// How to let the database be asked: the flag to copy.
+    enable: Option<String>,
 }
 
 /// Cost over time.
@@ -178,6 +201,7 @@ fn page(filters: &Filters, row: &Row, covered: Covered, examples: &[Example]) ->
         endpoint_link: only_range.link(&format!("/endpoints/{}", facts.endpoint_id), &[]),
         evidence: evidence_view(row),
         fix: fix_view(&facts.evidence),
+        plan: None,
         trend: trend(row, covered),
         examples: examples.iter().map(example_view).collect(),
         savings: savings(row, covered),
@@ -267,19 +291,84 @@ fn times(evidence: &Value) -> Option<Times> {
 
 fn fix_view(evidence: &Value) -> FixView {
     FixView {
-        text: pieces(evidence["fix"].as_str().unwrap_or_default()),
+        text: format::code_pieces(evidence["fix"].as_str().unwrap_or_default()),
         code: text(&evidence["fix_code"]),
         framework: text(&evidence["framework"]),
     }
 }
 
-/// A text with code in backticks, cut into pieces.
-fn pieces(text: &str) -> Vec<(bool, String)> {
-    let pieces = text
-        .split('`')
-        .enumerate()
-        .map(|(at, it)| (at % 2 == 1, it.to_owned()));
-    pieces.filter(|it| !it.1.is_empty()).collect()
+const INDEX_COST: &str = "An index that serves the filter would spare this; it takes storage and makes every write to its columns \
+                          a little slower, so make it where the filter leaves few rows.";
+
+fn plan_view(asked: Option<&AskedPlan>, service: &str, now_ns: u64) -> PlanView {
+    let mut view = PlanView {
+        age: asked.map_or_else(String::new, |it| {
+            format!("asked {}", format::ago(it.asked_ns, now_ns))
+        }),
+        age_exact: asked.map_or_else(String::new, |it| format::at(it.asked_ns)),
+        scans: Vec::new(),
+        note: String::new(),
+        text: None,
+        enable: None,
+    };
+    match asked.map(|it| (&it.plan, &it.failure)) {
+        Some((Some(plan), _)) => tell_plan(&mut view, plan),
+        Some((None, failure)) => {
+            view.note = failure
+                .clone()
+                .unwrap_or_else(|| "There is no plan.".to_owned());
+        }
+        None => {
+            view.note = "Nobody has asked the database yet. Give culprit a role that may only read, and it asks for \
+                         the plan of this statement, without running it:"
+                .to_owned();
+            view.enable = Some(format!(
+                "culprit serve --explain-dsn {service}=postgres://reader:password@host/database"
+            ));
+        }
+    }
+    view
+}
+
+fn tell_plan(view: &mut PlanView, plan: &Plan) {
+    view.scans = plan.scans.iter().map(scan_sentence).collect();
+    let rows = format::count(plan.rows as i64);
+    let how = match plan.ran_ms {
+        Some(ms) => format!(
+            "It was run and took {}.",
+            format::duration((ms * 1e6) as u64)
+        ),
+        None => "It was planned without values and not run.".to_owned(),
+    };
+    let scans = match view.scans.is_empty() {
+        true => "No table is read from end to end.",
+        false => INDEX_COST,
+    };
+    view.note = format!(
+        "{scans} Postgres {} expects {rows} rows. {how}",
+        plan.server
+    );
+    view.text = Some(plan.text.clone());
+}
+
+/// `Reads public.products from end to end: about 20,000 rows, 1.4 MB, to find 2 where (name ~~* ?)`
+fn scan_sentence(scan: &SequentialScan) -> String {
+    let rows = match scan.table_rows {
+        Some(rows) => format!("about {} rows, ", format::count(rows as i64)),
+        None => String::new(),
+    };
+    let found = match &scan.filter {
+        Some(filter) => format!(
+            ", to find {} where {filter}",
+            format::count(scan.rows as i64)
+        ),
+        None => String::new(),
+    };
+    format!(
+        "Reads {} from end to end: {rows}{}{found}",
+        scan.table,
+        crate::status::bytes(i64::try_from(scan.table_bytes).unwrap_or(i64::MAX))
+    )
 }
 
 /// Points of the trend.
@@ -501,14 +590,63 @@ mod tests {
         assert_eq!(texts_of(&html, "pre"), [HOSTILE, HOSTILE]);
     }
 
+    fn with_plan(asked: Option<AskedPlan>) -> Html {
+        let filters = Filters::default();
+        let ranking = drawn(&filters, Sort::Cost);
+        let mut page = page(&filters, &ranking.rows[0], ranking.covered, &[]);
+        page.plan = Some(plan_view(asked.as_ref(), "shop", 400_000_000_000));
+        Html::parse_document(&page.render().unwrap())
+    }
+
     #[test]
-    fn backticks_are_code() {
-        let code = |it: &str| (true, it.to_owned());
-        assert_eq!(
-            pieces("`a` or `b`"),
-            [code("a"), (false, " or ".into()), code("b")]
+    fn the_plan_names_what_is_read_from_end_to_end() {
+        let scan = SequentialScan {
+            table: "public.products".into(),
+            table_rows: Some(20_000),
+            table_bytes: 1_000_000,
+            rows: 2,
+            filter: Some("name ~~* ?".into()),
+        };
+        let plan = Plan {
+            text: "Seq Scan on public.products <b>".into(),
+            rows: 2,
+            scans: vec![scan],
+            server: 15,
+            ..Plan::default()
+        };
+        let html = with_plan(Some(AskedPlan {
+            plan: Some(plan),
+            failure: None,
+            asked_ns: 100_000_000_000,
+        }));
+        let text = texts_of(&html, "[aria-labelledby=pl]").join(" ");
+        for words in [
+            "asked 5 min ago",
+            "Reads public.products from end to end: about 20,000 rows",
+            "to find 2 where name ~~* ?",
+            "takes storage",
+            "Seq Scan on public.products <b>",
+            "not run",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+    }
+
+    #[test]
+    fn without_a_plan_it_says_why_or_how() {
+        let none = texts_of(&with_plan(None), "[aria-labelledby=pl]").join(" ");
+        assert!(none.contains("--explain-dsn shop=postgres://"), "{none}");
+        let failed = with_plan(Some(AskedPlan {
+            failure: Some("The role may not read all it needs.".into()),
+            ..AskedPlan::default()
+        }));
+        let failed = texts_of(&failed, "[aria-labelledby=pl]").join(" ");
+        assert!(
+            failed.contains("may not read") && !failed.contains("--explain-dsn"),
+            "{failed}"
         );
-        assert_eq!(pieces(""), []);
+        let other = texts_of(&shown(json!({ "count": 3 })), "[aria-labelledby=pl]");
+        assert!(other.is_empty(), "only slow statements have a plan");
     }
 
     #[test]

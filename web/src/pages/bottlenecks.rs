@@ -152,8 +152,8 @@ struct RowView {
     rank: usize,
     link: String,
     title: String,
-    /// The first sentence of the fix, if it is short.
-    fix: String,
+    /// The first sentence of the fix, if it is short: is it code? What?
+    fix: Vec<(bool, String)>,
     severity: &'static str,
     detector: String,
     detector_title: String,
@@ -424,7 +424,9 @@ fn row_view(filters: &Filters, ranking: &Ranking, row: &Row, most: u64) -> RowVi
         rank: row.rank,
         link: finding_link(filters, row),
         title: facts.title.clone(),
-        fix: first_sentence(facts.evidence["fix"].as_str().unwrap_or_default()),
+        fix: format::code_pieces(first_sentence(
+            facts.evidence["fix"].as_str().unwrap_or_default(),
+        )),
         severity: row.severity(),
         detector: facts.detector.clone(),
         detector_title: row.detector_title().to_owned(),
@@ -489,13 +491,13 @@ fn p99(row: &Row) -> (String, String, String) {
 }
 
 /// The first sentence, with its full stop, if it is short.
-fn first_sentence(text: &str) -> String {
+/// Empty if it is long.
+fn first_sentence(text: &str) -> &str {
     let end = text.find(". ").map_or(text.len(), |at| at + 1);
     let sentence = &text[..end];
-    if sentence.chars().count() <= FIX_CHARS_MAX {
-        sentence.to_owned()
-    } else {
-        String::new()
+    match sentence.chars().count() <= FIX_CHARS_MAX {
+        true => sentence,
+        false => "",
     }
 }
 

@@ -4,6 +4,8 @@ use analyzer::detectors::{ALL, Detect, Detector};
 use askama::Template;
 use axum::response::Response;
 
+use crate::explain;
+use crate::offline::paint::Paint;
 use crate::pages::{Frame, render};
 
 /// The page.
@@ -24,6 +26,8 @@ struct DetectorView {
     /// What it reads, in words.
     reads: &'static str,
     paragraphs: Vec<&'static str>,
+    /// Its pattern, drawn as text.
+    example: String,
 }
 
 fn page(detectors: &'static [Detector]) -> Page {
@@ -41,6 +45,7 @@ fn page(detectors: &'static [Detector]) -> Page {
             .map(str::trim)
             .filter(|it| !it.is_empty())
             .collect(),
+        example: explain::example(it, Paint::plain()),
     };
     Page {
         frame: Frame {
@@ -59,8 +64,17 @@ mod tests {
     fn every_detector_is_explained() {
         let html = Html::parse_document(&page(ALL).render().unwrap());
         for detector in ALL {
+            let icon = Selector::parse(&format!("symbol[id='i-{}']", detector.id)).unwrap();
+            assert!(
+                html.select(&icon).next().is_some(),
+                "icon of {}",
+                detector.id
+            );
             let section = Selector::parse(&format!("section[id='{}']", detector.id)).unwrap();
             let section = html.select(&section).next().expect(detector.id);
+            let example = section.select(&Selector::parse("pre").unwrap()).next();
+            let example: String = example.expect("drawn").text().collect();
+            assert!(example.contains("a fix saves"), "{example}");
             let paragraphs = section.select(&Selector::parse("p.prose").unwrap()).count();
             assert_eq!(
                 paragraphs,

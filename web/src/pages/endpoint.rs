@@ -1,6 +1,5 @@
 //! One endpoint: how slow, since when, where does the time go, and which requests are the slow ones?
 
-use analyzer::profile::Profile;
 use askama::Template;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::header;
@@ -9,22 +8,23 @@ use collector::deltas::MinuteDelta;
 use collector::store::Store;
 use collector::store::bottlenecks::Minutes;
 use collector::store::endpoints::{
-    EndpointFinding, EndpointName, RequestOrder, RequestRow, SentStatement, Share,
+    EndpointFinding, EndpointName, RequestOrder, RequestRow, SentStatement,
 };
+use collector::store::profiles::hours;
 use std::collections::BTreeMap;
-use url::form_urlencoded;
 
 use crate::AppState;
-use crate::category_bar::{self, Part, Parts};
+use crate::api::profiles::{lines, text_of};
+use crate::category_bar::{Part, Parts};
 use crate::endpoint_numbers::{self, Numbers};
-use crate::flame::{self, Flame};
+use crate::flame;
 use crate::format;
 use crate::line_chart::{self, LineChart, percentiles};
+use crate::pages::call_paths::{self, CallPaths, Section, Shown, View};
 use crate::pages::context::Context;
 use crate::pages::{Frame, PageError, render};
 use crate::range::{Covered, Filters, Range, minute_ns};
 use crate::ranking::Choices;
-use collector::store::dictionaries::OTHER;
 
 /// Statements shown at most, the dearest; the page says if there are more.
 const STATEMENTS_MAX: usize = 50;
@@ -48,10 +48,8 @@ pub struct Read {
     pub statements: Vec<SentStatement>,
     /// Requests that the statements are of: those of whole hours.
     pub hours_requests: i64,
-    /// Call paths of [`View::share`].
-    pub profile: Profile,
-    /// Requests in the profile.
-    pub profile_requests: i64,
+    /// The call paths that the address asks for.
+    pub paths: CallPaths,
     /// The longest.
     pub slowest: Vec<RequestRow>,
     /// The last.
@@ -92,74 +90,6 @@ impl Read {
     }
 }
 
-/// What the address asks to see.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct View {
-    /// How far back.
-    pub range: Range,
-    /// Which requests the flame graph is of.
-    pub share: Share,
-    /// The id of the path it is zoomed to.
-    pub path: Option<String>,
-}
-
-impl View {
-    /// Reads the part of an address behind the question mark.
-    ///
-    /// # Errors
-    /// The range or `flame` is none of those that there are.
-    pub fn parse(query: Option<&str>) -> Result<View, PageError> {
-        let range = Filters::parse(query)?.range;
-        let mut view = View {
-            range,
-            share: Share::All,
-            path: None,
-        };
-        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            match (&*name, &*value) {
-                ("flame", "all") => view.share = Share::All,
-                ("flame", "tail") => view.share = Share::Tail,
-                ("flame", _) => {
-                    let text = "The flame graph is of all requests (flame=all) or of the slow tail \
-                        (flame=tail).";
-                    return Err(PageError::BadRequest(text.to_owned()));
-                }
-                ("path", path) if !path.is_empty() => view.path = Some(path.to_owned()),
-                _ => {}
-            }
-        }
-        Ok(view)
-    }
-
-    /// An address of this view at `path`, unzoomed.
-    fn link(&self, path: &str) -> String {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        if self.range != Range::default() {
-            query.append_pair("range", self.range.id());
-        }
-        if self.share == Share::Tail {
-            query.append_pair("flame", "tail");
-        }
-        let query = query.finish();
-        if query.is_empty() {
-            path.to_owned()
-        } else {
-            format!("{path}?{query}")
-        }
-    }
-
-    /// The page's address, zoomed to a path, at the flame graph.
-    fn zoom(&self, page: &str, path: &str) -> String {
-        let link = self.link(page);
-        let sign = if link.contains('?') { '&' } else { '?' };
-        if path.is_empty() {
-            format!("{link}#paths")
-        } else {
-            format!("{link}{sign}path={path}#paths")
-        }
-    }
-}
-
 /// The page.
 ///
 /// # Errors
@@ -186,14 +116,14 @@ pub async fn flame_svg(
     /// Its own styles, nothing else; the sandbox also takes its scripts and its origin away.
     const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; sandbox";
     let view = View::parse(query.as_deref())?;
-    let endpoint = endpoint(&state.store, &id).await?;
-    let window = view.range.window(format::now_ns());
-    let (profile, _) = state
-        .store
-        .endpoint_profile(endpoint.id, window, view.share)
-        .await?;
+    let endpoint = named(&state.store, &id).await?;
+    let paths = call_paths::read(&state.store, &endpoint, &view, format::now_ns()).await?;
     let title = format!("{} {}", endpoint.service.name, endpoint.name);
-    let svg = flame::svg(&profile, &title).map_err(|_| {
+    let subtitle = match &paths.base {
+        Some(base) => format!("{} versus {}, per request", paths.of.name, base.name),
+        None => paths.of.name.clone(),
+    };
+    let svg = flame::svg(&lines(&paths, view.measure), &title, &subtitle).map_err(|_| {
         PageError::NotFound(format!(
             "No requests in the {}: nothing to draw.",
             view.range.sentence()
@@ -216,17 +146,16 @@ pub async fn flame_text(
     RawQuery(query): RawQuery,
 ) -> Result<Response, PageError> {
     let view = View::parse(query.as_deref())?;
-    let endpoint = endpoint(&state.store, &id).await?;
-    let window = view.range.window(format::now_ns());
-    let (profile, _) = state
-        .store
-        .endpoint_profile(endpoint.id, window, view.share)
-        .await?;
-    let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
-    Ok((headers, flame::folded(&profile)).into_response())
+    let endpoint = named(&state.store, &id).await?;
+    let paths = call_paths::read(&state.store, &endpoint, &view, format::now_ns()).await?;
+    Ok(text_of(&paths, view.measure).into_response())
 }
 
-async fn endpoint(store: &Store, id: &str) -> Result<EndpointName, PageError> {
+/// The endpoint with the id that stands in an address.
+///
+/// # Errors
+/// There is no such endpoint, or the database is away.
+pub async fn named(store: &Store, id: &str) -> Result<EndpointName, PageError> {
     let found = match id.parse() {
         Ok(id) => store.endpoint(id).await?,
         Err(_) => None,
@@ -243,31 +172,34 @@ async fn endpoint(store: &Store, id: &str) -> Result<EndpointName, PageError> {
 /// # Errors
 /// There is no such endpoint, or the database is away.
 pub async fn read(store: &Store, id: &str, view: &View, now_ns: u64) -> Result<Read, PageError> {
-    let endpoint = endpoint(store, id).await?;
+    let endpoint = named(store, id).await?;
     let id = endpoint.id;
     let window = view.range.window(now_ns);
     let ns = |minute| i64::try_from(minute_ns(minute)).unwrap_or(i64::MAX);
     let started = ns(window.from)..ns(window.to);
-    let (minutes, findings, statements, profile, tail, slowest, latest) = futures_util::try_join!(
-        store.endpoint_minutes(id, window),
-        store.endpoint_findings(id, window),
-        store.endpoint_statements(id, window, STATEMENTS_MAX + 1),
-        store.endpoint_profile(id, window, Share::All),
-        async {
-            match view.share {
-                Share::All => Ok(None),
-                Share::Tail => store
-                    .endpoint_profile(id, window, Share::Tail)
-                    .await
-                    .map(Some),
-            }
-        },
-        store.endpoint_requests(id, started.clone(), RequestOrder::Slowest, REQUESTS_MAX),
-        store.endpoint_requests(id, started.clone(), RequestOrder::Latest, REQUESTS_MAX),
-    )?;
+    let paths = call_paths::read(store, &endpoint, view, now_ns);
+    let hours_requests = async {
+        let all = store.endpoint_profiles(id, hours(window), None).await?;
+        Ok::<_, PageError>(all.all.requests)
+    };
+    let rest = async {
+        let rest = futures_util::try_join!(
+            store.endpoint_minutes(id, window),
+            store.endpoint_findings(id, window),
+            store.endpoint_statements(id, window, STATEMENTS_MAX + 1),
+            store.endpoint_requests(id, started.clone(), RequestOrder::Slowest, REQUESTS_MAX),
+            store.endpoint_requests(id, started.clone(), RequestOrder::Latest, REQUESTS_MAX),
+        )?;
+        Ok::<_, PageError>(rest)
+    };
+    let (paths, (minutes, findings, statements, slowest, latest)) =
+        futures_util::try_join!(paths, rest)?;
+    // Those of the statements' hours: mostly they are in the call paths that were just read.
+    let hours_requests = match (view.shown, &view.version) {
+        (Shown::All, None) => paths.of.counted.requests,
+        _ => hours_requests.await?,
+    };
     let covered = Covered::exact(store, window, minutes.keys().next().copied(), now_ns).await?;
-    let hours_requests = profile.1;
-    let (profile, profile_requests) = tail.unwrap_or(profile);
     Ok(Read {
         endpoint,
         minutes,
@@ -276,8 +208,7 @@ pub async fn read(store: &Store, id: &str, view: &View, now_ns: u64) -> Result<R
         findings,
         statements,
         hours_requests,
-        profile,
-        profile_requests,
+        paths,
         slowest,
         latest,
     })
@@ -301,14 +232,8 @@ struct Page<'a> {
     chart_text: String,
     parts: Parts,
     findings: Vec<FindingView<'a>>,
-    flame: Flame,
-    /// The legend of the flame graph: class, name.
-    legend: Vec<(&'static str, &'static str)>,
-    view: &'a View,
-    /// The page's own path.
-    path: String,
-    /// Requests in the flame graph.
-    profile_requests: String,
+    /// The call paths.
+    section: Section<'a>,
     statements: Vec<StatementView<'a>>,
     /// There are more statements than are shown.
     has_more_statements: bool,
@@ -356,37 +281,6 @@ struct RequestView {
     parts: Parts,
 }
 
-impl Page<'_> {
-    /// Whether a cap on call paths was reached.
-    fn has_folded_paths(&self) -> bool {
-        let mut frames = self.flame.frames.iter();
-        frames.any(|it| it.title.starts_with(OTHER))
-    }
-
-    /// The address of a flame graph's frame.
-    fn zoom(&self, path: &str) -> String {
-        self.view.zoom(&self.path, path)
-    }
-
-    /// The address of the flame graph of all requests or of the slow tail.
-    fn of(&self, share: Share) -> String {
-        View {
-            share,
-            ..self.view.clone()
-        }
-        .zoom(&self.path, "")
-    }
-
-    fn is_tail(&self) -> bool {
-        self.view.share == Share::Tail
-    }
-
-    /// The raw flame graph.
-    fn raw(&self, file: &str) -> String {
-        self.view.link(&format!("{}/{file}", self.path))
-    }
-}
-
 fn page<'a>(read: &'a Read, view: &'a View) -> Page<'a> {
     let numbers = Numbers::of(&read.sums(), &read.covered);
     let path = format!("/endpoints/{}", read.endpoint.id);
@@ -404,15 +298,13 @@ fn page<'a>(read: &'a Read, view: &'a View) -> Page<'a> {
         ..Filters::default()
     };
     let mut context = Context::new(&path, &range_only, &Choices::default(), read.covered);
-    for choice in &mut context.ranges {
-        // Another range, the same requests: the flame graph stays what it is of.
-        if view.share == Share::Tail {
-            choice.link.push_str(if choice.link.contains('?') {
-                "&flame=tail"
-            } else {
-                "?flame=tail"
-            });
-        }
+    // Another range, the same requests: the flame graph stays what it is of.
+    for (choice, range) in context.ranges.iter_mut().zip(Range::ALL) {
+        let view = View {
+            range,
+            ..view.clone()
+        };
+        choice.link = view.link(&path);
     }
     let list = |id, title, rows: &[RequestRow]| RequestList {
         id,
@@ -435,23 +327,14 @@ fn page<'a>(read: &'a Read, view: &'a View) -> Page<'a> {
             .iter()
             .map(|it| finding(it, &read.covered))
             .collect(),
-        flame: flame::draw(&read.profile, read.profile_requests, view.path.as_deref()),
-        legend: legend(&read.profile),
-        view,
-        profile_requests: format::count(read.profile_requests),
+        section: Section::of(&read.paths, view, &path),
         statements,
         has_more_statements,
         requests: [
             list("slowest", "Slowest requests", &read.slowest),
             list("latest", "Latest requests", &read.latest),
         ],
-        json: View {
-            share: Share::All,
-            path: None,
-            ..view.clone()
-        }
-        .link(&format!("/api/v1{path}")),
-        path,
+        json: range_only.link(&format!("/api/v1{path}"), &[]),
         numbers,
     }
 }
@@ -531,22 +414,14 @@ fn request(row: &RequestRow, now_ns: u64) -> RequestView {
     }
 }
 
-/// Those categories that some frame has: class, name.
-fn legend(profile: &Profile) -> Vec<(&'static str, &'static str)> {
-    let categories = analyzer::category::Category::ALL.into_iter();
-    let has = |it: &_| profile.nodes.iter().any(|node| node.category == *it);
-    categories
-        .filter(has)
-        .map(|it| (category_bar::class(&it), it.name()))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pages::call_paths::Requests;
     use analyzer::category::Category;
-    use analyzer::profile::ProfileNode;
+    use analyzer::profile::{Profile, ProfileNode};
     use collector::store::encoding::StatementCalls;
+    use collector::store::profiles::Counted;
     use collector::store::services::ServiceName;
     use scraper::{Html, Selector};
 
@@ -625,13 +500,23 @@ mod tests {
                 calls: calls(),
             }],
             hours_requests: 10,
-            profile: Profile {
-                nodes: vec![
-                    node(None, "GET /posts", Category::Handler),
-                    node(Some(0), HOSTILE, Category::PoolWait),
-                ],
+            paths: CallPaths {
+                versions: vec!["2.0".into(), HOSTILE.into()],
+                of: Requests {
+                    name: "all requests".into(),
+                    hours: 0..2,
+                    counted: Counted {
+                        profile: Profile {
+                            nodes: vec![
+                                node(None, "GET /posts", Category::Handler),
+                                node(Some(0), HOSTILE, Category::PoolWait),
+                            ],
+                        },
+                        requests: 10,
+                    },
+                },
+                base: None,
             },
-            profile_requests: 10,
             slowest: vec![request.clone()],
             latest: vec![request],
         }
@@ -704,15 +589,21 @@ mod tests {
         let query = frames[1].split(['?', '#']).nth(1).unwrap();
         let (zoomed, _) = html(&sample(), query);
         assert_eq!(
-            links(&zoomed, "#paths .gap-s a"),
+            links(&zoomed, "#paths .zoomed a"),
             ["/endpoints/7?range=24h&flame=tail#paths"]
         );
-        assert_eq!(texts(&zoomed, "#paths [aria-current]"), ["Slow tail"]);
+        assert_eq!(
+            texts(&zoomed, "#paths [aria-current]"),
+            ["Slow tail", "Critical path only"]
+        );
         assert_eq!(
             links(&zoomed, "#paths header a"),
             [
                 "/endpoints/7/flame.svg?range=24h&flame=tail",
-                "/endpoints/7/flame.txt?range=24h&flame=tail"
+                "/api/v1/endpoints/7/profile.txt?range=24h&flame=tail",
+                "/api/v1/endpoints/7/profile.pb.gz?range=24h&flame=tail",
+                "/api/v1/endpoints/7/profile.speedscope.json?range=24h&flame=tail",
+                "/api/v1/endpoints/7/profile?range=24h&flame=tail",
             ]
         );
         assert!(
@@ -720,6 +611,89 @@ mod tests {
                 .iter()
                 .all(|it| it.contains("flame=tail"))
         );
+    }
+
+    /// The tail waits 0.4 s longer for the hostile name, and less for the handler.
+    fn compared() -> Read {
+        let mut read = sample();
+        let mut tail = read.paths.of.clone();
+        tail.name = "the slow tail".into();
+        tail.counted.requests = 2;
+        tail.counted.profile.nodes[0].count = 2;
+        tail.counted.profile.nodes[0].critical_ns = 80_000_000;
+        tail.counted.profile.nodes[1].count = 1;
+        tail.counted.profile.nodes[1].critical_ns = 900_000_000;
+        read.paths.base = Some(std::mem::replace(&mut read.paths.of, tail));
+        read
+    }
+
+    #[test]
+    fn a_difference_is_told_in_a_sentence_a_graph_and_a_table() {
+        let (html, text) = html(&compared(), "flame=tail-versus-all");
+        crate::testing::assert_harmless(&text);
+        assert_eq!(
+            texts(&html, "#paths .change"),
+            [format!(
+                "On average a request of the slow tail takes 390 ms longer than one of all requests. \
+                 Most of the difference: +400 ms {HOSTILE}."
+            )]
+        );
+        let rows = texts(&html, "#paths .ranked tbody tr td");
+        assert_eq!(
+            rows,
+            [
+                "+400 ms",
+                "50 ms",
+                "450 ms",
+                "1 → 0.5, in at most 50 % of requests",
+                "−10 ms",
+                "50 ms",
+                "40 ms",
+                "1"
+            ]
+        );
+        let frames = texts(&html, ".flame text");
+        assert!(frames[0].starts_with("−10 ms GET /posts"), "{frames:?}");
+        assert!(frames[1].starts_with("+400 ms </title>"), "{frames:?}");
+        // In words and by sign, not by colour alone.
+        assert!(texts(&html, "#paths .legend li")[0].starts_with("much longer"));
+        let zoom = links(&html, "#paths .ranked a");
+        assert_eq!(zoom[0], links(&html, ".flame a")[1]);
+    }
+
+    #[test]
+    fn every_choice_is_a_link_or_a_plain_form() {
+        let (html, _) = html(&sample(), "range=24h&measure=self&version=2.0");
+        let page = "/endpoints/7?range=24h";
+        assert_eq!(
+            links(&html, "#paths .seg a"),
+            [
+                format!("{page}&measure=self&version=2.0#paths"),
+                format!("{page}&flame=tail&measure=self&version=2.0#paths"),
+                format!("{page}&flame=tail-versus-all&measure=self&version=2.0#paths"),
+                format!("{page}&flame=windows&against=before&measure=self&version=2.0#paths"),
+                format!("{page}&flame=versions&measure=self&version=2.0#paths"),
+                format!("{page}&version=2.0#paths"),
+                format!("{page}&measure=self&version=2.0#paths"),
+            ]
+        );
+        assert_eq!(texts(&html, "#paths form option"), ["All", "2.0", HOSTILE]);
+        assert_eq!(texts(&html, "#paths form option[selected]"), ["2.0"]);
+        let hidden = Selector::parse("#paths form input[type=hidden]").unwrap();
+        let hidden: Vec<_> = html
+            .select(&hidden)
+            .filter_map(|it| Some((it.attr("name")?, it.attr("value")?)))
+            .collect();
+        assert_eq!(hidden, [("range", "24h"), ("measure", "self")]);
+    }
+
+    #[test]
+    fn one_version_is_nothing_to_compare() {
+        let mut read = compared();
+        read.paths.versions.truncate(1);
+        let (html, _) = html(&read, "flame=versions");
+        assert!(links(&html, ".flame a").is_empty());
+        assert!(texts(&html, "#paths .pane p")[0].starts_with("Only one version"));
     }
 
     #[test]
@@ -747,7 +721,9 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        assert!(View::parse(Some("flame=some")).is_err());
+        for query in ["flame=some", "measure=wall", "flame=windows&against=year"] {
+            assert!(View::parse(Some(query)).is_err(), "{query}");
+        }
         assert!(View::parse(Some("range=1y")).is_err());
     }
 }

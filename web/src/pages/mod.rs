@@ -2,7 +2,9 @@
 
 pub mod bottlenecks;
 pub mod services;
+pub mod statements;
 pub mod endpoint;
+pub mod call_paths;
 pub mod bottleneck;
 pub mod detectors;
 pub mod context;

@@ -1216,7 +1216,7 @@ fn json(stored: &StoredTrace) -> Option<String> {
     serde_json::to_string_pretty(&value).ok()
 }
 
-fn ticks(axis: &Axis, unit: &Unit) -> Vec<String> {
+pub(crate) fn ticks(axis: &Axis, unit: &Unit) -> Vec<String> {
     let label = |at: u64| {
         let ns = at * axis.tick_ns;
         let figure = ns as f64 / unit.ns as f64;

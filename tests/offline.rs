@@ -1,0 +1,539 @@
+//! `culprit analyze` and `culprit exec` from outside: every format, broken inputs, exit codes.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use prost::Message;
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use crate::support::culprit::command;
+use crate::support::spans::{n_plus_one, request};
+
+/// The documented JSON: what is not here may be there, what is here must be.
+#[derive(Deserialize)]
+struct Report {
+    schema: u32,
+    traces: Vec<Trace>,
+    coverage: Coverage,
+}
+
+#[derive(Deserialize)]
+struct Trace {
+    trace_id: String,
+    warnings: Vec<String>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    service: String,
+    endpoint: String,
+    span_id: String,
+    duration_ns: u64,
+    categories: BTreeMap<String, u64>,
+    critical_path: Vec<Stretch>,
+    findings: Vec<Finding>,
+}
+
+#[derive(Deserialize)]
+struct Stretch {
+    span_id: String,
+    service: String,
+    operation: String,
+    start_ns: u64,
+    end_ns: u64,
+}
+
+#[derive(Deserialize)]
+struct Finding {
+    detector: String,
+    fingerprint: String,
+    title: String,
+    severity: String,
+    confidence: f64,
+    count: u32,
+    span_ids: Vec<String>,
+    statement: Option<String>,
+    saved_ns: u64,
+    window_ns: u64,
+    sum_ns: u64,
+    #[serde(deserialize_with = "Option::deserialize")]
+    code: Option<String>,
+    fix: String,
+}
+
+#[derive(Deserialize)]
+struct Coverage {
+    spans: u64,
+    ignored_findings: u64,
+    unused_ignores: Vec<String>,
+    notes: Vec<String>,
+}
+
+fn analyze(arguments: &[&str]) -> Output {
+    let arguments = [&["analyze"], arguments].concat();
+    command(&arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary starts")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn read(output: &Output) -> Report {
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}\n{}", stdout(output), stderr(output)))
+}
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+/// A directory with files in it.
+struct Files(TempDir);
+
+impl Files {
+    fn new() -> Files {
+        Files(tempfile::tempdir().expect("a directory"))
+    }
+
+    fn add(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
+        let path: PathBuf = self.0.path().join(name);
+        std::fs::write(&path, bytes).expect("it can be written");
+        path.to_str().expect("UTF-8").to_owned()
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).expect("memory");
+    encoder.finish().expect("memory")
+}
+
+fn protobuf(number: u64, authors: u64) -> Vec<u8> {
+    n_plus_one(number, authors).encode_to_vec()
+}
+
+fn json(number: u64, authors: u64) -> String {
+    collector::otlp::to_json(&protobuf(number, authors)).expect("valid")
+}
+
+/// `GET /posts` of the blog, with one query and four more, 30 ms each, as Jaeger's API answers it.
+fn jaeger() -> String {
+    let span = |id: u32, from_us: u64, for_us: u64, name: &str, more: &str| {
+        let parent = r#"{"refType":"CHILD_OF","traceID":"4a","spanID":"1"}"#;
+        let references = if id == 1 { "" } else { parent };
+        format!(
+            r#"{{"traceID":"4a","spanID":"{id:x}","operationName":"{name}","references":[{references}],
+               "startTime":{},"duration":{for_us},"tags":[{more}],"logs":[],"processID":"p1"}}"#,
+            1_760_000_000_000_000_u64 + from_us
+        )
+    };
+    let server = r#"{"key":"span.kind","type":"string","value":"server"},
+                    {"key":"http.method","type":"string","value":"GET"},
+                    {"key":"http.route","type":"string","value":"/posts"}"#;
+    let query = r#"{"key":"span.kind","type":"string","value":"client"},
+                   {"key":"db.statement","type":"string","value":"SELECT * FROM authors WHERE id = ?"}"#;
+    let mut spans = vec![span(1, 0, 150_000, "GET /posts", server)];
+    spans.extend((0..4).map(|it| {
+        let from_us = 5_000 + u64::from(it) * 35_000;
+        span(2 + it, from_us, 30_000, "SELECT", query)
+    }));
+    format!(
+        r#"{{"data":[{{"traceID":"4a","spans":[{}],
+           "processes":{{"p1":{{"serviceName":"blog","tags":[]}}}}}}],"total":0,"errors":null}}"#,
+        spans.join(",")
+    )
+}
+
+/// The same as Zipkin writes it.
+fn zipkin() -> String {
+    let mut spans = vec![
+        r#"{"traceId":"4a","id":"1","kind":"SERVER","name":"get /posts","timestamp":1760000000000000,
+            "duration":150000,"localEndpoint":{"serviceName":"blog"},
+            "tags":{"http.method":"GET","http.route":"/posts"}}"#
+            .to_owned(),
+    ];
+    spans.extend((0..4u64).map(|it| {
+        format!(
+            r#"{{"traceId":"4a","parentId":"1","id":"{}","kind":"CLIENT","name":"query",
+                "timestamp":{},"duration":30000,"localEndpoint":{{"serviceName":"blog"}},
+                "tags":{{"sql.query":"SELECT * FROM authors WHERE id = ?"}}}}"#,
+            it + 2,
+            1_760_000_000_005_000 + it * 35_000
+        )
+    }));
+    format!("[{}]", spans.join(","))
+}
+
+#[test]
+fn every_format_packed_or_not_says_the_same() {
+    let files = Files::new();
+    let lines = format!("{}\n{}\n", json(1, 8), json(2, 8));
+    let zipped = zstd::encode_all(&protobuf(1, 8)[..], 1).expect("memory");
+    let cases = [
+        files.add("a", json(1, 8)),
+        files.add("b", lines),
+        files.add("c", protobuf(1, 8)),
+        files.add("d", gzip(json(1, 8).as_bytes())),
+        files.add("e", zipped),
+        files.add("f", jaeger()),
+        files.add("g", zipkin()),
+        files.add("h", gzip(zipkin().as_bytes())),
+    ];
+    for case in &cases {
+        let output = analyze(&["--format=json", case]);
+        assert_eq!(code(&output), Some(1), "{case}: {}", stderr(&output));
+        let report = read(&output);
+        let entry = &report.traces[0].entries[0];
+        let finding = &entry.findings[0];
+        assert_eq!(
+            (&*entry.service, &*entry.endpoint),
+            ("blog", "GET /posts"),
+            "{case}"
+        );
+        assert_eq!(finding.detector, "n-plus-one-query", "{case}");
+        let statement = finding.statement.as_deref();
+        assert_eq!(
+            statement,
+            Some("select * from authors where id = ?"),
+            "{case}"
+        );
+    }
+}
+
+#[test]
+fn the_json_is_as_documented_and_adds_up() {
+    let files = Files::new();
+    let output = analyze(&["--format=json", &files.add("a", json(1, 8))]);
+    let report = read(&output);
+    assert_eq!(report.schema, 1);
+    assert_eq!(report.coverage.spans, 10);
+    assert!(
+        report.coverage.notes.is_empty(),
+        "{:?}",
+        report.coverage.notes
+    );
+    for trace in &report.traces {
+        assert_eq!(trace.trace_id.len(), 32);
+        assert!(trace.warnings.is_empty(), "{:?}", trace.warnings);
+        for entry in &trace.entries {
+            assert_eq!(entry.categories.len(), 11);
+            assert_eq!(entry.categories.values().sum::<u64>(), entry.duration_ns);
+            let path = entry.critical_path.iter();
+            let lengths = path.map(|it| it.end_ns - it.start_ns);
+            assert_eq!(lengths.sum::<u64>(), entry.duration_ns);
+            let joined = entry.critical_path.windows(2);
+            assert!(joined.into_iter().all(|it| it[0].end_ns == it[1].start_ns));
+            let first = &entry.critical_path[0];
+            assert_eq!(first.span_id, entry.span_id);
+            assert_eq!((&*first.service, &*first.operation), ("blog", "GET /posts"));
+        }
+    }
+    let finding = &report.traces[0].entries[0].findings[0];
+    assert_eq!((finding.count, finding.span_ids.len()), (8, 8));
+    assert!(finding.title.starts_with("8 × "), "{}", finding.title);
+    assert!(finding.fingerprint.starts_with("n-plus-one-query blog "));
+    assert!(["info", "warning", "critical"].contains(&&*finding.severity));
+    assert!((0.0..=1.0).contains(&finding.confidence));
+    assert_eq!(
+        (finding.sum_ns, finding.window_ns),
+        (32_000_000, 39_000_000)
+    );
+    assert!(finding.saved_ns > 0 && !finding.fix.is_empty() && finding.code.is_none());
+}
+
+#[test]
+fn a_trace_over_several_files_and_standard_input_is_one() {
+    let files = Files::new();
+    let mut first = n_plus_one(1, 8);
+    let mut spans = std::mem::take(&mut first.resource_spans[0].scope_spans[0].spans);
+    let rest = request("blog", spans.split_off(3));
+    first.resource_spans[0].scope_spans[0].spans = spans;
+    let path = files.add("a", first.encode_to_vec());
+    let mut child = command(&["analyze", "--format=json", &path, "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin
+        .write_all(&gzip(&rest.encode_to_vec()))
+        .expect("it reads");
+    drop(stdin);
+    let report = read(&child.wait_with_output().expect("it ends"));
+    assert_eq!(report.traces.len(), 1);
+    assert_eq!(report.traces[0].entries[0].findings[0].count, 8);
+    // The same, and delivered twice, by two files.
+    let rest = files.add("b", rest.encode_to_vec());
+    let again = read(&analyze(&["--format=json", &rest, &path, &path]));
+    assert_eq!(again.coverage.spans, 10);
+}
+
+#[test]
+fn broken_inputs_are_named_with_their_place() {
+    let files = Files::new();
+    let good = json(1, 8);
+    let mut packed = gzip(good.as_bytes());
+    packed.truncate(packed.len() / 2);
+    let cases = [
+        (
+            files.add("cut.json", &good[..good.len() / 2]),
+            "cut.json, line 1, column ",
+        ),
+        (
+            files.add("cut.jsonl", format!("{good}\n{}", &good[..99])),
+            "cut.jsonl, line 2, column ",
+        ),
+        (files.add("packed.gz", packed), "looks like gzip"),
+        (
+            files.add("other.json", r#"{"hello": "world"}"#),
+            "its JSON begins with hello",
+        ),
+        (files.add("text.txt", "hello"), "resourceSpans"),
+        (files.add("empty", ""), "there are no spans in"),
+        (
+            files.add("logs.json", r#"{"resourceLogs": []}"#),
+            "logs or metrics",
+        ),
+        (
+            files.0.path().join("missing").display().to_string(),
+            "cannot be read",
+        ),
+        (files.0.path().display().to_string(), "is a directory"),
+    ];
+    for (path, said) in &cases {
+        let output = analyze(&[path]);
+        assert_eq!(code(&output), Some(2), "{path}: {}", stderr(&output));
+        assert!(
+            stderr(&output).contains(said),
+            "{path}: {}",
+            stderr(&output)
+        );
+        assert!(stdout(&output).is_empty(), "{path}");
+    }
+    let nonsense = analyze(&["--fail-on=sometimes", &files.add("a", &good)]);
+    assert_eq!(code(&nonsense), Some(2));
+    assert!(
+        stderr(&nonsense).contains("n-plus-one-query"),
+        "{}",
+        stderr(&nonsense)
+    );
+}
+
+#[test]
+fn what_fails_is_chosen_and_what_is_known_is_accepted() {
+    let files = Files::new();
+    let path = files.add("a", json(1, 8));
+    for (fail_on, expected) in [
+        ("info", 1),
+        ("n-plus-one", 1),
+        ("slow-query,n-plus-one-query", 1),
+        ("slow-query", 0),
+        ("never", 0),
+    ] {
+        let output = analyze(&["--fail-on", fail_on, &path]);
+        assert_eq!(
+            code(&output),
+            Some(expected),
+            "{fail_on}: {}",
+            stderr(&output)
+        );
+    }
+    assert_eq!(code(&analyze(&["--repeats-min=9", &path])), Some(0));
+
+    let report = read(&analyze(&["--format=json", &path]));
+    let fingerprint = &report.traces[0].entries[0].findings[0].fingerprint;
+    let accepted = format!("# known since spring\n{fingerprint}\nslow-query blog \"GET /old\"\n");
+    let accepted = files.add("accepted", accepted);
+    let output = analyze(&[
+        "--ignore",
+        &accepted,
+        "--format=json",
+        "--fail-on=info",
+        &path,
+    ]);
+    assert_eq!(code(&output), Some(0), "{}", stderr(&output));
+    let report = read(&output);
+    assert!(report.traces[0].entries[0].findings.is_empty());
+    assert_eq!(report.coverage.ignored_findings, 1);
+    assert_eq!(
+        report.coverage.unused_ignores,
+        ["slow-query blog \"GET /old\""]
+    );
+}
+
+#[test]
+fn budgets_fail_in_every_format() {
+    let files = Files::new();
+    let path = files.add("a", json(1, 8));
+    let budget = "--budget=GET /posts: db<=5, p99<=10s";
+    for format in ["text", "json", "html", "sarif"] {
+        let output = analyze(&[budget, "--fail-on=never", "--format", format, &path]);
+        assert_eq!(code(&output), Some(1), "{format}: {}", stderr(&output));
+        let said = stdout(&output);
+        assert!(
+            said.contains("9 database calls; the budget is 5"),
+            "{format}: {said}"
+        );
+    }
+    let kept = ["--budget=GET /posts: db<=9", "--budget=GET /none: db<=1"];
+    let output = analyze(&[kept[0], kept[1], "--fail-on=never", &path]);
+    assert_eq!(code(&output), Some(0));
+    assert!(stdout(&output).contains("no request matches: GET /none: db<=1"));
+    assert_eq!(code(&analyze(&["--budget=nonsense", &path])), Some(2));
+}
+
+#[test]
+fn reports_go_to_files_and_text_has_no_colour_there() {
+    let files = Files::new();
+    let path = files.add("a", json(1, 8));
+    let to = files.0.path().join("report.html").display().to_string();
+    let output = analyze(&["--format=html", "--output", &to, &path]);
+    assert!(stdout(&output).is_empty());
+    let html = std::fs::read_to_string(&to).expect("the report");
+    assert!(html.contains("Content-Security-Policy") && !html.contains("<script"));
+    let text = stdout(&analyze(&[&path]));
+    assert!(!text.contains('\x1b'), "{text}");
+    assert!(
+        text.contains("8 × select authors") && text.contains("Where the time went"),
+        "{text}"
+    );
+    let log: serde_json::Value =
+        serde_json::from_slice(&analyze(&["--format=sarif", &path]).stdout).expect("JSON");
+    assert_eq!(log["version"], "2.1.0");
+    assert_eq!(log["runs"][0]["results"][0]["ruleId"], "n-plus-one-query");
+}
+
+#[test]
+fn a_hundred_traces_stand_in_order_of_time() {
+    let files = Files::new();
+    let lines: Vec<String> = (0..100).rev().map(|it| json(it + 1, it % 7)).collect();
+    let path = files.add("a", lines.join("\n"));
+    let one = analyze(&["--format=json", &path]);
+    let again = analyze(&["--format=json", &path]);
+    assert_eq!(one.stdout, again.stdout, "the same spans, the same bytes");
+    assert_eq!(read(&one).traces.len(), 100);
+}
+
+fn exec(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let arguments = [&["exec"], arguments].concat();
+    let mut command = command(&arguments);
+    command.stdin(Stdio::null());
+    command.envs(environment.iter().copied());
+    command.output().expect("the binary starts")
+}
+
+/// A program that posts a file to where the environment says, as an SDK does, and ends with `code`.
+fn poster(files: &Files, body: &Path, code: i32) -> String {
+    files.add(
+        "post.py",
+        format!(
+            "import os, sys, urllib.request\n\
+             assert os.environ['OTEL_EXPORTER_OTLP_PROTOCOL'] == 'http/protobuf'\n\
+             assert os.environ['OTEL_TRACES_SAMPLER'] == 'always_on'\n\
+             assert os.environ['OTEL_SERVICE_NAME']\n\
+             url = os.environ['OTEL_EXPORTER_OTLP_ENDPOINT'] + '/v1/traces'\n\
+             body = open({:?}, 'rb').read()\n\
+             request = urllib.request.Request(url, body, {{'Content-Type': 'application/json'}})\n\
+             assert urllib.request.urlopen(request).status == 200\n\
+             print('the tests ran')\n\
+             sys.exit({code})\n",
+            body.to_str().expect("UTF-8")
+        ),
+    )
+}
+
+#[test]
+fn a_commands_spans_are_taken_and_reported() {
+    let files = Files::new();
+    let body = files.add("body.json", json(1, 8));
+    let script = poster(&files, Path::new(&body), 0);
+    let output = exec(&["--", "python3", &script], &[]);
+    let said = stdout(&output);
+    assert_eq!(code(&output), Some(1), "{said}\n{}", stderr(&output));
+    assert!(said.starts_with("the tests ran\n"), "{said}");
+    assert!(said.contains("8 × select authors"), "{said}");
+    let output = exec(&["--fail-on=never", "python3", &script], &[]);
+    assert_eq!(code(&output), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn a_failing_command_keeps_its_exit_code() {
+    let files = Files::new();
+    let body = files.add("body.json", json(1, 8));
+    let script = poster(&files, Path::new(&body), 7);
+    let output = exec(&["python3", &script], &[]);
+    assert_eq!(code(&output), Some(7), "{}", stderr(&output));
+    assert!(stdout(&output).contains("8 × select authors"));
+    assert_eq!(code(&exec(&["--", "sh", "-c", "exit 3"], &[])), Some(3));
+    assert_eq!(
+        code(&exec(&["--", "sh", "-c", "kill -TERM $$"], &[])),
+        Some(143)
+    );
+}
+
+#[test]
+fn no_spans_are_not_clean() {
+    let output = exec(&["--", "true"], &[]);
+    assert_eq!(code(&output), Some(2));
+    let said = stderr(&output);
+    assert!(
+        said.contains("no spans came") && said.contains("opentelemetry-instrument"),
+        "{said}"
+    );
+    let output = exec(&["--", "/none/such"], &[]);
+    assert_eq!(code(&output), Some(2));
+    assert!(
+        stderr(&output).contains("cannot be started"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn signals_reach_the_command() {
+    let files = Files::new();
+    let ready = files.0.path().join("ready");
+    // It ends by itself only if the signal comes.
+    let script = format!(
+        "trap 'exit 9' TERM; : > '{}'; while true; do sleep 0.05; done",
+        ready.display()
+    );
+    let child = command(&["exec", "--", "sh", "-c", &script])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut child = child.expect("the binary starts");
+    let since = std::time::Instant::now();
+    while !ready.exists() {
+        assert!(since.elapsed().as_secs() < 60, "the command does not start");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("it runs");
+    assert_eq!(child.wait().expect("it ends").code(), Some(9));
+}
+
+#[test]
+fn detectors_are_explained_with_a_drawing() {
+    let output = command(&["explain", "n-plus-one-query"])
+        .output()
+        .expect("the binary starts");
+    let said = stdout(&output);
+    assert!(
+        said.contains("dddd") && said.contains("a fix saves"),
+        "{said}"
+    );
+}

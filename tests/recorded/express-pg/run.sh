@@ -1,0 +1,1 @@
+exec node --require @opentelemetry/auto-instrumentations-node/register blog.js

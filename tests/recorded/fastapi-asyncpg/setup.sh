@@ -1,0 +1,1 @@
+. ../shared/setup-python.sh

@@ -1,0 +1,1 @@
+exec node --require ./tracing.js blog.js

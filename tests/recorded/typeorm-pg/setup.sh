@@ -1,0 +1,1 @@
+. ../shared/setup-node.sh

@@ -1,0 +1,234 @@
+//! SARIF 2.1.0, which code hosts show beside the code: a rule per detector, a result per culprit.
+
+use analyzer::detectors::{ALL, Detector};
+use analyzer::finding::Severity;
+use serde_json::{Value, json};
+
+use super::budget;
+use super::culprits::{Culprit, culprits};
+use super::report::Report;
+use crate::format;
+
+/// The log.
+pub fn sarif(report: &Report) -> Value {
+    let culprits = culprits(report);
+    let results: Vec<Value> = culprits.iter().map(result).collect();
+    let notes = report
+        .coverage
+        .notes
+        .iter()
+        .map(|it| json!({ "level": "note", "message": { "text": it } }));
+    let notes: Vec<Value> = notes.collect();
+    json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{
+            "tool": { "driver": {
+                "name": "culprit",
+                "semanticVersion": env!("CARGO_PKG_VERSION"),
+                "rules": rules(),
+            }},
+            "invocations": [{
+                "executionSuccessful": true,
+                "toolExecutionNotifications": notes,
+            }],
+            "columnKind": "unicodeCodePoints",
+            "results": results,
+        }],
+    })
+}
+
+fn rules() -> Vec<Value> {
+    let budget = json!({
+        "id": budget::DETECTOR,
+        "name": "Budget",
+        "shortDescription": { "text": "Over budget" },
+        "fullDescription": { "text": "An endpoint makes more calls, or takes longer, than its budget allows." },
+        "help": { "text": "Look at what changed since the budget was met, or raise it if the new number is meant." },
+        "defaultConfiguration": { "level": "warning" },
+    });
+    ALL.iter().map(rule).chain([budget]).collect()
+}
+
+fn rule(detector: &Detector) -> Value {
+    let first = detector.explain.split("\n\n").next().unwrap_or_default();
+    json!({
+        "id": detector.id,
+        "name": pascal_case(detector.id),
+        "shortDescription": { "text": detector.title },
+        "fullDescription": { "text": first },
+        "help": { "text": detector.explain },
+        "defaultConfiguration": { "level": "warning" },
+    })
+}
+
+/// `NPlusOneQuery`: SARIF's names are identifiers.
+fn pascal_case(id: &str) -> String {
+    let words = id.split('-').map(|word| {
+        let mut letters = word.chars();
+        let first = letters.next().map(|it| it.to_ascii_uppercase());
+        first.into_iter().chain(letters).collect::<String>()
+    });
+    words.collect()
+}
+
+fn result(culprit: &Culprit<'_>) -> Value {
+    let it = culprit.worst;
+    let rule = ALL.iter().position(|rule| rule.id == it.detector);
+    json!({
+        "ruleId": it.detector,
+        "ruleIndex": rule.unwrap_or(ALL.len()),
+        "level": match culprit.severity {
+            Severity::Critical => "error",
+            Severity::Warning => "warning",
+            Severity::Info => "note",
+        },
+        "message": { "text": message(culprit) },
+        "locations": [location(culprit)],
+        "partialFingerprints": { "culprit/v1": it.fingerprint },
+        "occurrenceCount": culprit.requests,
+        "properties": {
+            "service": culprit.entry.service,
+            "endpoint": culprit.entry.endpoint,
+            "confidence": it.confidence,
+            "saved_ns": culprit.saved_each_ns(),
+            "trace_id": culprit.trace.trace_id,
+        },
+    })
+}
+
+fn message(culprit: &Culprit<'_>) -> String {
+    let it = culprit.worst;
+    let entry = culprit.entry;
+    let mut text = format!(
+        "{} in {} of {}, {}; a fix saves {} of each. {}",
+        it.title,
+        entry.endpoint,
+        entry.service,
+        culprit.affected(),
+        format::duration(culprit.saved_each_ns()),
+        it.explanation,
+    );
+    for detail in [it.statement.as_ref(), Some(&it.fix), it.fix_code.as_ref()]
+        .into_iter()
+        .flatten()
+    {
+        text.push_str("\n\n");
+        text.push_str(detail);
+    }
+    text
+}
+
+fn location(culprit: &Culprit<'_>) -> Value {
+    let it = culprit.worst;
+    let logical = json!([{
+        "name": culprit.entry.endpoint,
+        "fullyQualifiedName": std::iter::once(&culprit.entry.service)
+            .chain(&it.call_path)
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(" > "),
+        "kind": "function",
+    }]);
+    let Some((file, line)) = it.code.as_deref().and_then(place) else {
+        return json!({ "logicalLocations": logical });
+    };
+    let mut physical = json!({ "artifactLocation": { "uri": uri(file) } });
+    if let Some(line) = line {
+        physical["region"] = json!({ "startLine": line });
+    }
+    json!({ "physicalLocation": physical, "logicalLocations": logical })
+}
+
+/// The file of `app/posts.py:31 load_authors`, and its line. A function alone is no place.
+fn place(code: &str) -> Option<(&str, Option<u64>)> {
+    // Functions have no slash or dot before a colon and digits; files may hold blanks.
+    let end_of_line = |at: usize| {
+        let rest = &code[at + 1..];
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let ends = rest[digits..].is_empty() || rest[digits..].starts_with(' ');
+        (digits > 0 && ends)
+            .then(|| rest[..digits].parse().ok())
+            .flatten()
+    };
+    let colons = code.match_indices(':').map(|it| it.0);
+    let with_line = colons
+        .filter_map(|at| Some((&code[..at], Some(end_of_line(at)?))))
+        .find(|it| it.1 > Some(0));
+    let file = code
+        .split(' ')
+        .next()
+        .filter(|it| it.contains(['/', '\\']) && !it.contains("::"));
+    with_line.or(file.map(|it| (it, None)))
+}
+
+/// A path as a URI reference: relative ones stay relative to the repository.
+fn uri(file: &str) -> String {
+    let path = file.replace('\\', "/");
+    let path = path.strip_prefix("./").unwrap_or(&path);
+    let mut uri = String::from(if path.starts_with('/') { "file://" } else { "" });
+    if path.get(1..3) == Some(":/") {
+        uri.push_str("file:///");
+    }
+    for byte in path.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' | b'~' | b':' => {
+                uri.push(byte as char);
+            }
+            _ => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::offline::testing::report;
+
+    #[test]
+    fn places_in_code() {
+        for (code, expected) in [
+            (
+                "app/posts.py:31 load_authors",
+                Some(("app/posts.py", Some(31))),
+            ),
+            ("C:\\app\\posts.cs:7", Some(("C:\\app\\posts.cs", Some(7)))),
+            ("my app/posts.py:31", Some(("my app/posts.py", Some(31)))),
+            ("app/posts.py load", Some(("app/posts.py", None))),
+            ("Posts::load", None),
+            ("shop.Posts.load", None),
+        ] {
+            assert_eq!(place(code), expected, "{code}");
+        }
+        assert_eq!(uri("./my app/é.py"), "my%20app/%C3%A9.py");
+        assert_eq!(uri("/srv/a.py"), "file:///srv/a.py");
+        assert_eq!(uri("C:\\a.cs"), "file:///C:/a.cs");
+    }
+
+    #[test]
+    fn a_result_names_its_rule_and_place() {
+        let report = report(
+            "
+            shop  GET /posts                                               |--------------------------------------------------------|
+            shop    SELECT a {code.file.path=app/a.py, code.line.number=3} |----------------|
+            shop    SELECT a {code.file.path=app/a.py, code.line.number=3}                   |----------------|
+            shop    SELECT a {code.file.path=app/a.py, code.line.number=3}                                     |----------------|
+            ",
+        );
+        let log = sarif(&report);
+        let run = &log["runs"][0];
+        let result = &run["results"][0];
+        let rule = result["ruleIndex"].as_u64().unwrap() as usize;
+        assert_eq!(run["tool"]["driver"]["rules"][rule]["id"], result["ruleId"]);
+        assert_eq!(result["level"], "error");
+        let place = &result["locations"][0]["physicalLocation"];
+        assert_eq!(place["artifactLocation"]["uri"], "app/a.py");
+        assert_eq!(place["region"]["startLine"], 3);
+        let fingerprint = &report.traces[0].entries[0].findings[0].fingerprint;
+        assert_eq!(result["partialFingerprints"]["culprit/v1"], **fingerprint);
+        for rule in run["tool"]["driver"]["rules"].as_array().unwrap() {
+            assert!(!rule["help"]["text"].as_str().unwrap().is_empty());
+        }
+    }
+}
