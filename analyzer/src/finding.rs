@@ -4,7 +4,7 @@ use crate::groups::{Extent, call_path};
 use crate::trace::SpanIdx;
 use crate::{Analysis, evidence};
 
-/// How much a finding matters to the requests it affects.
+/// How much a finding matters to the requests it affects. Stored as its position: never reordered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Severity {
     /// Worth knowing.

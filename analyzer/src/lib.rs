@@ -60,7 +60,7 @@ use trace::{SpanIdx, Trace};
 
 /// Raised whenever the same spans may give other numbers than before: stored contributions of
 /// another version are recounted instead of subtracted.
-pub const ANALYSIS_VERSION: i16 = 1;
+pub const ANALYSIS_VERSION: i16 = 2;
 
 /// What the user can set.
 #[derive(Clone, Debug)]

@@ -128,18 +128,21 @@ fn is_affecting(recent: &RecentHits) -> bool {
 
 /// By the medians over all affected requests, not by the worst one.
 fn judge(recent: RecentHits) -> Judged {
+    let own = recent.example["evidence"]["severity"].as_str();
     let saved_ns = recent.hits.saved.quantile(0.5).unwrap_or_default();
     let duration_ns = recent.hits.before.quantile(0.5).unwrap_or_default();
-    let severity = match Severity::of(saved_ns, duration_ns) {
-        Severity::Info => 0,
-        Severity::Warning => 1,
-        Severity::Critical => 2,
+    let by_savings = Severity::of(saved_ns, duration_ns);
+    let severity = match own {
+        // A detector may hold a finding down on purpose (a batch job's N+1): never raise that.
+        Some("info") => Severity::Info,
+        // Or not know what a fix saves, and have another measure.
+        Some("warning") if saved_ns == 0 => Severity::Warning,
+        Some("critical") if saved_ns == 0 => Severity::Critical,
+        _ => by_savings,
     };
-    // A detector may hold a finding down on purpose (a batch job's N+1): never raise that.
-    let held_down = recent.example["evidence"]["severity"] == "info";
     Judged {
         recent,
-        severity: if held_down { 0 } else { severity },
+        severity: severity as i16,
     }
 }
 
