@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_secs(3);
 const TRACES_MIN: i64 = 3;
 
 /// What is told when it is new.
-const TOLD: &[&str] = &["n-plus-one-query"];
+const TOLD: &[&str] = &["n-plus-one-query", "n-plus-one-write", "n-plus-one-call"];
 
 /// Bytes of a statement in a message; a message is 20 kB at most.
 const STATEMENT_BYTES_MAX: usize = 2_000;
