@@ -358,17 +358,35 @@ fn is_serialization(name: &str, facts: &Facts<'_>) -> bool {
 fn has_serialization_part(name: &str) -> bool {
     let bytes = name.as_bytes();
     (0..bytes.len()).any(|at| {
-        // Most positions are done after this line.
-        matches!(
-            bytes[at] | 0x20,
-            b's' | b'm' | b'j' | b't' | b'a' | b'o' | b'p' | b'r' | b'v' | b'g'
-        ) && SERIALIZATION_PARTS.iter().any(|part| {
-            let end = at + part.len();
-            part.as_bytes()[0] == bytes[at] | 0x20
-                && end <= bytes.len()
-                && bytes[at..end].eq_ignore_ascii_case(part.as_bytes())
-        })
+        let rest = &bytes[at..];
+        may_begin_part(rest)
+            && SERIALIZATION_PARTS.iter().any(|part| {
+                let beginning = rest.get(..part.len());
+                beginning.is_some_and(|it| it.eq_ignore_ascii_case(part.as_bytes()))
+            })
     })
+}
+
+/// Most positions of most names end here.
+fn may_begin_part(rest: &[u8]) -> bool {
+    let [first, second, third, ..] = rest else {
+        return false;
+    };
+    let second = second.to_ascii_lowercase();
+    let third = third.to_ascii_lowercase();
+    match first.to_ascii_lowercase() {
+        b's' => (second, third) == (b'e', b'r'),
+        b'm' => matches!((second, third), (b'a', b'r') | (b's', b'g')),
+        b'j' => matches!((second, third), (b's', b'o') | (b'a', b'c') | (b'i', b'n')),
+        b't' => matches!((second, third), (b'o', b'_') | (b'e', b'm')),
+        b'a' => (second, third) == (b's', b'_'),
+        b'o' => (second, third) == (b'b', b'j'),
+        b'p' => (second, third) == (b'r', b'o'),
+        b'r' => (second, third) == (b'e', b'n'),
+        b'v' => (second, third) == (b'i', b'e'),
+        b'g' => (second, third) == (b'r', b'a'),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -518,5 +536,15 @@ mod tests {
                 messaging     orders receive
             "#]],
         );
+    }
+
+    #[test]
+    fn every_part_of_serialization_is_found_wherever_it_stands() {
+        for part in SERIALIZATION_PARTS {
+            assert!(has_serialization_part(part), "{part}");
+            let inside = format!("shop.{}()", part.to_uppercase());
+            assert!(has_serialization_part(&inside), "{inside}");
+            assert!(!has_serialization_part(&part[..part.len() - 1]), "{part}");
+        }
     }
 }
