@@ -58,13 +58,14 @@ pub enum Command {
     Migrate(DatabaseOptions),
     /// Find the culprits in recorded traces, without a server or database.
     ///
-    /// Reads OTLP as JSON (one request, a list of them, or one on each line) or protobuf, Jaeger's JSON (as
-    /// its API answers and its UI saves it) and Zipkin's v2 JSON, also compressed with gzip or zstd. What a
-    /// file is, is told by its content. Traces are put together over all files.
+    /// Reads OTLP as JSON (one request, a list of them, or one on each line) or protobuf, Jaeger's
+    /// JSON (as its API answers and its UI saves it) and Zipkin's v2 JSON, also compressed with gzip or
+    /// zstd. What a file is, is told by its content. Traces are put together over all files.
     ///
-    /// Exit code 0: nothing fails. 1: findings of severity warning or worse and all N+1s, or what --fail-on
-    /// says instead, or a budget that is exceeded. 2: wrong usage, or an input that cannot be read or has no
-    /// spans. Other findings of severity info are worth knowing, not worth stopping a build for.
+    /// Exit code 0: nothing fails. 1: findings of severity warning or worse and all N+1s, or what
+    /// --fail-on says instead, or a budget that is exceeded. 2: wrong usage, or an input that cannot
+    /// be read or has no spans. Other findings of severity info are worth knowing, not worth stopping
+    /// a build for.
     ///
     /// --format json writes {"schema":1,"traces":[…],"coverage":{…}}. Times are nanoseconds.
     ///
@@ -88,11 +89,13 @@ pub enum Command {
     ///   culprit exec --fail-on critical --format sarif --output culprit.sarif -- npm test
     ///
     /// Receives OTLP on a free port of this machine while the command runs, and sets the environment
-    /// variables that OpenTelemetry's SDKs read: OTEL_EXPORTER_OTLP_ENDPOINT and _PROTOCOL (http/protobuf,
-    /// unless it says grpc or http/json already), OTEL_TRACES_EXPORTER, OTEL_TRACES_SAMPLER=always_on, and
-    /// OTEL_SERVICE_NAME if it is not set. The command itself must be instrumented.
+    /// variables that OpenTelemetry's SDKs read: OTEL_EXPORTER_OTLP_ENDPOINT and _PROTOCOL
+    /// (http/protobuf, unless it says grpc or http/json already), OTEL_TRACES_EXPORTER,
+    /// OTEL_TRACES_SAMPLER=always_on, and OTEL_SERVICE_NAME if it is not set. The command itself must
+    /// be instrumented.
     ///
-    /// The report goes to standard output, behind what the command writes there; --output keeps it apart.
+    /// The report goes to standard output, behind what the command writes there; --output keeps it
+    /// apart.
     ///
     /// Exit code: the command's own if it fails; else as for `analyze`, 2 if no spans came.
     #[command(verbatim_doc_comment)]

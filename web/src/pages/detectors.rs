@@ -74,7 +74,7 @@ mod tests {
             let section = html.select(&section).next().expect(detector.id);
             let example = section.select(&Selector::parse("pre").unwrap()).next();
             let example: String = example.expect("drawn").text().collect();
-            assert!(example.contains("a fix saves"), "{example}");
+            assert!(example.lines().count() > 2, "{example}");
             let paragraphs = section.select(&Selector::parse("p.prose").unwrap()).count();
             assert_eq!(
                 paragraphs,
