@@ -16,6 +16,7 @@ use crate::groups::{Loop, loops};
 use crate::impact::impact;
 use crate::loops::{Sure, Told, failed};
 use crate::role::{Role, role};
+use crate::sql::StatementKind;
 use crate::trace::SpanIdx;
 use crate::wording::duration;
 use crate::{Analysis, Call, Settings};
@@ -86,7 +87,7 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
     let claimed = claimed(findings);
     for category in [Category::Database, Category::External] {
         let unclaimed = |call: &Call| claimed.binary_search(&call.span).is_err();
-        let wanted = |call: &Call| !failed(analysis, call);
+        let wanted = |call: &Call| !failed(analysis, call) && !keeps_session(call);
         for found in loops(analysis, category, unclaimed, wanted, CALLS_MAX + 1) {
             let role = role(analysis, found.entry);
             if role != Role::Upkeep && is_crowd(&found) {
@@ -151,6 +152,15 @@ fn finding(told: &Told<'_, '_>) -> Finding {
     }
 }
 
+/// What pools send with every connection they hand out or take back; asyncpg resets it.
+fn keeps_session(call: &Call) -> bool {
+    let kind = call.statement.as_ref().map(|it| it.kind);
+    matches!(
+        kind,
+        Some(StatementKind::Session | StatementKind::Transaction)
+    )
+}
+
 /// The calls that take much longer than a usual one, if the others leave the request waiting for them.
 fn tail(told: &Told<'_, '_>) -> Vec<SpanIdx> {
     let usual_ns = told.median_ns().saturating_mul(TAIL_FACTOR);
@@ -173,6 +183,15 @@ mod tests {
     use expect_test::expect;
 
     const ID: &str = DETECTOR.id;
+
+    #[test]
+    fn a_pool_that_resets_its_connections_is_no_crowd() {
+        let mut drawn = "shop  GET /  |----------|\n".to_owned();
+        for _ in 0..25 {
+            drawn += "shop    reset [client] {db.system=postgresql, db.statement=\"select pg_advisory_unlock_all(); reset all\"}  |---|\n";
+        }
+        check_silent(ID, &drawn);
+    }
 
     /// A search over shards whose calls no other detector claims: chunks of a list of ids.
     const CHUNK: &str =
