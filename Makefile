@@ -5,8 +5,12 @@ CARGO ?= cargo
 PYTHON ?= python3
 # What the tests with official SDKs run on; made once, below cargo's target directory.
 VENV = target/test-python
+NODE = target/test-node
+# The packages' exact versions are those of two recorded stacks.
+DJANGO = tests/recorded/django-psycopg/requirements.txt
+EXPRESS = tests/recorded/express-pg/package.json
 
-.PHONY: help demo serve test chaos bench postgres pgbouncer
+.PHONY: help demo serve test chaos bench postgres pgbouncer node
 
 help:
 	@echo 'make demo    culprit, a demo shop under traffic, and the UI with findings in it'
@@ -25,8 +29,10 @@ bench: postgres
 	$(CARGO) run --release --bin culprit -- bench ingest
 	$(CARGO) bench -p analyzer
 
-test: postgres pgbouncer $(VENV)/ready
-	CULPRIT_TEST_PYTHON="$(CURDIR)/$(VENV)/bin/python" $(CARGO) test --workspace --no-fail-fast
+test: postgres pgbouncer $(VENV)/ready $(NODE)/ready
+	CULPRIT_TEST_PYTHON="$(CURDIR)/$(VENV)/bin/python" \
+		CULPRIT_TEST_NODE_MODULES="$(CURDIR)/$(NODE)/node_modules" \
+		$(CARGO) test --workspace --no-fail-fast
 
 chaos: postgres
 	CULPRIT_TEST_KILLS=$(or $(KILLS),120) $(if $(SEED),CULPRIT_TEST_SEED=$(SEED)) \
@@ -40,9 +46,20 @@ postgres:
 pgbouncer:
 	@sh ./tests/install-pgbouncer.sh
 
-$(VENV)/ready: Makefile
+# For the test that runs an Express project's tests.
+node:
+	@sh ./tests/install-node.sh
+
+$(VENV)/ready: Makefile $(DJANGO)
 	@mkdir -p target
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check \
-		opentelemetry-sdk opentelemetry-exporter-otlp-proto-grpc opentelemetry-exporter-otlp-proto-http
+		opentelemetry-sdk opentelemetry-exporter-otlp-proto-grpc opentelemetry-exporter-otlp-proto-http \
+		pytest -r $(DJANGO)
+	@touch $@
+
+$(NODE)/ready: Makefile $(EXPRESS) | node
+	@mkdir -p $(NODE)
+	cp $(EXPRESS) $(NODE)/
+	npm install --prefix $(NODE) --no-audit --no-fund --no-package-lock --silent
 	@touch $@

@@ -10,6 +10,7 @@ mod bad_input;
 mod crash;
 mod demo;
 mod disk;
+mod exec_sdk;
 mod faults;
 mod metrics;
 mod migrations;

@@ -43,11 +43,36 @@ pub fn library(analysis: &Analysis<'_>, span: SpanIdx, top: SpanIdx) -> Library 
         };
         scope.and_then(|it| by_scope(it.name)).or_else(module)
     });
+    let known = known.or_else(|| mapper_above_jdbc(analysis, span, top));
     known.unwrap_or_else(|| {
         let language = ["telemetry.sdk.language"];
         let language = trace.spans.resource_text(trace.span(span), &language);
         by_language(language.unwrap_or(""))
     })
+}
+
+/// A mapper that loads when a getter is called has no span of its own there, but one around the query that
+/// loaded the list. So many spans before the call are looked at.
+const SPANS_BEFORE_MAX: SpanIdx = 64;
+
+/// ```text
+/// shop  GET /posts
+/// shop    Posts.findAll          io.opentelemetry.spring-data
+/// shop      SELECT blog.Post     io.opentelemetry.hibernate
+/// shop        SELECT posts       io.opentelemetry.jdbc
+/// shop    SELECT authors         io.opentelemetry.jdbc: post.getAuthor().getName()
+/// shop    SELECT authors
+/// ```
+fn mapper_above_jdbc(analysis: &Analysis<'_>, span: SpanIdx, top: SpanIdx) -> Option<Library> {
+    let trace = &analysis.trace;
+    let scope = |it: SpanIdx| Some(trace.spans.scopes.get(trace.span(it).scope as usize)?.name);
+    if !scope(span)?.contains("jdbc") {
+        return None;
+    }
+    let before = (top..span).rev().take(SPANS_BEFORE_MAX as usize);
+    before
+        .filter_map(|it| by_scope(scope(it)?))
+        .find(|it| it.is_lazy)
 }
 
 /// A part of a scope's name, lower case; with `=`, a whole word of it.
@@ -479,6 +504,30 @@ mod tests {
         assert_eq!(of_call("n=1", module).name, Some("sqlx"));
         let others = "code.namespace=shop::sqlx";
         assert_eq!(of_call("n=1", others).name, None);
+    }
+
+    #[test]
+    fn a_getter_that_loads_is_its_mappers_query() {
+        let name = |before: &str, call: &str| {
+            let line = |name: String, bar: &str| format!("shop  {name:<80}{bar}\n");
+            let drawing = drawing::parse(
+                &[
+                    line("GET /".into(), "|----------|"),
+                    line(format!("  Posts.findAll {{{before}}}"), " |--|"),
+                    line(format!("  SELECT authors {{{call}}}"), "     |--|"),
+                ]
+                .concat(),
+            );
+            let analysis = analyze(drawing.spans(), &Settings::default());
+            library(&analysis, 2, 0).name
+        };
+        let (data, jdbc) = (
+            "scope=io.opentelemetry.spring-data-1.8",
+            "scope=io.opentelemetry.jdbc",
+        );
+        assert_eq!(name(data, jdbc), Some("Hibernate / Spring Data"));
+        assert_eq!(name("n=1", jdbc), None);
+        assert_eq!(name(data, "n=1"), None);
     }
 
     #[test]
