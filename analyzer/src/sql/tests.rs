@@ -877,6 +877,11 @@ fn mutated_statements_have_stable_fingerprints() {
         );
         assert!(it.text.len() <= Fingerprint::TEXT_MAX);
         let _ = (it.summary(), literals(&text, system));
+        let _ = (
+            clauses::clauses(&it, system),
+            explainable(&it.text),
+            visible_offset(&text, system),
+        );
     }
 }
 

@@ -129,6 +129,12 @@ struct Sort {
 
 const SORTS: [Sort; 6] = [
     Sort {
+        id: "",
+        title: "Requests wait",
+        key: |it| it.critical_ns() as f64,
+        is_minor: false,
+    },
+    Sort {
         id: "calls",
         title: "Calls",
         key: |it| it.statement.calls.calls as f64,
@@ -158,20 +164,13 @@ const SORTS: [Sort; 6] = [
         key: |it| it.percentiles[3] as f64,
         is_minor: false,
     },
-    Sort {
-        id: "",
-        title: "Requests wait",
-        key: |it| it.critical_ns() as f64,
-        is_minor: false,
-    },
 ];
 
 fn sort(filters: &Filters) -> &'static Sort {
-    let last = &SORTS[SORTS.len() - 1];
     SORTS
         .iter()
         .find(|it| it.id == filters.sort)
-        .unwrap_or(last)
+        .unwrap_or(&SORTS[0])
 }
 
 /// All statements in the order that the address asks for.
@@ -486,7 +485,7 @@ pub(crate) mod tests {
         );
         assert_eq!(texts(&html, "th[aria-sort]"), ["Requests wait ↓"]);
         let cells = texts(&html, "tbody tr:first-child td");
-        assert_eq!(cells[..2], ["30", "1.5"], "{cells:?}");
+        assert_eq!(cells[..3], ["500 ms", "30", "1.5"], "{cells:?}");
         assert!(
             cells.iter().any(|it| it.contains("GET /b 60 %")),
             "{cells:?}"

@@ -319,6 +319,7 @@ mod tests {
                 "select a from t group by a order by count(*) desc limit 5",
                 "select a as b from t order by b limit 5",
                 "select a from t order by b",
+                "select a from t where lower(c) like '%x%' order by b limit 5",
                 "with x as (select a from t where b = 1) select * from x",
                 "select a from t where b = 1 union select a from u where b = 1",
                 "select a from t where b = 'half",
@@ -371,6 +372,9 @@ mod tests {
                   -
                 select a from t order by b
                   Without WHERE and LIMIT it reads all of t: page it, or aggregate in the database.
+                  -
+                select a from t where lower(c) like '%x%' order by b limit 5
+                  The pattern for lower(c) begins with `%`, which no ordinary index can serve; a trigram index (`pg_trgm`, `using gin`) or full-text search does.
                   -
                 with x as (select a from t where b = 1) select * from x
                   Its text shows nothing to change. Look at EXPLAIN (ANALYZE, BUFFERS) on data of production size for full scans of large tables, sorts that spill to disk and waiting for locks; then index, narrow or cache.
@@ -614,5 +618,73 @@ mod tests {
                 .fix
                 .contains("concurrently")
         );
+    }
+
+    /// Words that meet in surprising ways.
+    const WORDS: &[&str] = &[
+        "select",
+        "a",
+        "b.x",
+        "*",
+        "from",
+        "t",
+        "u v",
+        "join",
+        "on",
+        "where",
+        "and",
+        "or",
+        "not",
+        "in",
+        "(",
+        ")",
+        "(?)",
+        "= ?",
+        "<",
+        "?",
+        "like '%x'",
+        "between",
+        "is null",
+        "order by",
+        "desc",
+        ",",
+        "limit 5",
+        "offset 9000",
+        "group by",
+        "lower(a)",
+        "a::text",
+        "case when",
+        "end",
+        "using (k)",
+        "left",
+        "cross",
+        "lateral",
+        "as",
+        "with",
+        "union",
+        "for update",
+        "update",
+        "delete",
+        "set",
+        "top",
+        "distinct",
+        ".",
+        "exists",
+        "random()",
+        "count(*)",
+        "null",
+    ];
+
+    proptest::proptest! {
+        #[test]
+        fn any_words_get_some_advice(
+            words in proptest::collection::vec(proptest::sample::select(WORDS), 0..24),
+            system in proptest::sample::select(vec!["postgresql", "mysql", "mssql", "oracle", "sqlite", "", "mongodb"]),
+        ) {
+            let advice = of(&format!("select {}", words.join(" ")), system, Some(5_000));
+            proptest::prop_assert!(!advice.fix.is_empty());
+            let dialect = advice.fix_code.is_none_or(|it| system == "postgresql" || !it.contains("concurrently"));
+            proptest::prop_assert!(dialect);
+        }
     }
 }

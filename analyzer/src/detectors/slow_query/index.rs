@@ -192,8 +192,10 @@ fn of_filter(clauses: &Clauses, source: &Source, engine: Engine) -> Option<Sugge
 
 /// The columns of the order that an index behind those compared for equality could serve.
 fn order(clauses: &Clauses, source: &Source, equal: &[(String, bool)]) -> Vec<(String, bool)> {
-    // Sorting everything is not quicker by an index, unless it picks a part or ends early.
-    if clauses.is_grouped || equal.is_empty() && !clauses.is_limited {
+    // Sorting everything is not quicker by an index, unless it picks a part or ends early; and it may end
+    // late if other conditions leave few rows.
+    let ends_early = clauses.is_limited && clauses.terms.is_empty();
+    if clauses.is_grouped || equal.is_empty() && !ends_early {
         return Vec::new();
     }
     let mut columns: Vec<(String, bool)> = Vec::new();
