@@ -114,7 +114,7 @@ impl<'t, 'a> Walker<'t, 'a> {
                     && node.start_ns < node.end_ns
                     && node.start_ns < end_ns
                     && node.end_ns > start_ns
-                    && !outlasts(trace, child, entry);
+                    && !(outlasts(trace, child, entry) && goes_on_beside(trace, child, entry));
                 blocks.then_some(Child {
                     end_ns: node.end_ns.min(end_ns),
                     start_ns: Reverse(node.start_ns.max(start_ns)),
@@ -180,8 +180,10 @@ impl<'t, 'a> Walker<'t, 'a> {
 /// shop    POST loki          |------------|     without an await, or in a goroutine
 /// ```
 ///
-/// A request that failed may have waited for it and given up; it keeps its calls.
-fn outlasts(trace: &Trace<'_>, child: SpanIdx, entry: SpanIdx) -> bool {
+/// A request that failed may have waited for it and given up; it keeps its calls. Where nothing else of the
+/// request can be seen beside it, the path still leads through it, cut at the request's end like any
+/// other span: something the request did in that time, and there is no better name for it.
+pub fn outlasts(trace: &Trace<'_>, child: SpanIdx, entry: SpanIdx) -> bool {
     let end_ns = trace.node(entry).end_ns;
     let late_ns = trace.node(child).end_ns.saturating_sub(end_ns);
     if late_ns <= OUTLASTS_NS || late_ns <= trace.duration_ns(entry) / OUTLASTS_SHARE {
@@ -194,6 +196,29 @@ fn outlasts(trace: &Trace<'_>, child: SpanIdx, entry: SpanIdx) -> bool {
         && sender::of(&trace.senders, call.resource) == sender::of(&trace.senders, request.resource)
         && request.kind == SpanKind::Server
         && request.status != Status::Error
+}
+
+/// So many siblings of a call that outlasts its request are looked at, and of each of its ancestors: it is asked
+/// for each such call, and a million of them may stand side by side. What stands behind is not seen.
+const SIBLINGS_MAX: usize = 64;
+
+/// Something else of the request ran while `child` was under way.
+fn goes_on_beside(trace: &Trace<'_>, child: SpanIdx, entry: SpanIdx) -> bool {
+    let (start_ns, end_ns) = (trace.node(child).start_ns, trace.node(entry).end_ns);
+    let ran = |it: SpanIdx| trace.node(it).end_ns > start_ns && trace.node(it).start_ns < end_ns;
+    let ancestors = std::iter::successors(Some(child), |it| trace.node(*it).parent);
+    let mut inside = ancestors.take_while(|it| *it > entry).take(SIBLINGS_MAX);
+    inside.any(|at| {
+        let next = |it: &SpanIdx| trace.node(*it).next_sibling;
+        let first = trace
+            .node(at)
+            .parent
+            .and_then(|it| trace.node(it).first_child);
+        let mut siblings = std::iter::successors(first, next)
+            .take(SIBLINGS_MAX)
+            .chain(std::iter::successors(next(&at), next).take(SIBLINGS_MAX));
+        siblings.any(|it| it != at && ran(it) && !outlasts(trace, it, entry))
+    })
 }
 
 #[cfg(test)]
@@ -226,21 +251,33 @@ mod tests {
             shop    SELECT cart               |-|
             shop    handler                      |-----|
             shop      POST loki [client]           |------------|
+            shop      UPDATE cart                    |-|
             ",
             expect![[r#"
                 0..1 POST /order
                 1..3 SELECT cart
                 3..4 POST /order
-                4..10 handler
+                4..8 handler
+                8..10 UPDATE cart
             "#]],
         );
     }
 
     #[test]
-    fn unless_the_request_gave_up_or_clocks_are_coarse() {
+    fn unless_the_request_gave_up_or_did_nothing_more_or_clocks_are_coarse() {
         check(
             "
             shop  POST /order {error}        |---------|
+            shop    POST stock [client]          |------------|
+            ",
+            expect![[r#"
+                0..4 POST /order
+                4..10 POST stock
+            "#]],
+        );
+        check(
+            "
+            shop  POST /order                |---------|
             shop    POST stock [client]          |------------|
             ",
             expect![[r#"

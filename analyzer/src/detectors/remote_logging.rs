@@ -10,6 +10,7 @@
 
 use super::{Detect, Detector};
 use crate::category::Category;
+use crate::critical_path::outlasts;
 use crate::facts::Facts;
 use crate::finding::{Finding, Severity};
 use crate::impact::impact;
@@ -85,7 +86,7 @@ struct Shipment {
 fn shipments(analysis: &Analysis<'_>) -> BTreeMap<(usize, String), Vec<Shipment>> {
     let mut shipments: BTreeMap<_, Vec<Shipment>> = BTreeMap::new();
     for (at, call) in analysis.calls.iter().enumerate() {
-        let Some(entry) = call.entry.filter(|_| waits(analysis, call)) else {
+        let Some(entry) = call.entry.filter(|it| waits(analysis, call, *it)) else {
             continue;
         };
         let facts = Facts::of(&analysis.trace.spans, analysis.trace.span(call.span));
@@ -102,9 +103,11 @@ fn shipments(analysis: &Analysis<'_>) -> BTreeMap<(usize, String), Vec<Shipment>
     shipments
 }
 
-fn waits(analysis: &Analysis<'_>, call: &Call) -> bool {
+fn waits(analysis: &Analysis<'_>, call: &Call, entry: usize) -> bool {
+    let trace = &analysis.trace;
     matches!(call.category, Category::Logging | Category::External)
-        && !analysis.trace.node(call.outer).detached
+        && !trace.node(call.outer).detached
+        && !outlasts(trace, call.outer, analysis.entries[entry].span)
 }
 
 /// The category was decided with the user's own destinations in view, which are not known here.
@@ -372,6 +375,17 @@ mod tests {
             "
             shop  POST /checkout                                                                            |-----------------------------------------------------------|
             shop    POST [client] {http.request.method=POST, url.full=http://logs.example/loki/api/v1/push}      ||
+            ",
+        );
+    }
+
+    #[test]
+    fn a_line_that_nobody_awaits() {
+        check_silent(
+            ID,
+            "
+            shop  POST /orders                                                     |---------|
+            shop    POST [client] {url.full=http://logs.example/loki/api/v1/push}      |------------|
             ",
         );
     }
