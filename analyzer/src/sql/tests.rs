@@ -892,6 +892,20 @@ fn empty_items_at_a_cut_leave_nothing() {
     }
 }
 
+#[test]
+fn odd_cuts_have_a_stable_fingerprint() {
+    for text in ["[a,;", "[a,", "[[a];", "[a;b]", "select [a,;", "array[a,;"] {
+        for system in ["postgresql", "mssql", "mysql", "mongodb", ""] {
+            let it = fingerprint(text, system);
+            assert_eq!(
+                fingerprint(&it.text, system).text,
+                it.text,
+                "{text} {system}"
+            );
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
