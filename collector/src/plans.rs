@@ -77,7 +77,7 @@ pub async fn run(
     run: bool,
     shutdown: CancellationToken,
 ) {
-    while !databases.is_empty() && !shutdown.is_cancelled() {
+    while !shutdown.is_cancelled() {
         for database in &databases {
             if let Err(error) = look(&store, database, run, &shutdown).await {
                 tracing::debug!(%error, "plans are asked for later");

@@ -116,7 +116,8 @@ pub async fn start(options: &ServeOptions, if_taken: IfTaken) -> anyhow::Result<
         intake: CancellationToken::new(),
         analysis: CancellationToken::new(),
     };
-    if options.plays(Role::Analyzer) {
+    // A task without work would end, and a task that ends is taken for a fault.
+    if options.plays(Role::Analyzer) && !observed.is_empty() {
         serving.spawn_plans(observed, options.explain.explain_analyze);
     }
     serving.spawn_all(options, listeners, receiver_options, alerting);
