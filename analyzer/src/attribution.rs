@@ -94,7 +94,7 @@ impl View<'_, '_> {
     }
 
     /// The outermost entry below `entry` that `span` lies in; none if it is `entry`'s own span. The
-    /// climb is as short as paths are deep: [`crate::critical_path::NESTED_ENTRIES_MAX`].
+    /// climb is as short as paths are deep: see [`crate::critical_path`].
     fn entry_below(&self, entry: usize, span: SpanIdx) -> Option<usize> {
         let mut below = self.owners[span as usize]? as usize;
         if below == entry {

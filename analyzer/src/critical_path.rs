@@ -38,15 +38,21 @@ const OVERLAP_SHARE: u64 = 100;
 const OUTLASTS_NS: u64 = 1_000_000;
 const OUTLASTS_SHARE: u64 = 100;
 
-/// The path goes down into the services a service calls, but only so many of them deep; the time of
-/// a deeper one belongs to its entry span as a whole. Each service's own path shows its inside, and
-/// without a limit a chain of a million services would have paths of 10^12 stretches.
-pub const NESTED_ENTRIES_MAX: u32 = 8;
+/// The path goes down into the services a service calls, and without a limit a chain of a million
+/// services would have paths of 10^12 stretches. All paths of a trace together have about so many;
+/// so paths of a trace of a thousand spans go down a hundred services.
+const STRETCHES_MAX: usize = 100_000;
+
+/// And so many services down in any trace. The time of a deeper one belongs to its entry span as a
+/// whole; each service's own path shows its inside.
+const NESTED_ENTRIES_MIN: u32 = 8;
 
 /// Finds paths; keeps its memory from one to the next.
 #[derive(Debug)]
 pub struct Walker<'t, 'a> {
     trace: &'t Trace<'a>,
+    /// How many services down paths go.
+    nested_max: u32,
     frames: Vec<Frame>,
     /// The children that the open frames have not looked at yet, each frame's sorted by end.
     pending: Vec<Child>,
@@ -80,8 +86,12 @@ struct Child {
 impl<'t, 'a> Walker<'t, 'a> {
     /// A walker over `trace`.
     pub fn new(trace: &'t Trace<'a>) -> Walker<'t, 'a> {
+        let nested_max = STRETCHES_MAX / trace.nodes.len().max(1);
         Walker {
             trace,
+            nested_max: u32::try_from(nested_max)
+                .unwrap_or(u32::MAX)
+                .max(NESTED_ENTRIES_MIN),
             frames: Vec::new(),
             pending: Vec::new(),
             stretches: Vec::new(),
@@ -106,7 +116,7 @@ impl<'t, 'a> Walker<'t, 'a> {
 
     fn enter(&mut self, span: SpanIdx, start_ns: u64, end_ns: u64, nested: u32, entry: SpanIdx) {
         let pending = self.pending.len();
-        if nested <= NESTED_ENTRIES_MAX {
+        if nested <= self.nested_max {
             let trace = self.trace;
             let children = trace.children(span).filter_map(|child| {
                 let node = trace.node(child);
@@ -295,6 +305,24 @@ mod tests {
                 4..10 POST stock
             "#]],
         );
+    }
+
+    #[test]
+    fn a_path_goes_down_many_services_of_a_small_trace() {
+        let mut drawn = String::new();
+        for depth in 0..30 {
+            drawn += &format!(
+                "{}s{depth}  GET /  {}|{}|\n",
+                "  ".repeat(depth),
+                " ".repeat(70 - depth),
+                "-".repeat(60 - 2 * depth)
+            );
+        }
+        let drawing = drawing::parse(&drawn);
+        let trace = Trace::assemble(drawing.spans());
+        let mut walker = Walker::new(&trace);
+        let deepest = walker.path(0).iter().map(|it| it.span).max();
+        assert_eq!(deepest, Some(29));
     }
 
     #[test]

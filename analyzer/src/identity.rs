@@ -10,13 +10,15 @@ use crate::target::{Target, cut, template};
 use crate::trace::{SpanIdx, Trace};
 use std::borrow::Cow;
 
-/// Where each service's part of the trace begins, in tree order; nothing is known of its time yet.
-pub fn entries<'a>(trace: &Trace<'a>) -> Vec<Entry<'a>> {
+/// Where each service's part of the trace begins, in tree order; nothing is known of its time yet. With
+/// `roots_too` also spans whose parents are missing for good.
+pub fn entries<'a>(trace: &Trace<'a>, roots_too: bool) -> Vec<Entry<'a>> {
     let mut entries: Vec<Entry<'a>> = Vec::new();
     // The entries around the current span, outermost first.
     let mut around: Vec<usize> = Vec::new();
     for idx in 0..trace.nodes.len() as SpanIdx {
-        if !is_entry(trace.span(idx)) {
+        let is_root = roots_too && trace.node(idx).parent.is_none();
+        if !is_root && !is_entry(trace.span(idx)) {
             continue;
         }
         let ended = |it: &usize| trace.node(entries[*it].span).subtree_end <= idx;
@@ -274,7 +276,7 @@ mod tests {
     fn check(drawing: &str, endpoint: &str) {
         let parsed = drawing::parse(drawing);
         let trace = Trace::assemble(parsed.spans());
-        assert_eq!(entries(&trace)[0].endpoint, endpoint, "{drawing}");
+        assert_eq!(entries(&trace, false)[0].endpoint, endpoint, "{drawing}");
     }
 
     #[test]
@@ -395,7 +397,7 @@ mod tests {
             ",
         );
         let trace = Trace::assemble(drawing.spans());
-        let entries = entries(&trace);
+        let entries = entries(&trace, false);
         let named: Vec<_> = entries
             .iter()
             .map(|it| (it.service.name, it.endpoint.as_str(), it.parent))
@@ -442,7 +444,7 @@ mod tests {
         ] {
             let drawing = drawing::parse(&format!("shop / {{{attributes}}} |--|"));
             let trace = Trace::assemble(drawing.spans());
-            assert_eq!(entries(&trace)[0].weight, weight, "{attributes}");
+            assert_eq!(entries(&trace, false)[0].weight, weight, "{attributes}");
         }
     }
 
@@ -470,7 +472,19 @@ mod tests {
         ] {
             let drawing = drawing::parse(&format!("shop / {{{attributes}}} |--|"));
             let trace = Trace::assemble(drawing.spans());
-            assert_eq!(entries(&trace)[0].error, error, "{attributes}");
+            assert_eq!(entries(&trace, false)[0].error, error, "{attributes}");
         }
+    }
+
+    #[test]
+    fn a_missing_parent_begins_a_request_only_when_nothing_more_comes() {
+        let drawing = drawing::parse("shop  load [internal] {orphan}  |----|");
+        let trace = Trace::assemble(drawing.spans());
+        let endpoints = |roots_too| {
+            let entries = entries(&trace, roots_too).into_iter();
+            entries.map(|it| it.endpoint).collect::<Vec<_>>()
+        };
+        assert_eq!(endpoints(false), Vec::<String>::new());
+        assert_eq!(endpoints(true), ["load"]);
     }
 }

@@ -70,6 +70,9 @@ pub struct Settings {
     /// From how many repeats on a loop may be reported, at least 2. In production 5: fewer are as often
     /// a page that happens to need a thing three times. Tests have little data: there 3 are a loop.
     pub repeats_min: usize,
+    /// Nothing more will come: a span whose parent is missing begins a request. While spans still arrive
+    /// it does not, because its parent may be on its way.
+    pub is_complete: bool,
 }
 
 impl Default for Settings {
@@ -77,6 +80,7 @@ impl Default for Settings {
         Settings {
             log_destinations: Vec::new(),
             repeats_min: 5,
+            is_complete: false,
         }
     }
 }
@@ -254,7 +258,7 @@ fn analyze_with<'a>(
     let mut categories = category::categories_seen(&trace, settings, |span, category, facts| {
         candidates.add(span, category, facts);
     });
-    let mut entries = identity::entries(&trace);
+    let mut entries = identity::entries(&trace, settings.is_complete);
     let owners = identity::owners(&trace, &entries);
     attribution::attribute(&trace, &owners, &mut categories, &mut entries);
     work::measure(&trace, &owners, &mut entries);

@@ -292,7 +292,8 @@ proptest! {
         let trace = Trace::assemble(spans);
         let mut moved = 0;
         for (span, node) in trace.spans.spans.iter().zip(&trace.nodes) {
-            if span.end_ns <= span.start_ns || span.end_ns > TIME_MAX_NS {
+            let never_began = span.start_ns == 0 && span.end_ns > DURATION_MAX_NS;
+            if never_began || span.end_ns <= span.start_ns || span.end_ns > TIME_MAX_NS {
                 continue;
             }
             let sent_ns = (span.end_ns - span.start_ns).min(DURATION_MAX_NS);

@@ -225,9 +225,20 @@ impl<'s, 'a> Draft<'s, 'a> {
                 by_span.then_with(|| self.compare_origins(*a, *b))
             });
             let kind = |it: &(u64, u32)| spans[it.1 as usize].kind;
+            let (first, last) = (kind(&same_id[0]), kind(&same_id[same_id.len() - 1]));
             for same_kind in same_id.chunk_by(|a, b| kind(a) == kind(b)) {
                 self.keep(same_kind[0]);
                 self.warn_of_versions(same_kind);
+            }
+            // Both sides of a call may share an id, as Zipkin's do; others do not.
+            let shared = [
+                (SpanKind::Client, SpanKind::Server),
+                (SpanKind::Producer, SpanKind::Consumer),
+            ];
+            if first != last && !shared.contains(&(first, last)) {
+                self.oddities.versions += 1;
+                let text = "Different spans have this one's id; each is shown.";
+                self.warn(self.len() as At - 1, text);
             }
         }
     }
@@ -396,7 +407,11 @@ impl<'s, 'a> Draft<'s, 'a> {
         self.times.reserve(self.len());
         for at in 0..self.len() as At {
             let span = self.span(at);
-            let start = span.start_ns.min(TIME_MAX_NS);
+            let start = match never_began(span) {
+                true => span.end_ns,
+                false => span.start_ns,
+            };
+            let start = start.min(TIME_MAX_NS);
             let end_max = start.saturating_add(DURATION_MAX_NS).min(TIME_MAX_NS);
             self.times.push(start..span.end_ns.clamp(start, end_max));
             if let Some(text) = odd_times(span) {
@@ -512,12 +527,19 @@ impl<'s, 'a> Draft<'s, 'a> {
     }
 }
 
+/// Its start was not set, and is not meant to be the Unix epoch.
+fn never_began(span: &Span<'_>) -> bool {
+    span.start_ns == 0 && span.end_ns > DURATION_MAX_NS
+}
+
 /// What is wrong with a span's times, if anything.
 fn odd_times(span: &Span<'_>) -> Option<&'static str> {
     if span.start_ns.max(span.end_ns) > TIME_MAX_NS {
         Some("This span lies beyond the year 2262; its times were cut there.")
     } else if span.end_ns == 0 && span.start_ns > 0 {
         Some("This span never ended; it is shown as an instant.")
+    } else if never_began(span) {
+        Some("This span has no start; it is shown as an instant.")
     } else if span.end_ns < span.start_ns {
         Some("This span ends before it starts; it is shown as an instant.")
     } else if span.end_ns - span.start_ns > DURATION_MAX_NS {
@@ -774,7 +796,7 @@ mod tests {
     fn absurd_times_are_cut() {
         let drawing = drawing::parse("shop a |--|\nshop b |--|");
         let mut spans = drawing.spans();
-        spans.spans[0].start_ns = 0;
+        spans.spans[0].start_ns = 1;
         spans.spans[1].end_ns = u64::MAX;
         spans.spans[1].start_ns = u64::MAX - 7;
         let trace = Trace::assemble(spans);
@@ -784,6 +806,46 @@ mod tests {
             (TIME_MAX_NS, 0)
         );
         assert_eq!(trace.warnings.len(), 2);
+    }
+
+    #[test]
+    fn a_span_without_a_start_is_an_instant_and_no_year_long() {
+        let drawing = drawing::parse("shop a |--|");
+        let mut spans = drawing.spans();
+        spans.spans[0].start_ns = 0;
+        let end_ns = spans.spans[0].end_ns;
+        let trace = Trace::assemble(spans);
+        assert_eq!(
+            (trace.node(0).start_ns, trace.node(0).end_ns),
+            (end_ns, end_ns)
+        );
+        assert_eq!(trace.warnings.len(), 1);
+        let drawing = drawing::parse("shop a |--|");
+        let mut spans = drawing.spans();
+        (spans.spans[0].start_ns, spans.spans[0].end_ns) = (0, 50);
+        assert_eq!(
+            Trace::assemble(spans).duration_ns(0),
+            50,
+            "made-up times may begin at the epoch"
+        );
+    }
+
+    #[test]
+    fn one_id_for_two_spans_of_other_kinds_is_told() {
+        let drawn = "
+            shop GET x [client] {span.id=2}         |--|
+            shop other [internal] {span.id=2}       |--|
+            ";
+        let trace = |drawn: &str| {
+            Trace::assemble(drawing::parse(drawn).spans())
+                .warnings
+                .len()
+        };
+        assert_eq!(trace(drawn), 1);
+        assert_eq!(
+            trace(&drawn.replace("other [internal]", "x [server]      ")),
+            0
+        );
     }
 
     #[test]

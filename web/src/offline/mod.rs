@@ -121,6 +121,7 @@ impl ReportOptions {
         Settings {
             log_destinations: self.log_destinations.clone(),
             repeats_min: self.repeats_min,
+            is_complete: true,
         }
     }
 

@@ -11,6 +11,7 @@ use super::report::{Report, SCHEMA, Wanted};
 pub fn settings() -> Settings {
     Settings {
         repeats_min: 3,
+        is_complete: true,
         ..Settings::default()
     }
 }
