@@ -35,6 +35,7 @@ mod language;
 mod coverage;
 pub mod transit;
 mod work;
+mod paging;
 mod payload;
 mod framework;
 mod role;
