@@ -305,7 +305,7 @@ pub(super) fn with_list(text: &str, system: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{check, check_silent, check_titles, findings, line};
+    use super::super::tests::{call_path, check, check_silent, check_titles, findings, line};
     use super::DETECTOR;
     use expect_test::expect;
 
@@ -726,6 +726,31 @@ mod tests {
             ),
         ] {
             check_titles(ID, &serial_of(text), expected);
+        }
+    }
+
+    /// Loops and resolvers give each round's span a number.
+    #[test]
+    fn numbered_wrappers_are_one_context() {
+        for (wrapper, path) in [
+            (
+                "graphql.resolve books.N.author",
+                expect!["graphql.resolve books.{id}.author"],
+            ),
+            ("item-N", expect!["item-{id}"]),
+            ("items[N].load", expect!["items[{id}].load"]),
+            (
+                "PostsController#item_N",
+                expect!["PostsController#item_{id}"],
+            ),
+        ] {
+            let mut text = line("shop", 0, "POST /graphql", 0, 90);
+            for at in 0..8 {
+                let wrapper = wrapper.replace('N', &at.to_string());
+                text += &line("shop", 1, &wrapper, at * 10, 10);
+                text += &line("shop", 2, "SELECT authors", at * 10 + 1, 8);
+            }
+            path.assert_eq(&call_path(ID, &text));
         }
     }
 
