@@ -17,7 +17,7 @@ use crate::category::Category;
 use crate::evidence::{self, Parameters};
 use crate::finding::{Finding, Severity};
 use crate::groups::{Loop, loops};
-use crate::loops::{Sure, Told, WAITED_PERCENT_MIN, callee, failed};
+use crate::loops::{Sure, Told, WAITED_PERCENT_MIN, callee, failed, is_nameless};
 use crate::role::{Role, role};
 use crate::span::{Span, Spans};
 use crate::trace::SpanIdx;
@@ -73,10 +73,10 @@ pricing    GET /v1/prices/{id}                                                  
 const WAITED_NS_MIN: u64 = 50_000_000;
 
 fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, settings: &Settings) {
-    let any = |_: &Call| true;
+    let named = |call: &Call| !is_nameless(call);
     let wanted = |call: &Call| is_candidate(analysis, call);
     let repeats_min = settings.repeats_min;
-    for found in loops(analysis, Category::External, any, wanted, repeats_min) {
+    for found in loops(analysis, Category::External, named, wanted, repeats_min) {
         let role = role(analysis, found.entry);
         if role == Role::Upkeep
             || !matters(analysis, &found)
@@ -207,13 +207,18 @@ fn is_pagination(analysis: &Analysis<'_>, found: &Loop, repeats_min: usize) -> b
             let name = pair.split('=').next().unwrap_or("").to_ascii_lowercase();
             PAGING.contains(&name.as_str())
         };
+        // `/items/page/3`
+        let (path, in_path) = match path.rsplit_once("/page/") {
+            Some((list, page)) if page.bytes().all(|it| it.is_ascii_digit()) => (list, true),
+            _ => (path, false),
+        };
         let pairs = query.split('&').filter(|it| !it.is_empty());
         let (walking, staying): (Vec<&str>, Vec<&str>) = pairs.partition(walks);
         lists.insert((path, staying));
         if lists.len() >= repeats_min {
             return false;
         }
-        pages += usize::from(!walking.is_empty());
+        pages += usize::from(in_path || !walking.is_empty());
     }
     pages + lists.len() >= found.calls.len()
 }
@@ -617,6 +622,27 @@ mod tests {
     }
 
     #[test]
+    fn pages_in_the_path_are_no_elements() {
+        check_silent(
+            ID,
+            &drawn(&urls(|it| format!("http://stock/items/page/{it}"))),
+        );
+    }
+
+    /// Nobody can tell whether they go to one place.
+    #[test]
+    fn requests_without_a_target_are_not_compared() {
+        check_silent(
+            ID,
+            &serial("GET /cart", &["GET [client] {http.method=GET}"; 8]),
+        );
+        check_silent(
+            ID,
+            &serial("GET /cart", &["HTTP POST [client] {http.method=POST}"; 8]),
+        );
+    }
+
+    #[test]
     fn polling_is_waiting() {
         let mut text = line("shop", 0, "POST /export", 0, 1_000);
         for at in 0..8 {
@@ -657,6 +683,8 @@ mod tests {
     #[test]
     fn probes_are_upkeep() {
         check_silent(ID, &drawn(&items()).replace("GET /cart", "GET /ping"));
+        let probed = "GET /cart {user_agent.original=kube-probe/1.29}";
+        check_silent(ID, &serial(probed, &items()));
     }
 
     #[test]
