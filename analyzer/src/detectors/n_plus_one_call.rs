@@ -621,6 +621,46 @@ mod tests {
         check_silent(ID, &drawn(&first_page_is_bare));
     }
 
+    /// They are seen to be ids only beside each other.
+    #[test]
+    fn ids_that_look_like_words() {
+        let slugs = [
+            "red-shoe",
+            "blue-hat",
+            "tie",
+            "long-coat",
+            "SKU-1",
+            "user7",
+            "100.json",
+        ];
+        let slugs = slugs.map(|it| get(&format!("http://stock/api/v1/items/{it}")));
+        check_titles(
+            ID,
+            &drawn(&slugs),
+            expect![[r#"
+                7 × GET stock/api/v1/items/{id}, one by one (critical)
+            "#]],
+        );
+        let codes = ["USD", "EUR", "GBP", "JPY", "CHF"];
+        let codes = codes.map(|it| get(&format!("http://bank/rates/{it}/today")));
+        check_titles(
+            ID,
+            &drawn(&codes),
+            expect![[r#"
+                5 × GET bank/rates/{id}/today, one by one (critical)
+            "#]],
+        );
+    }
+
+    #[test]
+    fn words_are_endpoints() {
+        let words = ["brands", "sizes", "colors", "stores", "getMenu", "flags"];
+        for prefix in ["catalog", "api/v1", "api"] {
+            let words = words.map(|it| get(&format!("http://stock/{prefix}/{it}")));
+            check_silent(ID, &drawn(&words));
+        }
+    }
+
     #[test]
     fn pages_in_the_path_are_no_elements() {
         check_silent(
