@@ -246,7 +246,8 @@ fn raw_parameters(analysis: &Analysis<'_>, call: &Call) -> Vec<(String, String)>
     parameters
 }
 
-fn bound_parameters(spans: &Spans<'_>, span: &Span<'_>) -> Vec<(String, String)> {
+/// The parameters that the span shows, by name or number as it names them. Not redacted.
+pub(crate) fn bound_parameters(spans: &Spans<'_>, span: &Span<'_>) -> Vec<(String, String)> {
     let attributes = spans.attributes_at(&span.attributes).iter();
     let bound = attributes.filter_map(|it| {
         let name = it.key.strip_prefix("db.query.parameter.")?;

@@ -262,8 +262,25 @@ fn frame_name(analysis: &Analysis<'_>, span: SpanIdx) -> String {
             let entry = &analysis.entries[at];
             format!("{} · {}", entry.service.name, entry.endpoint)
         }
-        Err(_) => template(analysis.trace.span(span).name).into_owned(),
+        Err(_) => without_index(&template(analysis.trace.span(span).name)),
     }
+}
+
+/// Loops number the spans around their rounds: `item-3` → `item-{id}`.
+fn without_index(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    for word in name.split_inclusive(' ') {
+        let body = word.trim_end();
+        let stem = body.trim_end_matches(|it: char| it.is_ascii_digit());
+        let is_numbered = stem.len() < body.len()
+            && stem
+                .strip_suffix(['-', '_'])
+                .is_some_and(|it| it.ends_with(|it: char| it.is_alphabetic()));
+        text.push_str(if is_numbered { stem } else { body });
+        text.push_str(if is_numbered { "{id}" } else { "" });
+        text.push_str(&word[body.len()..]);
+    }
+    text
 }
 
 /// Gives calls of one context to the outermost entries that repeat at least `repeats_min` times.

@@ -23,6 +23,7 @@ pub mod critical_path;
 pub mod attribution;
 pub mod sql;
 pub mod call;
+mod siblings;
 mod statements;
 pub mod finding;
 mod groups;
@@ -35,6 +36,7 @@ mod language;
 mod coverage;
 pub mod transit;
 mod work;
+mod paging;
 mod payload;
 mod framework;
 mod role;
@@ -262,7 +264,8 @@ fn analyze_with<'a>(
     let owners = identity::owners(&trace, &entries);
     attribution::attribute(&trace, &owners, &mut categories, &mut entries);
     work::measure(&trace, &owners, &mut entries);
-    let calls = candidates.calls(&categories, &owners);
+    let mut calls = candidates.calls(&categories, &owners);
+    siblings::name_alike(&trace, &mut calls);
     count_calls(&mut entries, &calls);
     let coverage = coverage::coverage(&trace, &categories, &entries, &calls);
     let mut analysis = Analysis {

@@ -1,5 +1,6 @@
 //! What a loop costs and how it is told: what the detectors of the N+1 family say alike.
 
+use crate::category::Category;
 use crate::evidence::{self, Parameters};
 use crate::facts::Facts;
 use crate::finding::Finding;
@@ -42,6 +43,17 @@ pub(crate) fn failed(analysis: &Analysis<'_>, call: &Call) -> bool {
     [call.outer, call.span]
         .map(|it| analysis.trace.span(it).status)
         .contains(&Status::Error)
+}
+
+/// All that is known of the request is its method: whether two of them go to one place cannot be told.
+pub(crate) fn is_nameless(call: &Call) -> bool {
+    let says_nothing = |word: &str| {
+        let words = [
+            "http", "https", "get", "post", "put", "patch", "delete", "head", "options", "request",
+        ];
+        words.iter().any(|it| word.eq_ignore_ascii_case(it))
+    };
+    call.category == Category::External && call.key.split([' ', '.']).all(says_nothing)
 }
 
 /// The call carries more than one row, key or message: it is a batch already.

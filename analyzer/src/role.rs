@@ -27,7 +27,7 @@ impl Role {
     }
 }
 
-/// Path segments and words of endpoints that probe or prepare a service.
+/// Words of endpoints that probe or prepare a service, whatever follows: `/healthz/db`.
 const UPKEEP: &[&str] = &[
     "health",
     "healthz",
@@ -37,21 +37,45 @@ const UPKEEP: &[&str] = &[
     "liveness",
     "readyz",
     "readiness",
-    "ready",
-    "ping",
-    "status",
-    "metrics",
+    "startupz",
     "actuator",
-    "migrate",
-    "migration",
-    "migrations",
     "db:migrate",
     "heartbeat",
 ];
 
+/// Words that do so as the last one only: `/metrics`, but not `/metrics/sales/{year}`. Behind no path, in
+/// a job's name, they may be followed by anything: `migrate up`.
+const UPKEEP_ALONE: &[&str] = &[
+    "ready",
+    "up",
+    "ping",
+    "status",
+    "metrics",
+    "migrate",
+    "migration",
+    "migrations",
+];
+
+/// What may stand before such a word and says nothing: `/api/v1/health`, `/-/ready`, `grpc.health.v1.Health`.
+const PREFIXES: &[&str] = &[
+    "api",
+    "v1",
+    "v2",
+    "v3",
+    "internal",
+    "manage",
+    "management",
+    "grpc",
+    "-",
+    "_",
+];
+
+/// User agents of probes: Kubernetes, load balancers of clouds.
+const PROBES: &[&str] = &["kube-probe/", "ELB-HealthChecker/", "GoogleHC/"];
+
 /// The role of the entry `entry` (an index into [`Analysis::entries`]).
 pub fn role(analysis: &Analysis<'_>, entry: usize) -> Role {
-    if is_upkeep(&analysis.entries[entry].endpoint) {
+    if is_upkeep(&analysis.entries[entry].endpoint) || is_probed(analysis, entry) {
         return Role::Upkeep;
     }
     let kind = |entry: usize| analysis.trace.span(analysis.entries[entry].span).kind;
@@ -63,11 +87,30 @@ pub fn role(analysis: &Analysis<'_>, entry: usize) -> Role {
     Role::Request
 }
 
-/// `GET /health`, `/actuator/health`, but not `GET /orders/{id}/status`.
+/// Asked by something that only wants to know whether the service lives.
+fn is_probed(analysis: &Analysis<'_>, entry: usize) -> bool {
+    let spans = &analysis.trace.spans;
+    let span = analysis.trace.span(analysis.entries[entry].span);
+    let agent = spans.text(span, &["user_agent.original", "http.user_agent"]);
+    agent.is_some_and(|it| PROBES.iter().any(|probe| it.starts_with(probe)))
+}
+
+/// `GET /health`, `/api/v1/health`, `/actuator/health`, but not `GET /orders/{id}/status`, and no status
+/// of one thing of many: `/status/{order_id}`.
 pub fn is_upkeep(endpoint: &str) -> bool {
+    let is_of = |word: &str, words: &[&str]| words.iter().any(|it| word.eq_ignore_ascii_case(it));
     let mut words = endpoint.split(['/', ' ', '.']).filter(|it| !it.is_empty());
-    let first = words.find(|it| !it.bytes().all(|byte| byte.is_ascii_uppercase()));
-    first.is_some_and(|it| UPKEEP.iter().any(|word| it.eq_ignore_ascii_case(word)))
+    let first = words.find(|it| {
+        let is_method = it.bytes().all(|byte| byte.is_ascii_uppercase());
+        !is_method && !is_of(it, PREFIXES)
+    });
+    // `/_health`
+    let Some(first) = first.map(|it| it.trim_start_matches('_')) else {
+        return false;
+    };
+    let is_path = endpoint.contains('/');
+    let alone = !is_path || words.next().is_none();
+    is_of(first, UPKEEP) || alone && is_of(first, UPKEEP_ALONE)
 }
 
 #[cfg(test)]
@@ -82,6 +125,16 @@ mod tests {
             "/actuator/health",
             "GET /metrics",
             "ping",
+            "migrate up",
+            "GET /api/health",
+            "GET /_health",
+            "GET /up",
+            "GET /grpc.health.v1.Health/Check",
+            "grpc.health.v1.Health/Check",
+            "GET /api/v1/healthcheck",
+            "GET /startupz",
+            "GET /manage/health",
+            "GET /-/ready",
         ] {
             assert!(is_upkeep(probe), "{probe}");
         }
@@ -89,6 +142,12 @@ mod tests {
             "GET /orders/{id}/status",
             "GET /",
             "POST /healthy-recipes",
+            "GET /health-insurance/quotes",
+            "GET /patients/{id}/health",
+            "GET /metrics/sales/{year}",
+            "GET /status/{order_id}",
+            "GET /migrations/{id}/files",
+            "GET /api/v1/users",
             "GET",
         ] {
             assert!(!is_upkeep(work), "{work}");

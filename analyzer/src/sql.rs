@@ -20,9 +20,11 @@ mod lexer;
 mod print;
 mod reduce;
 mod shape;
+mod values;
 
 pub use explainable::explainable;
 use lexer::{Dialect, Lexer};
+pub(crate) use values::{Place, Slot, slots};
 
 /// What a statement is, without its literals.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -84,24 +84,85 @@ pub const NAME_BYTES_MAX: usize = 200;
 /// A path, or a name with a path in it, with its ids replaced: `/users/123` → `/users/{id}`.
 ///
 /// Query and fragment go. What counts as an id: numbers, UUIDs, hexadecimal and random-looking
-/// tokens, addresses of people. Cut at [`NAME_BYTES_MAX`].
+/// tokens, addresses of people, and numbers that stand between dots or in brackets: `books.3.author`,
+/// `items[3]`, `100.json`. Cut at [`NAME_BYTES_MAX`].
 pub fn template(path: &str) -> Cow<'_, str> {
-    let path = without_query(path);
-    let path = cut(path);
-    if !path.split(is_separator).any(is_id) {
+    let path = cut(without_url_parts(path));
+    if !path.split(is_separator).any(has_id) {
         return Cow::Borrowed(path);
     }
     let mut text = String::with_capacity(path.len());
     for piece in path.split_inclusive(is_separator) {
         let body = piece.trim_end_matches(is_separator);
-        text.push_str(if is_id(body) { "{id}" } else { body });
+        match is_id(body) {
+            true => text.push_str("{id}"),
+            false => push_labels(&mut text, body),
+        }
         text.push_str(&piece[body.len()..]);
     }
     Cow::Owned(text)
 }
 
+/// The query of a path, and its fragment, but not the end of a name: `PostsController#index`, `user.admin?`.
+fn without_url_parts(text: &str) -> &str {
+    let Some(mark) = text.find(['?', '#']) else {
+        return text;
+    };
+    let word = text[..mark].rfind(' ').map_or(0, |it| it + 1);
+    let is_url = match text.as_bytes()[mark] {
+        b'?' => text[word..mark].contains('/'),
+        // Controllers of a namespace: `admin/posts#index`.
+        _ => text[word..].starts_with('/') || text[word..mark].contains("://"),
+    };
+    if is_url { &text[..mark] } else { text }
+}
+
 fn is_separator(it: char) -> bool {
     matches!(it, '/' | ' ' | ',' | ';')
+}
+
+fn is_label_end(it: char) -> bool {
+    matches!(it, '.' | '[' | ']' | '#')
+}
+
+fn has_id(piece: &str) -> bool {
+    is_id(piece) || has_numbered_label(piece)
+}
+
+/// Quick: nearly all pieces have no digit, or no label.
+fn has_numbered_label(piece: &str) -> bool {
+    let bytes = piece.as_bytes();
+    bytes.iter().any(u8::is_ascii_digit)
+        && piece.contains(is_label_end)
+        && numbered_labels(piece).any(|it| it.1)
+}
+
+/// The parts of a piece with the mark behind them, and whether each is a number of one among many. Beside
+/// other digits it is a version: `v1.2`, `python3.11`.
+fn numbered_labels(piece: &str) -> impl Iterator<Item = (&str, bool)> {
+    let has_digit = |it: &str| it.bytes().any(|it| it.is_ascii_digit());
+    let mut before = "";
+    let mut parts = piece.split_inclusive(is_label_end).peekable();
+    std::iter::from_fn(move || {
+        let part = parts.next()?;
+        let label = part.trim_end_matches(is_label_end);
+        let is_number = !label.is_empty() && label.bytes().all(|it| it.is_ascii_digit());
+        let alone = !has_digit(before) && !parts.peek().is_some_and(|it| has_digit(it));
+        before = label;
+        Some((part, is_number && alone && part.len() < piece.len()))
+    })
+}
+
+fn push_labels(text: &mut String, piece: &str) {
+    if !has_numbered_label(piece) {
+        text.push_str(piece);
+        return;
+    }
+    for (part, is_number) in numbered_labels(piece) {
+        let label = part.trim_end_matches(is_label_end);
+        text.push_str(if is_number { "{id}" } else { label });
+        text.push_str(&part[label.len()..]);
+    }
 }
 
 /// `text` without what is beyond [`NAME_BYTES_MAX`].
@@ -228,6 +289,22 @@ mod tests {
             ("user:12345 load", "{id} load"),
             ("render item-98765", "render {id}"),
             ("GET /a/1;v=2", "GET /a/{id};v=2"),
+            // Numbers between dots and in brackets, but not versions.
+            (
+                "graphql.resolve books.3.author",
+                "graphql.resolve books.{id}.author",
+            ),
+            ("items[3].load", "items[{id}].load"),
+            ("job #3", "job #{id}"),
+            ("/reports/100.json", "/reports/{id}.json"),
+            ("/img/3.png", "/img/{id}.png"),
+            ("/api/v1.2/users", "/api/v1.2/users"),
+            ("python3.11 main", "python3.11 main"),
+            // Marks of URLs that are none of a URL.
+            ("PostsController#index", "PostsController#index"),
+            ("admin/posts#index", "admin/posts#index"),
+            ("user.admin?", "user.admin?"),
+            ("GET /posts#top", "GET /posts"),
             // Not ids: versions, words, abbreviations, long names.
             ("/api/v1beta2/pods", "/api/v1beta2/pods"),
             ("/i18n/en-US/k8s-cluster", "/i18n/en-US/k8s-cluster"),

@@ -123,6 +123,11 @@ mod tests {
         expected.assert_eq(&found(id, drawn, title));
     }
 
+    /// What stands between entry and calls in the one finding of the detector `id`.
+    pub(super) fn call_path(id: &str, drawn: &str) -> String {
+        found(id, drawn, |it, _| it.call_path[1..].join(" > "))
+    }
+
     /// The detector `id` finds nothing.
     pub(super) fn check_silent(id: &str, drawn: &str) {
         assert_eq!(found(id, drawn, describe), "", "{drawn}");

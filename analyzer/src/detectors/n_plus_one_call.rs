@@ -17,7 +17,7 @@ use crate::category::Category;
 use crate::evidence::{self, Parameters};
 use crate::finding::{Finding, Severity};
 use crate::groups::{Loop, loops};
-use crate::loops::{Sure, Told, WAITED_PERCENT_MIN, callee, failed};
+use crate::loops::{Sure, Told, WAITED_PERCENT_MIN, callee, failed, is_nameless};
 use crate::role::{Role, role};
 use crate::span::{Span, Spans};
 use crate::trace::SpanIdx;
@@ -73,10 +73,10 @@ pricing    GET /v1/prices/{id}                                                  
 const WAITED_NS_MIN: u64 = 50_000_000;
 
 fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, settings: &Settings) {
-    let any = |_: &Call| true;
+    let named = |call: &Call| !is_nameless(call);
     let wanted = |call: &Call| is_candidate(analysis, call);
     let repeats_min = settings.repeats_min;
-    for found in loops(analysis, Category::External, any, wanted, repeats_min) {
+    for found in loops(analysis, Category::External, named, wanted, repeats_min) {
         let role = role(analysis, found.entry);
         if role == Role::Upkeep
             || !matters(analysis, &found)
@@ -207,13 +207,18 @@ fn is_pagination(analysis: &Analysis<'_>, found: &Loop, repeats_min: usize) -> b
             let name = pair.split('=').next().unwrap_or("").to_ascii_lowercase();
             PAGING.contains(&name.as_str())
         };
+        // `/items/page/3`
+        let (path, in_path) = match path.rsplit_once("/page/") {
+            Some((list, page)) if page.bytes().all(|it| it.is_ascii_digit()) => (list, true),
+            _ => (path, false),
+        };
         let pairs = query.split('&').filter(|it| !it.is_empty());
         let (walking, staying): (Vec<&str>, Vec<&str>) = pairs.partition(walks);
         lists.insert((path, staying));
         if lists.len() >= repeats_min {
             return false;
         }
-        pages += usize::from(!walking.is_empty());
+        pages += usize::from(in_path || !walking.is_empty());
     }
     pages + lists.len() >= found.calls.len()
 }
@@ -616,6 +621,67 @@ mod tests {
         check_silent(ID, &drawn(&first_page_is_bare));
     }
 
+    /// They are seen to be ids only beside each other.
+    #[test]
+    fn ids_that_look_like_words() {
+        let slugs = [
+            "red-shoe",
+            "blue-hat",
+            "tie",
+            "long-coat",
+            "SKU-1",
+            "user7",
+            "100.json",
+        ];
+        let slugs = slugs.map(|it| get(&format!("http://stock/api/v1/items/{it}")));
+        check_titles(
+            ID,
+            &drawn(&slugs),
+            expect![[r#"
+                7 × GET stock/api/v1/items/{id}, one by one (critical)
+            "#]],
+        );
+        let codes = ["USD", "EUR", "GBP", "JPY", "CHF"];
+        let codes = codes.map(|it| get(&format!("http://bank/rates/{it}/today")));
+        check_titles(
+            ID,
+            &drawn(&codes),
+            expect![[r#"
+                5 × GET bank/rates/{id}/today, one by one (critical)
+            "#]],
+        );
+    }
+
+    #[test]
+    fn words_are_endpoints() {
+        let words = ["brands", "sizes", "colors", "stores", "getMenu", "flags"];
+        for prefix in ["catalog", "api/v1", "api"] {
+            let words = words.map(|it| get(&format!("http://stock/{prefix}/{it}")));
+            check_silent(ID, &drawn(&words));
+        }
+    }
+
+    #[test]
+    fn pages_in_the_path_are_no_elements() {
+        check_silent(
+            ID,
+            &drawn(&urls(|it| format!("http://stock/items/page/{it}"))),
+        );
+    }
+
+    /// Nobody can tell whether they go to one place.
+    #[test]
+    fn requests_without_a_target_are_not_compared() {
+        check_silent(
+            ID,
+            &serial("GET /cart", &["GET [client] {http.method=GET}"; 8]),
+        );
+        check_silent(
+            ID,
+            &serial("GET /cart", &["HTTP POST [client] {http.method=POST}"; 8]),
+        );
+    }
+
     #[test]
     fn polling_is_waiting() {
         let mut text = line("shop", 0, "POST /export", 0, 1_000);
@@ -657,6 +723,8 @@ mod tests {
     #[test]
     fn probes_are_upkeep() {
         check_silent(ID, &drawn(&items()).replace("GET /cart", "GET /ping"));
+        let probed = "GET /cart {user_agent.original=kube-probe/1.29}";
+        check_silent(ID, &serial(probed, &items()));
     }
 
     #[test]

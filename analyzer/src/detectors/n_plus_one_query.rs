@@ -21,6 +21,7 @@ use crate::evidence::Parameters;
 use crate::finding::Finding;
 use crate::groups::{Loop, loops};
 use crate::loops::{Sure, Told, failed, matters, summary};
+use crate::paging::{Pages, pages};
 use crate::role::{Role, role};
 use crate::sql::{Fingerprint, StatementKind};
 use crate::{Analysis, Call, Settings};
@@ -54,7 +55,8 @@ and less what runs beside them and would still be waited for.
 
 When it is wrong: a deliberate loop in small steps looks the same. Pagination (only offset or a cursor \
 changes), lists fetched in chunks, retries after errors, health checks and the database's own catalogue are \
-left out; findings in consumers and jobs are only informational. If the sender hides parameters, it cannot \
+left out, and so are rows taken off a queue, locks and polling; findings in consumers and jobs are only \
+informational. If the sender hides parameters, it cannot \
 be told whether the rows differ or the same row is asked for again; either way the queries can be one.";
 
 const EXAMPLE: &str = "
@@ -76,9 +78,15 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, settings: &Setti
         if role == Role::Upkeep || !matters(analysis, &found) {
             continue;
         }
+        let pages = pages(analysis, &found);
+        if pages == Pages::Yes {
+            continue;
+        }
         let told = Told::of(analysis, &found, role);
-        if !duplicate_call::is_asked_again(&told) {
-            findings.push(finding(&told));
+        let polls = told.parameters == Parameters::Same
+            && duplicate_call::is_polling(analysis, &found.calls);
+        if !polls && !duplicate_call::is_asked_again(&told) {
+            findings.push(finding(&told, pages));
         }
     }
 }
@@ -94,19 +102,19 @@ fn reads(call: &Call) -> bool {
     }
 }
 
-/// A read that succeeded and is no pagination, chunk or look into the catalogue.
+/// A read that succeeded and is no chunk, no look into the catalogue and no step of a queue.
 fn is_candidate(analysis: &Analysis<'_>, call: &Call) -> bool {
     let is_row =
-        |it: &Fingerprint| it.in_list_len <= 1 && !is_pagination(&it.text) && !reads_catalogue(it);
+        |it: &Fingerprint| it.in_list_len <= 1 && !takes_turns(&it.text) && !reads_catalogue(it);
     !failed(analysis, call) && call.statement.as_ref().is_none_or(is_row)
 }
 
-/// The next page, not the next row: an offset, or a cursor and nothing that names a row.
-fn is_pagination(text: &str) -> bool {
-    let walks = text.contains(" > ?") || text.contains(" < ?") || text.contains(" >= ?");
-    let ends =
-        text.contains(" limit ?") || text.contains("select top ") || text.contains(" fetch ");
-    text.contains(" offset ?") || walks && ends && !text.contains(" = ?")
+/// The next row off a queue, or a lock that is waited for: each depends on what others do meanwhile.
+fn takes_turns(text: &str) -> bool {
+    text.contains(" skip locked")
+        || text.contains("advisory_lock")
+        || text.contains("advisory_xact_lock")
+        || text.contains(" get_lock(")
 }
 
 /// Drivers and mappers ask the catalogue for types and columns when they start.
@@ -123,7 +131,7 @@ fn reads_catalogue(statement: &Fingerprint) -> bool {
     !statement.tables.is_empty() && statement.tables.iter().all(is_catalogue)
 }
 
-fn finding(told: &Told<'_, '_>) -> Finding {
+fn finding(told: &Told<'_, '_>, pages: Pages) -> Finding {
     let first = told.first();
     Finding {
         title: told.title("queries"),
@@ -134,12 +142,12 @@ fn finding(told: &Told<'_, '_>) -> Finding {
         explanation: explanation(told),
         fix: fix(told),
         fix_code: fix_code(first),
-        ..told.finding(DETECTOR.id, told.saved_in_batches_ns(), sure(told))
+        ..told.finding(DETECTOR.id, told.saved_in_batches_ns(), sure(told, pages))
     }
 }
 
 /// How sure, and why.
-fn sure(told: &Told<'_, '_>) -> Sure {
+fn sure(told: &Told<'_, '_>, pages: Pages) -> Sure {
     let mut sure = Sure::at(0.6);
     let first = told.first();
     let repeats = told.found.steps[0].count;
@@ -181,6 +189,12 @@ fn sure(told: &Told<'_, '_>) -> Sure {
         }
         Some(_) => {}
         None => sure.say(-0.2, "the sender shows no statement, only its name"),
+    }
+    if pages == Pages::Perhaps {
+        sure.say(
+            -0.1,
+            "the sender does not show whether it is the rows or the page that changes",
+        );
     }
     sure
 }
@@ -291,7 +305,7 @@ pub(super) fn with_list(text: &str, system: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{check, check_silent, check_titles, findings, line};
+    use super::super::tests::{call_path, check, check_silent, check_titles, findings, line};
     use super::DETECTOR;
     use expect_test::expect;
 
@@ -645,10 +659,128 @@ mod tests {
             "GET /",
             "{db.query.text=\"select a from t where id > ? order by id limit 10\"}",
         );
+        let walked: Vec<String> = (0..8)
+            .map(|it| {
+                format!(
+                    "{{db.query.text=\"select a from t where x = ? order by a limit 9 offset {}\"}}",
+                    it * 9
+                )
+            })
+            .collect();
+        let walked: Vec<&str> = walked.iter().map(String::as_str).collect();
+        check_silent(ID, &serial("GET /", &walked));
         silent(
             "GET /",
-            "{db.query.text=\"select a from t where x = ? order by a limit 9 offset 3\"}",
+            "{db.query.text=\"select a from t where (at, id) < ($1, $2) order by at desc limit 10\"}",
         );
+        silent(
+            "GET /",
+            "{db.query.text=\"select a from t order by id offset ? rows fetch next ? rows only\"}",
+        );
+    }
+
+    /// Of one tenant, whose number is seen to stay.
+    #[test]
+    fn cursors_beside_a_constant_are_pages() {
+        for text in [
+            "select a from t where tenant = 7 and id > N order by id limit 10",
+            "select a from t where tenant = 7 and (at, id) < (N, N) order by at limit 10",
+        ] {
+            check_silent(ID, &serial_of(text));
+        }
+        let bound: Vec<String> = (0..8)
+            .map(|it| {
+                format!(
+                    "{{db.query.text=\"select a from t where b = $2 offset $1\", \
+                     db.query.parameter.0={it}, db.query.parameter.1=7}}"
+                )
+            })
+            .collect();
+        let bound: Vec<&str> = bound.iter().map(String::as_str).collect();
+        check_silent(ID, &serial("GET /", &bound));
+    }
+
+    #[test]
+    fn the_first_page_of_each_row_is_a_loop() {
+        for (text, expected) in [
+            (
+                "select a from t where post = N order by id limit 5 offset 0",
+                expect!["8 × select t, one by one (critical)\n"],
+            ),
+            (
+                "select a from t where post = $1 limit $2 offset $3",
+                expect!["8 × select t, one by one (critical)\n"],
+            ),
+            (
+                "select a from t where post = ? limit 3 offset 0",
+                expect!["8 × select t, one by one (critical)\n"],
+            ),
+            (
+                "select a from t where post=? order by id offset ? rows fetch first ? rows only",
+                expect!["8 × select t, one by one (critical)\n"],
+            ),
+            // The price of the day: a page of one row is a row.
+            (
+                "select a from t where day <= $1 order by day desc limit 1",
+                expect!["8 × select t, one by one (critical)\n"],
+            ),
+        ] {
+            check_titles(ID, &serial_of(text), expected);
+        }
+    }
+
+    /// Loops and resolvers give each round's span a number.
+    #[test]
+    fn numbered_wrappers_are_one_context() {
+        for (wrapper, path) in [
+            (
+                "graphql.resolve books.N.author",
+                expect!["graphql.resolve books.{id}.author"],
+            ),
+            ("item-N", expect!["item-{id}"]),
+            ("items[N].load", expect!["items[{id}].load"]),
+            (
+                "PostsController#item_N",
+                expect!["PostsController#item_{id}"],
+            ),
+        ] {
+            let mut text = line("shop", 0, "POST /graphql", 0, 90);
+            for at in 0..8 {
+                let wrapper = wrapper.replace('N', &at.to_string());
+                text += &line("shop", 1, &wrapper, at * 10, 10);
+                text += &line("shop", 2, "SELECT authors", at * 10 + 1, 8);
+            }
+            path.assert_eq(&call_path(ID, &text));
+        }
+    }
+
+    #[test]
+    fn queues_locks_and_polling_wait_for_others() {
+        silent(
+            "GET /",
+            "{db.query.text=\"select a from t where s = $1 limit 1 for update skip locked\"}",
+        );
+        silent("GET /", "{db.query.text=\"select pg_advisory_lock($1)\"}");
+        let mut text = line("shop", 0, "GET /", 0, 1_000);
+        for at in 0..8 {
+            let query = "SELECT {db.query.text=\"select state from jobs where id = 7\"}";
+            text += &line("shop", 1, query, at * 110, 10);
+        }
+        check_silent(ID, &text);
+    }
+
+    /// Eight queries with a number of its own each in place of every `N`.
+    fn serial_of(text: &str) -> String {
+        let queries: Vec<String> = (0..8)
+            .map(|it| {
+                format!(
+                    "{{db.query.text=\"{}\"}}",
+                    text.replace('N', &it.to_string())
+                )
+            })
+            .collect();
+        let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
+        serial("GET /", &queries)
     }
 
     #[test]
