@@ -17,7 +17,7 @@ use crate::category::{self, Category};
 use crate::facts::Facts;
 use crate::identity::is_entry;
 use crate::sender;
-use crate::span::{Span, SpanKind};
+use crate::span::{Span, SpanKind, Status, Value};
 use crate::sql::Fingerprint;
 use crate::statements::Statements;
 use crate::target::{Target, cut, template};
@@ -120,6 +120,7 @@ impl<'t, 'a> Candidates<'t, 'a> {
             is_wrapper,
             is_orm,
             is_batch: facts.db_batch_size > Some(1),
+            failed: has_failed(span, facts),
             is_call: !is_wrapper,
             above: None,
             inside: 0,
@@ -152,12 +153,26 @@ struct Candidate<'a> {
     is_orm: bool,
     /// Several statements sent together.
     is_batch: bool,
+    /// As [`Call::failed`].
+    failed: bool,
     is_call: bool,
     /// The candidate around this one that may be its wrapper.
     above: Option<usize>,
     /// How many candidates name this one as `above`, and their time, ns.
     inside: u32,
     inside_ns: u64,
+}
+
+/// Many senders set a span's status only when there was no answer at all.
+fn has_failed(span: &Span<'_>, facts: &Facts<'_>) -> bool {
+    let rpc_failed = |status: Value<'_>| match (status.as_int(), status.as_str()) {
+        (Some(code), _) => code != 0,
+        (None, Some(name)) => !matches!(name, "" | "OK" | "Ok" | "ok"),
+        (None, None) => false,
+    };
+    span.status == Status::Error
+        || facts.http_status.is_some_and(|it| it >= 400)
+        || !facts.rpc_system.is_empty() && facts.rpc_status.is_some_and(rpc_failed)
 }
 
 impl Candidate<'_> {
@@ -302,6 +317,7 @@ fn fold(trace: &Trace<'_>, categories: &[Category], candidates: &mut [Candidate<
                 if names {
                     candidates[above].said = candidates[at].span;
                 }
+                candidates[above].failed |= candidates[at].failed;
                 candidates[at].is_call = false;
                 continue;
             }
@@ -316,11 +332,13 @@ fn fold(trace: &Trace<'_>, categories: &[Category], candidates: &mut [Candidate<
             continue;
         }
         let (first, said, only) = (outer.outer, outer.said, outer.inside == 1);
+        let failed = outer.failed;
         let said = (outer.says || said != outer.span).then_some(said);
         candidates[above].is_call = false;
         if only {
             let inner = &mut candidates[at];
             inner.outer = first;
+            inner.failed |= failed;
             inner.said = if inner.says {
                 inner.span
             } else {
@@ -349,6 +367,7 @@ impl<'a> Namer<'_, 'a> {
             span: candidate.said,
             entry: owners[candidate.outer as usize].map(|it| it as usize),
             category: candidate.category,
+            failed: candidate.failed,
             callee,
         }
     }

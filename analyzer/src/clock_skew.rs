@@ -81,7 +81,7 @@ fn edge_shift(draft: &mut Draft<'_, '_>, parent: At, child: At) -> i64 {
     }
     let (behind_or_ahead, off) = match shift > 0 {
         true => ("behind", shift),
-        false => ("ahead", -shift),
+        false => ("ahead of", -shift),
     };
     let off_ms = off as f64 / 1e6;
     let clock = format!(

@@ -1,7 +1,7 @@
 //! What a finding shows beside its numbers: where in the code, with which parameters.
 
 use crate::category::Category;
-use crate::span::{Span, Spans, Value};
+use crate::span::{Span, Spans, Value, texts};
 use crate::sql;
 use crate::trace::SpanIdx;
 use crate::{Analysis, Call};
@@ -248,12 +248,15 @@ fn raw_parameters(analysis: &Analysis<'_>, call: &Call) -> Vec<(String, String)>
 
 /// The parameters that the span shows, by name or number as it names them. Not redacted.
 pub(crate) fn bound_parameters(spans: &Spans<'_>, span: &Span<'_>) -> Vec<(String, String)> {
-    let attributes = spans.attributes_at(&span.attributes).iter();
-    let bound = attributes.filter_map(|it| {
-        let name = it.key.strip_prefix("db.query.parameter.")?;
-        Some((name.to_string(), value_text(&it.value)))
-    });
-    bound.collect()
+    let mut bound = Vec::new();
+    for it in spans.attributes_at(&span.attributes) {
+        if let Some(name) = it.key.strip_prefix("db.query.parameter.") {
+            bound.push((name.to_string(), value_text(&it.value)));
+        } else if let ("db.postgresql.values", Value::Nested(values)) = (it.key, it.value) {
+            bound.extend(texts(values).map(|it| (String::new(), it.to_string())));
+        }
+    }
+    bound
 }
 
 /// The pieces of the path that the key has no word for, and the query's pairs.
@@ -293,4 +296,29 @@ fn redacted(value: &str) -> &str {
         && digits.len() <= VISIBLE_DIGITS_MAX
         && digits.bytes().all(|it| it.is_ascii_digit() || it == b'.');
     if is_number { value } else { "'…'" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::span::Attribute;
+
+    #[test]
+    fn values_of_nodes_driver_are_parameters() {
+        let spans = Spans {
+            attributes: vec![Attribute {
+                key: "db.postgresql.values",
+                value: Value::Nested(b"\x2a\x06\x0a\x04\x0a\x0217"),
+            }],
+            ..Spans::default()
+        };
+        let span = Span {
+            attributes: 0..1,
+            ..Span::default()
+        };
+        assert_eq!(
+            bound_parameters(&spans, &span),
+            [(String::new(), "17".to_string())]
+        );
+    }
 }

@@ -189,6 +189,8 @@ pub struct Call {
     pub entry: Option<usize>,
     /// What kind of thing is called.
     pub category: Category,
+    /// It failed by what one of its spans says: its status, an HTTP status of 4xx or 5xx, an RPC status.
+    pub failed: bool,
     /// What is called.
     pub callee: Arc<Callee>,
 }

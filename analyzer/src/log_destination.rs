@@ -94,6 +94,14 @@ struct Known {
     port: u16,
 }
 
+impl Known {
+    fn fits(&self, target: &Target<'_>) -> bool {
+        (self.port == 0 || target.port == Some(self.port))
+            && (self.path.is_empty() || matches(self.path, target.path))
+            && (self.host.is_empty() || matches(self.host, target.host))
+    }
+}
+
 const fn by_path(name: &'static str, path: &'static str) -> Known {
     by_both(name, "", path)
 }
@@ -126,7 +134,7 @@ static KNOWN: &[Known] = &[
     by_path("Loki", "/api/prom/push"),
     by_host("Grafana Cloud Logs", "logs-prod-*.grafana.net"),
     by_host("Datadog", "http-intake.logs.*"),
-    by_path("Datadog", "/api/v2/logs"),
+    by_both("Datadog", "*datadog*", "/api/v2/logs"),
     by_both("Datadog", "*datadog*", "/v1/input*"),
     by_path("Splunk", "/services/collector*"),
     by_host("Splunk", "http-inputs*.splunkcloud.com"),
@@ -156,15 +164,17 @@ static KNOWN: &[Known] = &[
     by_host("SolarWinds", "logs.collector.*.solarwinds.com"),
     by_both("Sentry", "*sentry.io", "/api/*/envelope/"),
     by_both("Sentry", "*sentry.io", "/api/*/store/"),
-    by_path("Seq", "/api/events/raw"),
+    by_both("Seq", "*seq*", "/api/events/raw"),
     by_path("Seq", "/ingest/clef"),
     by_both("Axiom", "api.axiom.co", "/v1/datasets/*/ingest"),
     by_both("Axiom", "api.axiom.co", "/v1/ingest*"),
     by_both("Honeycomb", "api.honeycomb.io", "/1/batch*"),
     by_both("Honeycomb", "api.honeycomb.io", "/1/events*"),
-    by_path("Mezmo", "/logs/ingest"),
+    by_both("Mezmo", "*mezmo*", "/logs/ingest"),
+    by_both("Mezmo", "*logdna*", "/logs/ingest"),
     by_host("Sematext", "logsene-receiver*.sematext.com"),
-    by_path("LogScale", "/api/v1/ingest/*"),
+    by_both("LogScale", "*humio*", "/api/v1/ingest/*"),
+    by_both("LogScale", "*logscale*", "/api/v1/ingest/*"),
     by_host("Better Stack", "in.logs.betterstack.com"),
     by_host("Better Stack", "*in.logtail.com"),
     by_both("Loggly", "logs-*.loggly.com", "/inputs*"),
@@ -175,16 +185,20 @@ static KNOWN: &[Known] = &[
     by_both("Rollbar", "api.rollbar.com", "/api/1/item*"),
     by_host("Bugsnag", "notify.bugsnag.com"),
     by_host("AppSignal", "appsignal-endpoint.net"),
-    by_both("Slack webhook", "hooks.slack.com", "/services*"),
     by_port("OTLP logs", "/v1/logs", 4318),
 ];
 
+/// What others use, too: orders have a `/api/events/raw` of their own, and a chat takes more than log lines.
+static SUGGESTED: &[Known] = &[
+    by_path("Datadog", "/api/v2/logs"),
+    by_path("Seq", "/api/events/raw"),
+    by_path("Mezmo", "/logs/ingest"),
+    by_path("LogScale", "/api/v1/ingest/*"),
+    by_both("Slack webhook", "hooks.slack.com", "/services*"),
+];
+
 fn known_sink(target: &Target<'_>) -> Option<Sink> {
-    let known = KNOWN.iter().find(|it| {
-        (it.port == 0 || target.port == Some(it.port))
-            && (it.path.is_empty() || matches(it.path, target.path))
-            && (it.host.is_empty() || matches(it.host, target.host))
-    })?;
+    let known = KNOWN.iter().find(|it| it.fits(target))?;
     let reason = match (known.path.is_empty(), known.host.is_empty()) {
         (false, true) => "its path is a log intake",
         (true, true) => "its port is a log intake",
@@ -238,13 +252,25 @@ const HOST_WORDS: &[&str] = &[
 
 /// By name only: worth a note, not an accusation.
 fn suggested_sink(facts: &Facts<'_>, target: &Target<'_>) -> Option<Sink> {
+    if let Some(it) = SUGGESTED.iter().find(|it| it.fits(target)) {
+        return Some(Sink {
+            name: it.name,
+            certain: false,
+            reason: "its address is that of a log intake, but others have such addresses, too",
+        });
+    }
     let host = target.host.split('.').next().unwrap_or("");
-    let named = is_log_word(host, HOST_WORDS) || is_log_word(facts.peer_service, HOST_WORDS);
+    let named = suggests_log_lines(host) || suggests_log_lines(facts.peer_service);
     named.then_some(Sink {
         name: "a service named like a log destination",
         certain: false,
         reason: "its name suggests log lines",
     })
+}
+
+/// A host, topic or job named like something for log lines.
+pub fn suggests_log_lines(name: &str) -> bool {
+    is_log_word(name, HOST_WORDS)
 }
 
 fn is_log_word(name: &str, words: &[&str]) -> bool {
@@ -355,8 +381,14 @@ mod tests {
 
     #[test]
     fn a_name_only_suggests() {
-        let sink = sink("http://log-collector.internal/lines").unwrap();
-        assert!(!sink.certain);
+        for url in [
+            "http://log-collector.internal/lines",
+            "http://orders/api/v2/logs",
+            "http://billing/api/events/raw",
+            "https://hooks.slack.com/services/T0/B0/x",
+        ] {
+            assert!(!sink(url).unwrap().certain, "{url}");
+        }
     }
 
     #[test]

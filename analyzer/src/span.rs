@@ -85,6 +85,35 @@ impl<'a> Value<'a> {
     }
 }
 
+/// The texts of an encoded array of texts, in their order; ends at the first that is none.
+pub fn texts(encoded: &[u8]) -> impl Iterator<Item = &str> {
+    // An `AnyValue` whose field 5 is an `ArrayValue`, whose field 1 are `AnyValue`s, whose field 1 is a text.
+    const ARRAY: u8 = 0x2a;
+    const FIRST: u8 = 0x0a;
+    let mut rest = field(encoded, ARRAY).map_or(&[][..], |it| it.0);
+    std::iter::from_fn(move || {
+        let (value, behind) = field(rest, FIRST)?;
+        rest = behind;
+        std::str::from_utf8(field(value, FIRST)?.0).ok()
+    })
+}
+
+/// The field with `tag` that `encoded` begins with, and what is behind it.
+fn field(encoded: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+    let mut rest = encoded.strip_prefix(&[tag])?;
+    let mut len = 0_usize;
+    // What is longer than 2²⁸ bytes is nothing that anybody reads.
+    for shift in [0, 7, 14, 21] {
+        let (byte, behind) = rest.split_first()?;
+        rest = behind;
+        len |= usize::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return rest.split_at_checked(len);
+        }
+    }
+    None
+}
+
 /// A key and its value.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Attribute<'a> {
@@ -213,6 +242,15 @@ impl<'a> Spans<'a> {
             .find_map(|key| self.attribute(span, key)?.as_str())
     }
 
+    /// A captured header, empty if there is none. They are arrays, of one text nearly always.
+    pub fn header(&self, span: &Span<'a>, key: &str) -> &'a str {
+        match self.attribute(span, key) {
+            Some(Value::Str(text)) => text,
+            Some(Value::Nested(encoded)) => texts(encoded).next().unwrap_or(""),
+            _ => "",
+        }
+    }
+
     /// The attribute of the resource that sent `span`.
     pub fn resource_text(&self, span: &Span<'a>, keys: &[&str]) -> Option<&'a str> {
         let resource = self.resources.get(span.resource as usize)?;
@@ -269,6 +307,33 @@ hex_id!(SpanId, 8);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn captured_headers_are_arrays_of_texts() {
+        let encoded = b"\x2a\x08\x0a\x03\x0a\x01a\x0a\x01b";
+        assert_eq!(texts(encoded).collect::<Vec<_>>(), ["a"]);
+        let both = b"\x2a\x0a\x0a\x03\x0a\x01a\x0a\x03\x0a\x01b";
+        assert_eq!(texts(both).collect::<Vec<_>>(), ["a", "b"]);
+        for broken in [&both[..5], b"", b"\x2a\xff\xff\xff\xff\xff", b"\x0a\x01a"] {
+            assert_eq!(texts(broken).next(), None);
+        }
+        let spans = Spans {
+            attributes: vec![Attribute {
+                key: "http.response.header.content-type",
+                value: Value::Nested(both),
+            }],
+            ..Spans::default()
+        };
+        let span = Span {
+            attributes: 0..1,
+            ..Span::default()
+        };
+        assert_eq!(
+            spans.header(&span, "http.response.header.content-type"),
+            "a"
+        );
+        assert_eq!(spans.header(&span, "http.response.header.date"), "");
+    }
 
     #[test]
     fn ids_read_either_case_and_print_lower() {

@@ -14,14 +14,15 @@
 use super::{Detect, Detector, LOOPS};
 use crate::category::Category;
 use crate::evidence::{self, Asked, Parameters};
+use crate::facts::Facts;
 use crate::finding::{Claimed, Finding};
 use crate::framework::library;
 use crate::groups::Extent;
 use crate::impact::impact;
-use crate::loops::{Sure, Told, failed, statement_text, summary};
+use crate::loops::{Sure, Told, statement_text, summary};
 use crate::role::{Role, role};
 use crate::seeded_hash::Seeded;
-use crate::sql::StatementKind;
+use crate::sql::{Fingerprint, StatementKind};
 use crate::trace::SpanIdx;
 use crate::wording::{duration, percent, times};
 use crate::{Analysis, Call, Settings};
@@ -120,7 +121,9 @@ fn repeated(analysis: &Analysis<'_>, claimed: &Claimed) -> Vec<Vec<usize>> {
 fn asks(call: &Call) -> bool {
     match (&call.statement, call.category) {
         (Some(statement), Category::Database) => {
-            statement.kind == StatementKind::Select && !statement.truncated
+            statement.kind == StatementKind::Select
+                && !statement.truncated
+                && !writes_beside(statement)
         }
         (None, Category::External) => true,
         _ => false,
@@ -155,16 +158,41 @@ struct Again {
     questions: usize,
 }
 
+/// What is asked, and of which of several databases with the same tables: shards, or one for each tenant.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Question<'a> {
+    asked: Asked<'a>,
+    /// Server, port and name, as far as they are told; of a request, its key says where it goes.
+    database: (&'a str, Option<i64>, &'a str),
+}
+
+fn database<'a>(analysis: &Analysis<'a>, call: &Call) -> (&'a str, Option<i64>, &'a str) {
+    if call.statement.is_none() {
+        return ("", None, "");
+    }
+    let facts = Facts::of(&analysis.trace.spans, analysis.trace.span(call.span));
+    (facts.address, facts.port, facts.db_namespace)
+}
+
 /// Which of `calls`, of one entry and key, ask again.
-fn asked_again(analysis: &Analysis<'_>, calls: &[usize], changes: &mut Changes) -> Again {
-    let mut by_question: BTreeMap<Asked<'_>, Vec<usize>> = BTreeMap::new();
+fn asked_again<'b>(
+    analysis: &'b Analysis<'_>,
+    calls: &[usize],
+    changes: &mut Changes<'b>,
+) -> Again {
+    let mut by_question: BTreeMap<Question<'_>, Vec<usize>> = BTreeMap::new();
     for at in calls {
         let call = &analysis.calls[*at];
         let asked = evidence::asked_for(analysis, call).filter(|it| it.complete);
-        if let Some(asked) = asked.filter(|_| is_question(analysis, call))
-            && (by_question.len() < QUESTIONS_MAX || by_question.contains_key(&asked))
-        {
-            by_question.entry(asked).or_default().push(*at);
+        let Some(asked) = asked.filter(|_| is_question(analysis, call)) else {
+            continue;
+        };
+        let question = Question {
+            asked,
+            database: database(analysis, call),
+        };
+        if by_question.len() < QUESTIONS_MAX || by_question.contains_key(&question) {
+            by_question.entry(question).or_default().push(*at);
         }
     }
     let mut again = Again::default();
@@ -209,7 +237,21 @@ fn is_question(analysis: &Analysis<'_>, call: &Call) -> bool {
         parts.iter().any(|it| text.contains(it))
     };
     let statement = call.statement.as_ref();
-    !failed(analysis, call) && !statement.is_some_and(|it| locks_or_counts(&it.text))
+    !call.failed
+        && !statement.is_some_and(|it| locks_or_counts(&it.text))
+        && (statement.is_some() || asks_for_all(analysis, call))
+}
+
+/// A request of its own, for the whole of what its URL names.
+fn asks_for_all(analysis: &Analysis<'_>, call: &Call) -> bool {
+    const PARTIAL: i64 = 206;
+    let spans = &analysis.trace.spans;
+    let span = analysis.trace.span(call.span);
+    let has = |key: &str| spans.attribute(span, key).is_some();
+    let number = |keys: &[&str]| spans.first_of(span, keys).and_then(|it| it.as_int());
+    let status = number(&["http.response.status_code", "http.status_code"]);
+    let resent = number(&["http.request.resend_count", "http.resend_count"]);
+    status != Some(PARTIAL) && !has("http.request.header.range") && resent.is_none_or(|it| it == 0)
 }
 
 /// Pauses at least this long, and all about as long, are waits for something to happen.
@@ -257,45 +299,93 @@ fn start_ns(analysis: &Analysis<'_>, call: usize) -> u64 {
     analysis.trace.node(analysis.calls[call].outer).start_ns
 }
 
-/// Calls that may change answers, by entry, in order of start; filled when first asked.
+/// When something may have changed answers, by what it changes; filled when first asked.
 #[derive(Default)]
-struct Changes(Option<BTreeMap<usize, Vec<usize>>>);
+struct Changes<'b>(Option<BTreeMap<Changed<'b>, Vec<u64>>>);
 
-impl Changes {
+/// What a call may have changed. What it says goes for all services of the trace; where it does not say, only
+/// for the entry that made it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Changed<'b> {
+    /// A table, without its schema: one statement names it and the next does not.
+    Table(&'b str),
+    /// Procedures and statements that were not sent may change anything, in this entry.
+    AnyTable(usize),
+    /// What a host answers.
+    Host(&'b str),
+    /// An RPC's key has no host: it may go anywhere, from this entry.
+    AnyHost(usize),
+}
+
+impl<'b> Changes<'b> {
     /// May something have changed the answer to `a` before `b` asks again?
-    fn between(&mut self, analysis: &Analysis<'_>, a: usize, b: usize) -> bool {
+    fn between(&mut self, analysis: &'b Analysis<'_>, a: usize, b: usize) -> bool {
         let changes = self.0.get_or_insert_with(|| changes(analysis));
+        let during = start_ns(analysis, a)..=start_ns(analysis, b);
+        let in_time = |what: Changed<'_>| {
+            let Some(times_ns) = changes.get(&what) else {
+                return false;
+            };
+            let next = times_ns.partition_point(|it| it < during.start());
+            times_ns.get(next).is_some_and(|it| during.contains(it))
+        };
         let call = &analysis.calls[a];
-        let of_entry = call.entry.and_then(|it| changes.get(&it));
-        let of_entry = of_entry.map_or(&[][..], |it| it);
-        let (from, until) = (start_ns(analysis, a), start_ns(analysis, b));
-        let first = of_entry.partition_point(|it| start_ns(analysis, *it) < from);
-        let mut between = of_entry[first..]
-            .iter()
-            .take_while(|it| start_ns(analysis, **it) <= until);
-        between.any(|it| may_change(&analysis.calls[*it], call))
+        let entry = call.entry.unwrap_or(usize::MAX);
+        if call.category == Category::External {
+            return in_time(Changed::AnyHost(entry))
+                || host(&call.key).is_some_and(|it| in_time(Changed::Host(it)));
+        }
+        let tables = call.statement.iter().flat_map(|it| &it.tables);
+        let mut tables = tables.map(|it| without_schema(it)).peekable();
+        // Without a table nothing is known to matter, and nothing not to.
+        tables.peek().is_none()
+            && changes
+                .keys()
+                .any(|it| matches!(it, Changed::Table(_)) && in_time(*it))
+            || in_time(Changed::AnyTable(entry))
+            || tables.any(|it| in_time(Changed::Table(it)))
     }
 }
 
-fn changes(analysis: &Analysis<'_>) -> BTreeMap<usize, Vec<usize>> {
-    let mut changes: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (at, call) in analysis.calls.iter().enumerate() {
-        if let Some(entry) = call.entry.filter(|_| changes_something(call)) {
-            changes.entry(entry).or_default().push(at);
+/// When what was changed, each in order of time.
+fn changes<'b>(analysis: &'b Analysis<'_>) -> BTreeMap<Changed<'b>, Vec<u64>> {
+    let mut changes: BTreeMap<Changed<'_>, Vec<u64>> = BTreeMap::new();
+    let changing = analysis.calls.iter().enumerate();
+    for (at, call) in changing.filter(|it| changes_something(it.1)) {
+        let mut add = |what| {
+            changes
+                .entry(what)
+                .or_default()
+                .push(start_ns(analysis, at))
+        };
+        let entry = call.entry.unwrap_or(usize::MAX);
+        if call.category == Category::External {
+            add(host(&call.key).map_or(Changed::AnyHost(entry), Changed::Host));
+            continue;
+        }
+        match &call.statement {
+            Some(statement) if !statement.tables.is_empty() => {
+                let tables = statement.tables.iter();
+                tables.for_each(|it| add(Changed::Table(without_schema(it))));
+            }
+            _ => add(Changed::AnyTable(entry)),
         }
     }
-    for calls in changes.values_mut() {
-        calls.sort_by_key(|it| start_ns(analysis, *it));
-    }
+    changes.values_mut().for_each(|it| it.sort_unstable());
     changes
+}
+
+/// `public.users` → `users`.
+fn without_schema(table: &str) -> &str {
+    table.rsplit('.').next().unwrap_or(table)
 }
 
 fn changes_something(call: &Call) -> bool {
     match (call.category, &call.statement) {
-        (Category::Database, Some(statement)) => !matches!(
-            statement.kind,
-            StatementKind::Select | StatementKind::Session | StatementKind::Transaction
-        ),
+        (Category::Database, Some(statement)) => match statement.kind {
+            StatementKind::Select => writes_beside(statement),
+            kind => !matches!(kind, StatementKind::Session | StatementKind::Transaction),
+        },
         (Category::Database, None) => {
             let verb = call.name.split(' ').next().unwrap_or("");
             !verb.eq_ignore_ascii_case("select")
@@ -305,24 +395,10 @@ fn changes_something(call: &Call) -> bool {
     }
 }
 
-/// `change` touches what `question` asks for.
-fn may_change(change: &Call, question: &Call) -> bool {
-    if change.category != question.category {
-        return false;
-    }
-    if change.category == Category::External {
-        // An RPC's key has no host: it may go anywhere.
-        return host(&change.key).is_none_or(|it| Some(it) == host(&question.key));
-    }
-    let tables = |call: &Call| match &call.statement {
-        Some(statement) => statement.tables.clone(),
-        None => Vec::new(),
-    };
-    match (&tables(change)[..], &tables(question)[..]) {
-        (changed @ [_, ..], asked @ [_, ..]) => changed.iter().any(|it| asked.contains(it)),
-        // Procedures and statements that were not sent may change anything.
-        _ => true,
-    }
+/// `with moved as (delete from …) select …`
+fn writes_beside(statement: &Fingerprint) -> bool {
+    const WRITES: &[&str] = &["(insert ", "(update ", "(delete ", "(merge "];
+    statement.text.starts_with("with ") && WRITES.iter().any(|it| statement.text.contains(it))
 }
 
 /// `GET stock/items/{id}` → `stock`.
@@ -584,11 +660,96 @@ mod tests {
     }
 
     #[test]
+    fn whatever_the_writing_statement_looks_like() {
+        silent(&[
+            user(17),
+            sql("update public.users set a = 1 where id = 17"),
+            user(17),
+        ]);
+        let beside =
+            "with x as (update users set a = 1 where id = 17 returning id) select id from x";
+        silent(&[user(17), sql(beside), user(17)]);
+        let moved = "with x as (delete from jobs where id = 1 returning id) select id from x";
+        silent(&vec![sql(moved); 3]);
+    }
+
+    #[test]
+    fn what_a_callee_writes_changes_the_answer_too() {
+        let seen = |table: &str| {
+            let post = "POST [client] {http.request.method=POST, url.full=\"http://people/seen\"}";
+            let update = sql(&format!("update {table} set seen = 1 where id = 17"));
+            line("shop", 0, "GET /cart", 0, 60)
+                + &line("shop", 1, &user(17), 0, 15)
+                + &line("shop", 1, post, 16, 20)
+                + &line("people", 2, "POST /seen [server]", 17, 18)
+                + &line("people", 3, &update, 18, 10)
+                + &line("shop", 1, &user(17), 40, 15)
+        };
+        check_silent(ID, &seen("users"));
+        check_titles(
+            ID,
+            &seen("visits"),
+            expect![[r#"
+            2 × select users, the same every time (info)
+        "#]],
+        );
+    }
+
+    #[test]
+    fn several_databases_are_asked_each() {
+        let shard = |attribute: &str| {
+            format!(
+                "query [client] {{db.system=postgresql, {attribute}, db.query.text=\"select * from users where id = 17\"}}"
+            )
+        };
+        silent(&[1, 2, 3, 4].map(|it| shard(&format!("server.address=shard{it}"))));
+        silent(&[1, 2, 3, 4].map(|it| shard(&format!("db.namespace=tenant{it}"))));
+        check_titles(
+            ID,
+            &drawn(&vec![shard("server.address=shard1"); 2]),
+            expect![[r#"
+                2 × select users, the same every time (critical)
+            "#]],
+        );
+    }
+
+    #[test]
     fn different_parameters_are_different_questions() {
         silent(&[user(17), user(18)]);
         silent(&[
             get("http://flags/all?tenant=1"),
             get("http://flags/all?tenant=2"),
+        ]);
+    }
+
+    #[test]
+    fn parts_of_one_thing_are_different_answers() {
+        let part = |attribute| {
+            format!(
+                "GET [client] {{http.request.method=GET, url.full=\"http://cdn/big.bin\", {attribute}}}"
+            )
+        };
+        silent(&vec![part("http.response.status_code=206"); 3]);
+        silent(&[
+            part("http.request.header.range=\"bytes=0-99\""),
+            part("http.request.header.range=\"bytes=100-199\""),
+        ]);
+    }
+
+    #[test]
+    fn what_failed_is_asked_again_for_an_answer() {
+        let answered = |attribute| {
+            format!(
+                "GET [client] {{http.request.method=GET, url.full=\"http://flags/all\", {attribute}}}"
+            )
+        };
+        for failed in [429, 401, 503] {
+            let failed = answered(format!("http.response.status_code={failed}"));
+            silent(&[failed, answered("http.response.status_code=200".into())]);
+        }
+        silent(&[
+            answered("n=1".into()),
+            answered("http.request.resend_count=1".into()),
         ]);
     }
 

@@ -122,8 +122,8 @@ fn is_open_on_purpose(analysis: &Analysis<'_>, entry: &Entry<'_>) -> bool {
     }
     let spans = &analysis.trace.spans;
     let span = analysis.trace.span(entry.span);
-    let media_type = spans.text(span, &["http.response.header.content-type"]);
-    media_type.is_some_and(|it| it.contains("event-stream"))
+    let media_type = spans.header(span, "http.response.header.content-type");
+    media_type.contains("event-stream")
         || Facts::of(spans, span).http_status == Some(SWITCHING_PROTOCOLS)
 }
 

@@ -181,7 +181,7 @@ fn is_meant_to_be_large(analysis: &Analysis<'_>, span: SpanIdx) -> bool {
     const PARTIAL: i64 = 206;
     let spans = &analysis.trace.spans;
     let sent = analysis.trace.span(span);
-    let header = |name: &str| spans.text(sent, &[name]).unwrap_or("");
+    let header = |name: &str| spans.header(sent, name);
     let media = [
         "http.response.header.content-type",
         "http.request.header.content-type",
@@ -195,13 +195,15 @@ fn is_meant_to_be_large(analysis: &Analysis<'_>, span: SpanIdx) -> bool {
     is_media
         || is_attachment
         || facts.http_status == Some(PARTIAL)
-        || names_a_file(target.path)
-        || names_a_file(facts.http_route)
-        || names_a_file(sent.name)
         || is_store(target.host)
+        || !header(media[0]).contains("json")
+            && [target.path, facts.http_route, sent.name]
+                .into_iter()
+                .any(names_a_file)
 }
 
-/// `/reports/7/download`, `/static/app.js`, `GetObject`, but not `/profile`.
+/// `/reports/7/download`, `/static/app.js`, `GetObject`, but not `/profile`. Only a guess: `/images` that answers
+/// with JSON is a list.
 fn names_a_file(path: &str) -> bool {
     const WORDS: &[&str] = &[
         "download",
@@ -405,7 +407,7 @@ fn fix(rows: bool, is_response: bool) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{changed, check, check_silent, check_titles};
+    use super::super::tests::{changed, check, check_silent, check_titles, findings};
     use super::{DETECTOR, thousands};
     use expect_test::expect;
 
@@ -566,6 +568,16 @@ mod tests {
             );
         }
         check_silent(ID, &changed(CLIENT, "//stock/", "//shop.s3.amazonaws.com/"));
+    }
+
+    #[test]
+    fn a_list_of_files_is_no_file() {
+        for path in ["/images", "/media/list", "/backups/status"] {
+            let said =
+                format!("http.response.header.content-type=application/json, http.route={path}");
+            let listed = changed(PRODUCTS, "http.route=/products", &said);
+            assert!(findings(&listed).contains(&ID), "{path}");
+        }
     }
 
     #[test]

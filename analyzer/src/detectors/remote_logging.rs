@@ -13,9 +13,10 @@ use crate::category::Category;
 use crate::critical_path::outlasts;
 use crate::facts::Facts;
 use crate::finding::{Finding, Severity};
-use crate::impact::impact;
-use crate::log_destination::{Sink, match_sink};
+use crate::impact::{impact, severity};
+use crate::log_destination::{Sink, match_sink, suggests_log_lines};
 use crate::role::{Role, role};
+use crate::span::SpanKind;
 use crate::target::Target;
 use crate::trace::SpanIdx;
 use crate::wording::{duration, percent};
@@ -105,13 +106,21 @@ fn shipments(analysis: &Analysis<'_>) -> BTreeMap<(usize, String), Vec<Shipment>
 
 fn waits(analysis: &Analysis<'_>, call: &Call, entry: usize) -> bool {
     let trace = &analysis.trace;
-    matches!(call.category, Category::Logging | Category::External)
+    let may_ship = [Category::Logging, Category::External, Category::Messaging];
+    may_ship.contains(&call.category)
         && !trace.node(call.outer).detached
         && !outlasts(trace, call.outer, analysis.entries[entry].span)
 }
 
 /// The category was decided with the user's own destinations in view, which are not known here.
 fn sink(call: &Call, facts: &Facts<'_>) -> Option<Sink> {
+    if call.category == Category::Messaging {
+        return suggests_log_lines(facts.destination).then_some(Sink {
+            name: "a topic named like one for log lines",
+            certain: false,
+            reason: "its name suggests log lines",
+        });
+    }
     let known = match_sink(facts, &Settings::default());
     match call.category {
         Category::Logging => Some(known.filter(|it| it.certain).unwrap_or(Sink {
@@ -125,6 +134,9 @@ fn sink(call: &Call, facts: &Facts<'_>) -> Option<Sink> {
 
 /// `Loki at logs.example`.
 fn target_text(facts: &Facts<'_>, call: &Call, sink: &Sink) -> String {
+    if call.category == Category::Messaging {
+        return facts.destination.to_string();
+    }
     match Target::of(facts).host {
         "" if sink.certain => format!("{} ({})", sink.name, call.name),
         "" => call.name.to_string(),
@@ -138,6 +150,15 @@ fn ships_logs_itself(analysis: &Analysis<'_>, entry: usize) -> bool {
     let span = analysis.trace.span(analysis.entries[entry].span);
     let facts = Facts::of(&analysis.trace.spans, span);
     match_sink(&facts, &Settings::default()).is_some_and(|it| it.certain)
+        || is_shipper(&analysis.entries[entry].endpoint)
+}
+
+/// `flush logs`, `logs.flush`: a batch that nobody waits for.
+fn is_shipper(endpoint: &str) -> bool {
+    const SENDS: &[&str] = &["flush", "ship", "drain", "export"];
+    let mut words = endpoint.split(|it: char| !it.is_ascii_alphabetic());
+    suggests_log_lines(endpoint)
+        && words.any(|word| SENDS.iter().any(|it| word.eq_ignore_ascii_case(it)))
 }
 
 fn finding(
@@ -182,6 +203,10 @@ fn finding(
             ),
         },
         severity: match sink.certain {
+            // Messages wait behind one that waits for a log service.
+            true if analysis.trace.span(entry.span).kind == SpanKind::Consumer => {
+                severity(saved_ns, entry.duration_ns)
+            }
             true => role.severity(saved_ns, entry.duration_ns),
             false => Severity::Info,
         },
@@ -452,6 +477,51 @@ mod tests {
             ID,
             "
             shop  GET /health                                                                               |-----------------------------------------------------------|
+            shop    POST [client] {http.request.method=POST, url.full=http://logs.example/loki/api/v1/push}      |---------------------------------------|
+            ",
+        );
+    }
+
+    #[test]
+    fn consumers_are_slowed_as_requests_are() {
+        check_titles(
+            ID,
+            "
+            shop  process orders [consumer]                                                                 |-----------------------------------------------------------|
+            shop    POST [client] {http.request.method=POST, url.full=http://logs.example/loki/api/v1/push}      |---------------------------------------|
+            ",
+            expect![[r#"
+                40 ms waiting for Loki at logs.example to take log lines (critical)
+            "#]],
+        );
+    }
+
+    #[test]
+    fn topics_named_for_log_lines_are_information() {
+        let drawn = |topic: &str| {
+            format!(
+                "
+                shop  POST /checkout                                                                        |-----------------------------------------------------------|
+                shop    send [producer] {{messaging.system=kafka, messaging.destination.name={topic}}}      |---------------------------------------|
+                "
+            )
+        };
+        check_titles(
+            ID,
+            &drawn("app-logs"),
+            expect![[r#"
+            39 ms waiting for app-logs, which looks like a log service (info)
+        "#]],
+        );
+        check_silent(ID, &drawn("catalogs"));
+    }
+
+    #[test]
+    fn a_batch_of_lines_is_nobodys_wait() {
+        check_silent(
+            ID,
+            "
+            shop  flush logs [internal]                                                                     |-----------------------------------------------------------|
             shop    POST [client] {http.request.method=POST, url.full=http://logs.example/loki/api/v1/push}      |---------------------------------------|
             ",
         );

@@ -17,7 +17,7 @@ use crate::impact::impact;
 use crate::loops::{Sure, callee, statement_text, summary};
 use crate::role::{Role, role};
 use crate::seeded_hash::Seeded;
-use crate::span::{Status, Value};
+use crate::span::Value;
 use crate::trace::SpanIdx;
 use crate::wording::{duration, percent};
 use crate::{Analysis, Call, Settings};
@@ -68,7 +68,7 @@ const FINDINGS_MAX: usize = 32;
 
 fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
     // Most traces end here: nothing failed.
-    let mut failed = analysis.calls.iter().filter(|it| says_error(analysis, it));
+    let mut failed = analysis.calls.iter().filter(|it| it.failed);
     if failed.by_ref().take(FAILED_MIN).count() < FAILED_MIN {
         return;
     }
@@ -78,11 +78,6 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
             findings.push(finding(analysis, &attempts, role));
         }
     }
-}
-
-fn says_error(analysis: &Analysis<'_>, call: &Call) -> bool {
-    analysis.trace.span(call.outer).status == Status::Error
-        || analysis.trace.span(call.span).status == Status::Error
 }
 
 /// A call of one entry that is made again and again.
@@ -186,8 +181,7 @@ fn has_failed(analysis: &Analysis<'_>, call: usize) -> bool {
             ),
         };
     }
-    says_error(analysis, call)
-        && !is_statements_fault(spans.attribute(span, "db.response.status_code"))
+    call.failed && !is_statements_fault(spans.attribute(span, "db.response.status_code"))
 }
 
 /// SQLSTATE classes 22, 23 and 42: wrong data, violated constraints, wrong statements. They fail again.
@@ -379,6 +373,26 @@ mod tests {
             &drawn(&calls),
             expect![[r#"
             update s fails 2 times before it works (critical)
+        "#]],
+        );
+    }
+
+    #[test]
+    fn the_status_code_alone_says_that_it_failed() {
+        let failed = charge("http.response.status_code=503");
+        check_titles(
+            ID,
+            &drawn(&[failed.clone(), failed, charge("n=1")]),
+            expect![[r#"
+                POST payments/charge fails 2 times before it works (critical)
+            "#]],
+        );
+        let get = "Get [client] {rpc.system=grpc, rpc.service=a.B, rpc.method=Get, rpc.grpc.status_code=14}";
+        check_titles(
+            ID,
+            &serial("GET /", &[get; 3]),
+            expect![[r#"
+            B/Get fails every time, 3 times in a row (critical)
         "#]],
         );
     }

@@ -140,7 +140,32 @@ fn waits_on_purpose(text: &str) -> bool {
         "dbms_lock.sleep",
         "get_lock(",
     ];
-    waits.iter().any(|it| text.contains(it))
+    waits.iter().any(|it| text.contains(it)) || waits_for_messages(text)
+}
+
+/// Redis' commands that wait until somebody else adds something.
+fn waits_for_messages(text: &str) -> bool {
+    const WAITING: &[&str] = &[
+        "blpop",
+        "brpop",
+        "brpoplpush",
+        "blmove",
+        "blmpop",
+        "bzpopmin",
+        "bzpopmax",
+        "bzmpop",
+        "subscribe",
+        "psubscribe",
+        "ssubscribe",
+        "wait",
+        "waitaof",
+    ];
+    let mut words = text.split_ascii_whitespace();
+    let command = words.next().unwrap_or("");
+    let is = |it: &&str| command.eq_ignore_ascii_case(it);
+    WAITING.iter().any(|it| is(it))
+        || ["xread", "xreadgroup"].iter().any(|it| is(it))
+            && words.any(|it| it.eq_ignore_ascii_case("block"))
 }
 
 /// The cheap questions first: most calls are quick.
@@ -603,6 +628,28 @@ mod tests {
             "{}",
             it.saved_ns
         );
+    }
+
+    #[test]
+    fn waiting_for_messages_is_no_slow_query() {
+        for (command, waits) in [
+            ("BLPOP jobs 5", true),
+            ("BRPOPLPUSH jobs work 5", true),
+            ("XREAD BLOCK 5000 STREAMS orders $", true),
+            ("XREAD COUNT 5000 STREAMS orders 0", false),
+            ("LRANGE jobs 0 -1", false),
+        ] {
+            let drawn = format!(
+                "
+                1 column = 100 ms
+                shop  GET /next                                                           |------------------------|
+                shop    {} [client] {{db.system=redis, db.statement=\"{command}\"}}   |-----------------------|
+                ",
+                command.split(' ').next().unwrap_or("")
+            );
+            let found = super::super::tests::findings(&drawn).contains(&ID);
+            assert_eq!(found, !waits, "{command}");
+        }
     }
 
     #[test]
