@@ -7,19 +7,32 @@ use std::process::{Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::support::culprit::command;
-use crate::support::spans::{n_plus_one, request};
+use crate::support::spans::{CLIENT, SERVER, n_plus_one, request, text, trace_id};
 
 /// The documented JSON: what is not here may be there, what is here must be.
 #[derive(Deserialize)]
 struct Report {
     schema: u32,
     traces: Vec<Trace>,
+    findings_over_time: Vec<OverTime>,
     coverage: Coverage,
+}
+
+#[derive(Deserialize)]
+struct OverTime {
+    service: String,
+    endpoint: String,
+    requests: u64,
+    affected_requests: u64,
+    example_trace_id: String,
+    #[serde(flatten)]
+    finding: Finding,
 }
 
 #[derive(Deserialize)]
@@ -70,6 +83,10 @@ struct Finding {
 #[derive(Deserialize)]
 struct Coverage {
     spans: u64,
+    shifted_spans: u64,
+    duplicate_ids: u64,
+    sampled_requests: u64,
+    sampled_stand_for: u64,
     ignored_findings: u64,
     unused_ignores: Vec<String>,
     notes: Vec<String>,
@@ -220,11 +237,12 @@ fn the_json_is_as_documented_and_adds_up() {
     let report = read(&output);
     assert_eq!(report.schema, 1);
     assert_eq!(report.coverage.spans, 10);
-    assert!(
-        report.coverage.notes.is_empty(),
-        "{:?}",
-        report.coverage.notes
-    );
+    let seen = &report.coverage;
+    assert_eq!((seen.shifted_spans, seen.duplicate_ids), (0, 0));
+    assert_eq!((seen.sampled_requests, seen.sampled_stand_for), (0, 0));
+    let notes = seen.notes.join("\n");
+    assert!(notes.contains("pool-wait is blind here"), "{notes}");
+    assert!(report.findings_over_time.is_empty());
     for trace in &report.traces {
         assert_eq!(trace.trace_id.len(), 32);
         assert!(trace.warnings.is_empty(), "{:?}", trace.warnings);
@@ -252,6 +270,93 @@ fn the_json_is_as_documented_and_adds_up() {
         (32_000_000, 39_000_000)
     );
     assert!(finding.saved_ns > 0 && !finding.fix.is_empty() && finding.code.is_none());
+}
+
+/// So many requests, one after the other, with one call of so many ms each, in a request of 1.5 s.
+fn one_call_each(requests: u64, for_ms: u64, name: &str, of_call: &[(&str, &str)]) -> Vec<u8> {
+    const MS: u64 = 1_000_000;
+    let attributes = |of: &[(&str, &str)]| of.iter().map(|it| text(it.0, it.1)).collect();
+    let mut spans = Vec::new();
+    for at in 0..requests {
+        let start_ns = 1_760_000_000_000_000_000 + at * 2_000 * MS;
+        let span = |id: u64, kind, name: &str, ms: u64| Span {
+            trace_id: trace_id(at + 1),
+            span_id: (2 * at + id).to_be_bytes().to_vec(),
+            name: name.into(),
+            kind,
+            start_time_unix_nano: start_ns,
+            end_time_unix_nano: start_ns + ms * MS,
+            ..Span::default()
+        };
+        let entry = Span {
+            attributes: attributes(&[("http.request.method", "GET"), ("http.route", "/stock")]),
+            ..span(1, SERVER, "GET /stock", 1_500)
+        };
+        let call = Span {
+            parent_span_id: entry.span_id.clone(),
+            attributes: attributes(of_call),
+            ..span(2, CLIENT, name, for_ms)
+        };
+        spans.extend([entry, call]);
+    }
+    request("shop", spans).encode_to_vec()
+}
+
+#[test]
+fn what_only_many_requests_tell_is_found() {
+    let statement = [
+        ("db.system.name", "postgresql"),
+        ("db.query.text", "SELECT pieces FROM stock"),
+    ];
+    let connect = [
+        ("db.system.name", "postgresql"),
+        ("server.address", "warehouse"),
+    ];
+    let files = Files::new();
+    let slow = files.add("slow", one_call_each(25, 600, "SELECT", &statement));
+    let quick = files.add("quick", one_call_each(25, 20, "SELECT", &statement));
+    let connects = files.add("connects", one_call_each(30, 20, "connect", &connect));
+    for (path, detector, requests) in [
+        (&slow, "slow-query", 25),
+        (&connects, "connection-per-request", 30),
+    ] {
+        let report = read(&analyze(&["--format=json", "--fail-on=never", path]));
+        let [found] = &report.findings_over_time[..] else {
+            panic!("{path}: {}", report.findings_over_time.len());
+        };
+        assert_eq!((&*found.service, &*found.endpoint), ("shop", "GET /stock"));
+        assert_eq!(found.finding.detector, detector);
+        assert_eq!(
+            (found.requests, found.affected_requests),
+            (requests, requests)
+        );
+        assert_eq!(u64::from(found.finding.count), requests);
+        assert_eq!(found.finding.span_ids, [""; 0]);
+        let mut traces = report.traces.iter();
+        assert!(traces.any(|it| it.trace_id == found.example_trace_id));
+        let in_traces = report.traces.iter().flat_map(|it| &it.entries);
+        assert!(in_traces.into_iter().all(|it| it.findings.is_empty()));
+
+        // Beside the others in every format, and for the build.
+        let told = stdout(&analyze(&["--fail-on=never", path]));
+        assert!(told.contains(&found.finding.title), "{told}");
+        assert!(
+            told.contains(&format!("in all {requests} requests")),
+            "{told}"
+        );
+        for format in ["--format=html", "--format=sarif"] {
+            let told = stdout(&analyze(&[format, "--fail-on=never", path]));
+            assert!(told.contains(&found.finding.title), "{told}");
+        }
+        let fail_on = format!("--fail-on={detector}");
+        assert_eq!(code(&analyze(&[&fail_on, path])), Some(1));
+        let accepted = files.add("accepted", &found.finding.fingerprint);
+        let ignore = format!("--ignore={accepted}");
+        assert_eq!(code(&analyze(&[&fail_on, &ignore, path])), Some(0));
+    }
+    let output = analyze(&["--format=json", "--fail-on=info", &quick]);
+    assert_eq!(code(&output), Some(0));
+    assert!(read(&output).findings_over_time.is_empty());
 }
 
 #[test]

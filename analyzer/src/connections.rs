@@ -85,6 +85,14 @@ pub fn opened(analysis: &Analysis<'_>) -> Vec<Opened> {
     opened.collect()
 }
 
+/// The entry `entry` (an index into [`Analysis::entries`]) is a function's first call, which opens what the
+/// later ones use.
+pub fn is_cold_start(analysis: &Analysis<'_>, entry: usize) -> bool {
+    let span = analysis.trace.span(analysis.entries[entry].span);
+    let said = analysis.trace.spans.attribute(span, "faas.coldstart");
+    matches!(said, Some(crate::span::Value::Bool(true)))
+}
+
 /// The spans of `category` that lie in no other of it, in tree order.
 pub fn outermost<'b>(
     analysis: &'b Analysis<'_>,

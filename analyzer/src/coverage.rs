@@ -94,6 +94,34 @@ impl Coverage {
         }
     }
 
+    /// Adds what could not be seen in another trace. Sums saturate.
+    pub fn add(&mut self, other: &Coverage) {
+        let add = |sum: &mut u32, more: u32| *sum = sum.saturating_add(more);
+        add(&mut self.spans, other.spans);
+        add(&mut self.orphans, other.orphans);
+        add(&mut self.database_calls, other.database_calls);
+        add(&mut self.without_statement, other.without_statement);
+        add(&mut self.truncated_statements, other.truncated_statements);
+        add(&mut self.without_parameters, other.without_parameters);
+        add(&mut self.outbound_calls, other.outbound_calls);
+        add(&mut self.without_target, other.without_target);
+        add(&mut self.entries, other.entries);
+        add(
+            &mut self.uninstrumented_entries,
+            other.uninstrumented_entries,
+        );
+        add(&mut self.sampled_entries, other.sampled_entries);
+        add(&mut self.pool_spans, other.pool_spans);
+        add(&mut self.connect_spans, other.connect_spans);
+        add(&mut self.serialization_spans, other.serialization_spans);
+        let (odd, more) = (&mut self.oddities, &other.oddities);
+        add(&mut odd.versions, more.versions);
+        add(&mut odd.cycles, more.cycles);
+        add(&mut odd.times, more.times);
+        add(&mut odd.shifted, more.shifted);
+        add(&mut odd.not_shifted, more.not_shifted);
+    }
+
     /// In sentences: what is missing, how much of it, and which detectors see less because of it. Empty if
     /// nothing is.
     pub fn notes(&self) -> Vec<String> {
@@ -345,6 +373,30 @@ mod tests {
                 No span opens a connection: either none was opened, or connection-per-request is blind here.
             "#]],
         );
+    }
+
+    #[test]
+    fn many_traces_add_up() {
+        let drawing = drawing::parse(
+            r#"
+            shop      GET / {res.host.name=a} {tracestate="ot=th:8"}  |----------------|
+            shop        call [client] {server.address=b}                 |-----------|
+            payments      serve {res.host.name=b}                     |-------|
+            shop        lost {orphan}                                      |--|
+            "#,
+        );
+        let one = analyze(drawing.spans(), &Settings::default()).coverage;
+        let mut sum = one;
+        sum.add(&one);
+        assert_eq!((sum.spans, sum.orphans, sum.outbound_calls), (8, 2, 2));
+        assert_eq!(sum.oddities.shifted, 2 * one.oddities.shifted);
+        assert_eq!(sum.sampled_entries, 2 * one.sampled_entries);
+        assert!(one.oddities.shifted > 0 && one.sampled_entries > 0);
+        sum.add(&Coverage {
+            spans: u32::MAX,
+            ..Coverage::default()
+        });
+        assert_eq!(sum.spans, u32::MAX);
     }
 
     #[test]

@@ -222,6 +222,12 @@ impl Analysis<'_> {
     pub fn entry_of(&self, span: SpanIdx) -> Option<usize> {
         self.owners[span as usize].map(|it| it as usize)
     }
+
+    /// Nobody waits for the entry `entry` (an index into [`Analysis::entries`]): it is a job, or serves a
+    /// message. What is found there is only informational.
+    pub fn is_background(&self, entry: usize) -> bool {
+        role::role(self, entry) == role::Role::Background
+    }
 }
 
 /// Analyses one trace. Whoever has many of them keeps an [`Analyzer`].

@@ -120,7 +120,7 @@ pub struct Request {
 }
 
 /// A call of a statement.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Statement {
     /// Which: its `system`, and its `key`, which is the normalised text.
     pub callee: Arc<Callee>,
@@ -171,6 +171,13 @@ impl Contribution {
             fragment: fragment(analysis),
         }
     }
+}
+
+/// Each entry's calls of statements, in the order of the entries.
+pub fn statements(analysis: &Analysis<'_>) -> Vec<Vec<Statement>> {
+    let mut calls = StatementsByEntry::of(analysis);
+    let entries = 0..analysis.entries.len();
+    entries.map(|at| calls.take(at)).collect()
 }
 
 fn request(analysis: &Analysis<'_>, entry: &Entry<'_>, span_id: SpanId) -> Request {

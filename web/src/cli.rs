@@ -67,17 +67,23 @@ pub enum Command {
     /// be read or has no spans. Other findings of severity info are worth knowing, not worth stopping
     /// a build for.
     ///
-    /// --format json writes {"schema":1,"traces":[…],"coverage":{…}}. Times are nanoseconds.
+    /// --format json writes {"schema":1,"traces":[…],"findings_over_time":[…],
+    /// "coverage":{…}}. Times are nanoseconds.
     ///
     ///   traces[]     trace_id, warnings (texts), entries
     ///   entries[]    a service's part of the trace, one request to it: service, endpoint, span_id,
-    ///                start_ns, duration_ns, error, categories, calls, critical_path, findings
+    ///                start_ns, duration_ns, error, weight, categories, calls, critical_path, findings
     ///   categories   ns by kind of time; all eleven are there, and add up to duration_ns exactly
     ///   calls        how many calls of each kind
     ///   critical_path[]  span_id, service, operation, category, start_ns, end_ns; without gaps
     ///   findings[]   detector, fingerprint, title, severity, confidence (0 to 1), reasons, count,
     ///                span_ids, call_path, statement, target, parameters, saved_ns, window_ns, sum_ns,
     ///                code, explanation, fix, fix_code, framework; what is unknown is null
+    ///   findings_over_time[]  what only many requests to one endpoint tell, such as a statement with a
+    ///                slow p95: service, endpoint, requests, affected_requests, affected_traces,
+    ///                example_trace_id, example_span_id, and the fields of findings[], with no span_ids;
+    ///                count and sum_ns are of all requests, saved_ns of each affected one. What stands
+    ///                in a trace's findings already is not repeated here
     ///   coverage     what was seen (traces, spans, requests, …) and what was not; notes are texts
     ///
     /// Fields may be added. If one goes or changes its meaning, schema is raised.

@@ -44,6 +44,7 @@ pub mod waterfall;
 pub mod trace_flame;
 pub mod span_details;
 pub mod headline;
+pub mod coverage_numbers;
 #[cfg(test)]
 mod testing;
 

@@ -12,7 +12,7 @@
 //! one. Both have one fingerprint, so they are one culprit.
 
 use super::{Detect, Detector};
-use crate::connections::{Opened, opened};
+use crate::connections::{Opened, is_cold_start, opened};
 use crate::finding::Finding;
 use crate::groups::{Extent, call_path};
 use crate::history::{ConnectionHistory, History};
@@ -82,13 +82,6 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
             findings.push(finding(analysis, it, role));
         }
     }
-}
-
-/// A function's first call opens what the later ones use.
-fn is_cold_start(analysis: &Analysis<'_>, entry: usize) -> bool {
-    let span = analysis.trace.span(analysis.entries[entry].span);
-    let said = analysis.trace.spans.attribute(span, "faas.coldstart");
-    matches!(said, Some(crate::span::Value::Bool(true)))
 }
 
 fn finding(analysis: &Analysis<'_>, opened: Opened, role: Role) -> Finding {

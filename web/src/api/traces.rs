@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::AppState;
 use crate::address::Address;
+use crate::coverage_numbers::CoverageNumbers;
 use crate::trace_filter;
 use crate::trace_id;
 use crate::waterfall::{Names, own_time};
@@ -169,7 +170,6 @@ pub fn analysis_json(analysis: &Analysis<'_>, state: &TraceState) -> Value {
         .spans
         .first()
         .map(|it| it.trace_id.to_string());
-    let coverage = &analysis.coverage;
     json!({
         "trace_id": trace_id,
         "analysis_version": ANALYSIS_VERSION,
@@ -204,16 +204,15 @@ pub fn analysis_json(analysis: &Analysis<'_>, state: &TraceState) -> Value {
             "span_id": it.span.map(id),
             "text": it.text,
         })).collect::<Vec<_>>(),
-        "coverage": {
-            "spans": coverage.spans,
-            "orphans": coverage.orphans,
-            "database_calls": coverage.database_calls,
-            "without_statement": coverage.without_statement,
-            "truncated_statements": coverage.truncated_statements,
-            "outbound_calls": coverage.outbound_calls,
-            "without_target": coverage.without_target,
-        },
+        "coverage": coverage_json(analysis),
     })
+}
+
+/// The numbers, and what follows from them in sentences.
+fn coverage_json(analysis: &Analysis<'_>) -> Value {
+    let mut json = json!(CoverageNumbers::of(analysis));
+    json["notes"] = json!(analysis.coverage.notes());
+    json
 }
 
 fn state_json(state: &TraceState) -> &'static str {

@@ -14,14 +14,7 @@ pub fn coverage(traces: &[TraceReport], spans: &Spans) -> Coverage {
         ..Coverage::default()
     };
     for trace in traces {
-        let one = &trace.coverage;
-        all.spans += u64::from(one.spans);
-        all.orphans += u64::from(one.orphans);
-        all.database_calls += u64::from(one.database_calls);
-        all.without_statement += u64::from(one.without_statement);
-        all.truncated_statements += u64::from(one.truncated_statements);
-        all.outbound_calls += u64::from(one.outbound_calls);
-        all.without_target += u64::from(one.without_target);
+        all.seen.add(&trace.coverage);
     }
     all
 }
@@ -29,45 +22,13 @@ pub fn coverage(traces: &[TraceReport], spans: &Spans) -> Coverage {
 /// What a reader must know before trusting the silence of the rest.
 pub fn notes(coverage: &Coverage, spans: &Spans) -> Vec<String> {
     let n = |number: u64| count(number as i64);
-    let mut notes = Vec::new();
+    let mut notes = coverage.seen.counted.notes();
     let mut note = |applies: bool, text: String| {
         if applies {
             notes.push(text);
         }
     };
-    let it = coverage;
-    note(
-        it.without_statement > 0,
-        format!(
-            "{} of {} database calls have no statement: repeats among them cannot be told apart. Switch \
-             statements on in the instrumentation.",
-            n(it.without_statement),
-            n(it.database_calls)
-        ),
-    );
-    note(
-        it.truncated_statements > 0,
-        format!(
-            "{} statements were cut off by their sender.",
-            n(it.truncated_statements)
-        ),
-    );
-    note(
-        it.without_target > 0,
-        format!(
-            "{} of {} outgoing calls have neither URL, host nor method: what they call is unknown.",
-            n(it.without_target),
-            n(it.outbound_calls)
-        ),
-    );
-    note(
-        it.orphans > 0,
-        format!(
-            "{} spans name a parent that is not here: their part of the request cannot be placed. Are the \
-             files of all services there, and complete?",
-            n(it.orphans)
-        ),
-    );
+    let (it, seen) = (coverage, &coverage.seen.counted);
     note(
         it.without_entry > 0,
         format!(
@@ -78,7 +39,7 @@ pub fn notes(coverage: &Coverage, spans: &Spans) -> Vec<String> {
         ),
     );
     note(
-        it.requests > 0 && it.database_calls + it.outbound_calls == 0,
+        it.requests > 0 && seen.database_calls == 0 && seen.outbound_calls == 0,
         "No calls to databases or other services are recorded: either there are none, or the libraries that \
          make them are not instrumented."
             .into(),

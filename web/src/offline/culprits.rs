@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use analyzer::finding::Severity;
 
+use super::over_time::examples;
 use super::report::{EntryReport, FindingReport, Report, TraceReport};
 
 /// One culprit.
@@ -103,6 +104,7 @@ pub fn culprits(report: &Report) -> Vec<Culprit<'_>> {
             culprit
         })
         .collect();
+    culprits.extend(over_time(report));
     culprits.sort_by(|a, b| {
         let by_cost = b.saved_ns.cmp(&a.saved_ns);
         by_cost
@@ -110,4 +112,26 @@ pub fn culprits(report: &Report) -> Vec<Culprit<'_>> {
             .then_with(|| a.worst.fingerprint.cmp(&b.worst.fingerprint))
     });
     culprits
+}
+
+/// Those that no single request tells.
+fn over_time(report: &Report) -> impl Iterator<Item = Culprit<'_>> {
+    let examples = examples(&report.traces, &report.findings_over_time);
+    report.findings_over_time.iter().filter_map(move |it| {
+        let key = (&it.example_trace_id[..], &it.example_span_id[..]);
+        let (trace, entry) = *examples.get(&key)?;
+        let mut counts = it.calls.clone();
+        counts.sort_unstable();
+        Some(Culprit {
+            worst: &it.finding,
+            entry,
+            trace,
+            severity: it.finding.severity,
+            requests: it.affected_requests,
+            of_requests: it.requests,
+            traces: it.affected_traces,
+            counts,
+            saved_ns: it.saved_ns(),
+        })
+    })
 }

@@ -61,8 +61,7 @@ pub fn fails(finding: &FindingReport, fail_on: &[FailOn]) -> bool {
 
 /// How many culprits (not requests that have them) fail the build.
 pub fn failing(report: &Report, fail_on: &[FailOn]) -> usize {
-    let findings = report.entries().flat_map(|(_, it)| &it.findings);
-    let failing = findings.filter(|it| fails(it, fail_on));
+    let failing = report.findings().filter(|it| fails(it, fail_on));
     let names: std::collections::HashSet<&str> = failing.map(|it| &it.fingerprint[..]).collect();
     names.len()
 }
@@ -83,17 +82,18 @@ pub fn ignored(path: &Path) -> anyhow::Result<Vec<String>> {
 pub fn leave_out(report: &mut Report, ignored: &[String]) {
     let mut used = vec![false; ignored.len()];
     let mut left_out = 0;
-    let entries = report.traces.iter_mut().flat_map(|it| &mut it.entries);
-    for entry in entries {
-        entry.findings.retain(|finding| {
-            let accepted = ignored.iter().position(|it| *it == finding.fingerprint);
-            if let Some(at) = accepted {
-                used[at] = true;
-                left_out += 1;
-            }
-            accepted.is_none()
-        });
+    let mut is_kept = |finding: &FindingReport| {
+        let accepted = ignored.iter().position(|it| *it == finding.fingerprint);
+        if let Some(at) = accepted {
+            used[at] = true;
+            left_out += 1;
+        }
+        accepted.is_none()
+    };
+    for entry in report.traces.iter_mut().flat_map(|it| &mut it.entries) {
+        entry.findings.retain(&mut is_kept);
     }
+    report.findings_over_time.retain(|it| is_kept(&it.finding));
     let unused = ignored.iter().zip(used).filter(|it| !it.1);
     report.coverage.ignored_findings = left_out;
     report.coverage.unused_ignores = unused.map(|it| it.0.clone()).collect();

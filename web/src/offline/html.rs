@@ -91,7 +91,7 @@ fn summary(report: &Report, culprits: usize) -> Vec<(&'static str, String)> {
         ("Culprits", number(culprits)),
         ("Requests", number(report.coverage.requests)),
         ("Traces", number(report.coverage.traces)),
-        ("Spans", number(report.coverage.spans as usize)),
+        ("Spans", number(report.coverage.seen.counted.spans as usize)),
     ]
 }
 
@@ -253,6 +253,24 @@ mod tests {
     use super::super::testing;
     use super::*;
     use scraper::{Html, Selector};
+
+    #[test]
+    fn findings_over_time_have_an_example_too() {
+        let drawn = "
+            shop  GET /stock                                      |------------------|
+            shop    connect [client] {server.address=warehouse}   |-----------|
+            ";
+        let sources = testing::many(30, drawn);
+        let traces = Traces::of(&sources);
+        let report = testing::report_of(&traces, Wanted::default());
+        let page = html(&report, &traces, &testing::settings()).unwrap();
+        let page = Html::parse_document(&page);
+        let title = Selector::parse("section.culprit h2 bdi").unwrap();
+        let title: String = page.select(&title).next().unwrap().text().collect();
+        assert_eq!(title, "A connection to warehouse for 100 of 100 requests");
+        let rows = Selector::parse("section.culprit table.wf tbody tr").unwrap();
+        assert_eq!(page.select(&rows).count(), 2);
+    }
 
     #[test]
     fn one_file_with_everything_in_it() {

@@ -2,7 +2,8 @@
 //! in the same report.
 //!
 //! Read in this order: [`input`] bytes, [`shape`] whose they are, [`read`] OTLP of them, [`gather`] traces and
-//! their analysis, [`report`] what is told (and its JSON), [`budget`] and [`gate`] what fails a build; then the
+//! their analysis, [`report`] what is told (and its JSON), [`over_time`] what only many
+//! requests tell, [`budget`] and [`gate`] what fails a build; then the
 //! other formats.
 
 pub mod input;
@@ -15,6 +16,7 @@ pub mod parallel;
 pub mod progress;
 pub mod gather;
 pub mod report;
+pub mod over_time;
 pub mod coverage;
 pub mod budget;
 pub mod gate;
@@ -200,6 +202,7 @@ pub fn tell(
     coverage.dropped_spans = dropped_spans;
     let mut report = Report {
         schema: SCHEMA,
+        findings_over_time: over_time::over_time(&analysed),
         traces: analysed,
         coverage,
     };

@@ -15,6 +15,9 @@
 //!        "detector", "fingerprint", "title", "severity", "confidence", "reasons", "count", "span_ids",
 //!        "call_path", "statement", "target", "parameters", "saved_ns", "window_ns", "sum_ns", "code",
 //!        "explanation", "fix", "fix_code", "framework"}]}]}],
+//!  "findings_over_time": [{
+//!    "service", "endpoint", "requests", "affected_requests", "affected_traces", "example_trace_id",
+//!    "example_span_id", and the fields of a finding; "span_ids" is empty}],
 //!  "coverage": {"traces", "spans", "requests", …, "notes": ["…"]}}
 //! ```
 //!
@@ -31,6 +34,8 @@ use analyzer::{Analysis, Entry};
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
 
+use super::over_time::Added;
+use crate::coverage_numbers::CoverageNumbers;
 use crate::waterfall::Names;
 
 /// The version of the JSON.
@@ -43,6 +48,8 @@ pub struct Report {
     pub schema: u32,
     /// In order of their starts.
     pub traces: Vec<TraceReport>,
+    /// What no single request tells, the dearest first; no fingerprint of it stands in `traces`.
+    pub findings_over_time: Vec<OverTimeReport>,
     /// What was seen and what was not.
     pub coverage: Coverage,
 }
@@ -64,7 +71,7 @@ pub struct TraceReport {
     pub start_ns: u64,
     /// What could not be seen in it.
     #[serde(skip)]
-    pub coverage: analyzer::Coverage,
+    pub coverage: CoverageNumbers,
 }
 
 /// One service's part of a trace: a request to it.
@@ -82,6 +89,8 @@ pub struct EntryReport {
     pub duration_ns: u64,
     /// It failed.
     pub error: bool,
+    /// How many requests it stands for, because of head sampling.
+    pub weight: i64,
     /// What it waited for, ns.
     pub categories: ByCategory<u64>,
     /// How many calls it made.
@@ -93,6 +102,42 @@ pub struct EntryReport {
     /// Its call paths, if they are wanted.
     #[serde(skip)]
     pub profile: Option<Profile>,
+    /// What it adds to its endpoint's history.
+    #[serde(skip)]
+    pub added: Added,
+}
+
+/// One culprit in many requests of one endpoint, each of which may be harmless by itself.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct OverTimeReport {
+    /// Whose endpoint.
+    pub service: String,
+    /// Its name.
+    pub endpoint: String,
+    /// All of its requests.
+    pub requests: usize,
+    /// Those that have a part in it.
+    pub affected_requests: usize,
+    /// The traces they are in.
+    pub affected_traces: usize,
+    /// The trace of the slowest of them.
+    pub example_trace_id: String,
+    /// The span that one begins with.
+    pub example_span_id: String,
+    /// Calls of each of them.
+    #[serde(skip)]
+    pub calls: Vec<u32>,
+    /// What it is. `count` and `sum_ns` are of all requests, `saved_ns` is of each affected one.
+    #[serde(flatten)]
+    pub finding: FindingReport,
+}
+
+impl OverTimeReport {
+    /// What a fix saves of all requests, ns.
+    pub fn saved_ns(&self) -> u64 {
+        let requests = self.affected_requests as u64;
+        self.finding.saved_ns.saturating_mul(requests)
+    }
 }
 
 /// A stretch of a critical path.
@@ -177,8 +222,6 @@ impl<N: Serialize + Copy> Serialize for ByCategory<N> {
 pub struct Coverage {
     /// Traces.
     pub traces: usize,
-    /// Spans in them.
-    pub spans: u64,
     /// Entry spans.
     pub requests: usize,
     /// Traces in which no request begins: fragments.
@@ -187,18 +230,9 @@ pub struct Coverage {
     pub rejected_spans: u64,
     /// Spans that were left out, because there was no room for them (`exec`).
     pub dropped_spans: u64,
-    /// Spans whose parent is missing.
-    pub orphans: u64,
-    /// Database calls.
-    pub database_calls: u64,
-    /// Of them without a statement.
-    pub without_statement: u64,
-    /// Statements that their sender cut off.
-    pub truncated_statements: u64,
-    /// Outgoing HTTP and RPC calls.
-    pub outbound_calls: u64,
-    /// Of them without URL, host or RPC method.
-    pub without_target: u64,
+    /// What the analysis saw of the spans.
+    #[serde(flatten)]
+    pub seen: CoverageNumbers,
     /// Findings that are left out, because `--ignore` accepts them.
     pub ignored_findings: usize,
     /// Fingerprints of `--ignore` that nothing has.
@@ -224,10 +258,16 @@ impl TraceReport {
         let names = Names::of(analysis);
         let entries = analysis.entries.iter();
         let mut entries: Vec<EntryReport> = entries
-            .map(|it| EntryReport::of(analysis, &names, it, wanted))
+            .zip(Added::by_entries(analysis))
+            .map(|(it, added)| EntryReport {
+                added,
+                ..EntryReport::of(analysis, &names, it, wanted)
+            })
             .collect();
         for finding in &analysis.findings {
-            let report = FindingReport::of(analysis, finding);
+            let offenders = finding.offenders.iter();
+            let span_ids = offenders.map(|it| analysis.trace.span(*it).id.to_string());
+            let report = FindingReport::of(finding, span_ids.collect());
             entries[finding.entry].findings.push(report);
         }
         let warnings = analysis.trace.warnings.iter();
@@ -243,7 +283,7 @@ impl TraceReport {
                 .map(|it| it.start_ns)
                 .min()
                 .unwrap_or(0),
-            coverage: analysis.coverage,
+            coverage: CoverageNumbers::of(analysis),
         }
     }
 }
@@ -275,18 +315,20 @@ impl EntryReport {
             start_ns: entry.start_ns,
             duration_ns: entry.duration_ns,
             error: entry.error,
+            weight: entry.weight,
             categories: ByCategory(entry.categories),
             calls: ByCategory(entry.calls),
             critical_path: stretches.collect(),
             findings: Vec::new(),
             profile: wanted.profiles.then(|| Profile::of(analysis, entry, 1)),
+            added: Added::default(),
         }
     }
 }
 
 impl FindingReport {
-    fn of(analysis: &Analysis<'_>, it: &Finding) -> FindingReport {
-        let offenders = it.offenders.iter();
+    /// What `it` says; its spans are `span_ids`.
+    pub fn of(it: &Finding, span_ids: Vec<String>) -> FindingReport {
         FindingReport {
             detector: it.detector,
             fingerprint: it.fingerprint.clone(),
@@ -295,9 +337,7 @@ impl FindingReport {
             confidence: (f64::from(it.confidence) * 1_000.0).round() / 1_000.0,
             reasons: it.reasons.clone(),
             count: it.count,
-            span_ids: offenders
-                .map(|it| analysis.trace.span(*it).id.to_string())
-                .collect(),
+            span_ids,
             call_path: it.call_path.clone(),
             statement: it.statement.clone(),
             target: it.target.clone(),
@@ -320,5 +360,12 @@ impl Report {
         self.traces
             .iter()
             .flat_map(|it| std::iter::repeat(it).zip(&it.entries))
+    }
+
+    /// All findings, those over time too.
+    pub fn findings(&self) -> impl Iterator<Item = &FindingReport> {
+        let over_time = self.findings_over_time.iter().map(|it| &it.finding);
+        let in_traces = self.entries().flat_map(|(_, it)| &it.findings);
+        in_traces.chain(over_time)
     }
 }

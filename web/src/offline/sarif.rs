@@ -186,7 +186,9 @@ fn uri(file: &str, root: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::offline::testing::report;
+    use crate::offline::gather::Traces;
+    use crate::offline::report::Wanted;
+    use crate::offline::testing::{many, report, report_of};
 
     #[test]
     fn places_in_code() {
@@ -207,6 +209,24 @@ mod tests {
         assert_eq!(uri("/srv/a.py", "/srv/app"), "file:///srv/a.py");
         assert_eq!(uri("C:\\a.cs", ""), "file:///C:/a.cs");
         assert_eq!(uri("/srv/app/a.py", "/srv/app"), "a.py");
+    }
+
+    #[test]
+    fn findings_over_time_are_results() {
+        let sources = many(
+            30,
+            "
+            shop  GET /stock                                      |------------------|
+            shop    connect [client] {server.address=warehouse}   |-----------|
+            ",
+        );
+        let report = report_of(&Traces::of(&sources), Wanted::default());
+        let log = sarif(&report, "/srv");
+        let result = &log["runs"][0]["results"][0];
+        assert_eq!(result["ruleId"], "connection-per-request");
+        assert_eq!(result["occurrenceCount"], 30);
+        let place = &result["locations"][0]["logicalLocations"][0];
+        assert_eq!(place["fullyQualifiedName"], "shop > GET /stock");
     }
 
     #[test]

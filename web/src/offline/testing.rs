@@ -5,6 +5,7 @@ use collector::otlp::Source;
 
 use super::coverage;
 use super::gather::Traces;
+use super::over_time::over_time;
 use super::read::Spans;
 use super::report::{Report, SCHEMA, Wanted};
 
@@ -22,12 +23,27 @@ pub fn sources(drawn: &str) -> Vec<Source> {
     vec![Source::new(otlp).unwrap()]
 }
 
+/// So many traces of one drawing, one minute after the other.
+pub fn many(times: u64, drawn: &str) -> Vec<Source> {
+    const MINUTE_NS: u64 = 60_000_000_000;
+    let mut drawing = drawing::parse(drawn);
+    let mut sources = Vec::new();
+    for at in 0..times {
+        drawing.trace_id.0[..8].copy_from_slice(&(at + 1).to_be_bytes());
+        drawing.start_ns += MINUTE_NS;
+        let otlp = crate::testing::otlp(&drawing.spans());
+        sources.push(Source::new(otlp).unwrap());
+    }
+    sources
+}
+
 pub fn report_of(traces: &Traces<'_>, wanted: Wanted) -> Report {
     let traces = traces.analyse(&settings(), wanted);
     let mut coverage = coverage::coverage(&traces, &Spans::default());
     coverage.notes = coverage::notes(&coverage, &Spans::default());
     Report {
         schema: SCHEMA,
+        findings_over_time: over_time(&traces),
         traces,
         coverage,
     }

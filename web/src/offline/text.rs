@@ -46,7 +46,7 @@ fn plural(count: usize, one: &str) -> String {
 fn head(out: &mut String, report: &Report, culprits: &[Culprit<'_>], paint: Paint) {
     let seen = format!(
         "{}, {}, {}",
-        plural(report.coverage.spans as usize, "span"),
+        plural(report.coverage.seen.counted.spans as usize, "span"),
         plural(report.coverage.traces, "trace"),
         plural(report.coverage.requests, "request"),
     );
@@ -275,6 +275,12 @@ mod tests {
             shop · GET /posts                                                                              58 ms
                 hhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd
                 d database 67 %   h handler 33 %
+
+            What to know
+            · 75 % of database calls have placeholders in their statements (3 of 4): duplicate-call,
+              serial-calls see what was asked for only if parameters are sent as attributes.
+            · No span tells whether a connection was waited for: pool-wait is blind here.
+            · No span opens a connection: either none was opened, or connection-per-request is blind here.
         "#]].assert_eq(&text(&report, Paint::plain()));
     }
 

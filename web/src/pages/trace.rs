@@ -997,7 +997,7 @@ impl<'s, 'a> Page<'s, 'a> {
                 warnings.len() - WARNINGS_MAX
             ));
         }
-        notes.extend(unseen(&self.analysis.coverage));
+        notes.extend(self.analysis.coverage.notes());
         notes
     }
 }
@@ -1214,38 +1214,6 @@ fn state(state: &TraceState) -> Option<String> {
             Some(format!("This trace is in quarantine and counts nowhere: {reason}"))
         }
     }
-}
-
-/// What could not be seen, in sentences.
-fn unseen(coverage: &analyzer::Coverage) -> Vec<String> {
-    let mut notes = Vec::new();
-    let mut note = |count: u32, of: u32, text: &str| {
-        if count > 0 {
-            notes.push(format!("{count} of {of} {text}"));
-        }
-    };
-    let (database, outbound) = (coverage.database_calls, coverage.outbound_calls);
-    note(
-        coverage.orphans,
-        coverage.spans,
-        "spans name a parent that has not arrived.",
-    );
-    note(
-        coverage.without_statement,
-        database,
-        "database calls carry no statement, so repeated queries among them cannot be told apart.",
-    );
-    note(
-        coverage.truncated_statements,
-        database,
-        "statements were cut off by their sender.",
-    );
-    note(
-        coverage.without_target,
-        outbound,
-        "outgoing calls carry neither URL nor host nor method, so what they call is not known.",
-    );
-    notes
 }
 
 fn json(stored: &StoredTrace) -> Option<String> {
