@@ -38,6 +38,7 @@ fn the_demo_exhibits_what_was_planted() {
         ("waiting for a connection", "GET /invoices/{customer}"),
         ("database calls in one request", "GET /report"),
         ("in the service's own code", "GET /recommendations"),
+        ("of encoding and rendering", "GET /export"),
     ] {
         has(what, &format!("[shop · {endpoint}]"));
     }
