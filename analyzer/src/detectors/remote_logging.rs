@@ -506,9 +506,13 @@ mod tests {
                 "
             )
         };
-        check_titles(ID, &drawn("app-logs"), expect![[r#"
+        check_titles(
+            ID,
+            &drawn("app-logs"),
+            expect![[r#"
             39 ms waiting for app-logs, which looks like a log service (info)
-        "#]]);
+        "#]],
+        );
         check_silent(ID, &drawn("catalogs"));
     }
 

@@ -163,8 +163,8 @@ fn waits_for_messages(text: &str) -> bool {
     let mut words = text.split_ascii_whitespace();
     let command = words.next().unwrap_or("");
     let is = |it: &&str| command.eq_ignore_ascii_case(it);
-    WAITING.iter().any(|it| is(it))
-        || ["xread", "xreadgroup"].iter().any(|it| is(it))
+    WAITING.iter().any(is)
+        || ["xread", "xreadgroup"].iter().any(is)
             && words.any(|it| it.eq_ignore_ascii_case("block"))
 }
 
