@@ -71,13 +71,12 @@ pub fn opened(analysis: &Analysis<'_>) -> Vec<Opened> {
         .take(TARGETS_MAX)
         .map(|((entry, target), mut spans)| {
             spans.sort_by_key(|it| (analysis.trace.node(*it).start_ns, *it));
-            let (count, first_end_ns) = count(analysis, &spans);
-            let is_later = |it: &SpanIdx| analysis.trace.node(*it).start_ns >= first_end_ns;
+            let (count, repeated) = by_user(analysis, &spans);
             Opened {
                 entry,
                 target,
                 count,
-                repeated: spans.iter().copied().filter(is_later).collect(),
+                repeated,
                 critical_ns: impact(analysis, &analysis.entries[entry], &spans).critical_ns,
                 spans,
             }
@@ -127,6 +126,25 @@ fn step(name: &str) -> Step {
     } else {
         Step::All
     }
+}
+
+/// How many connections `spans` (in order of start) opened, and those that belong to the second one of a user
+/// and later ones: a connection that somebody else logged in with is of no use.
+fn by_user(analysis: &Analysis<'_>, spans: &[SpanIdx]) -> (usize, Vec<SpanIdx>) {
+    let mut users: BTreeMap<&str, Vec<SpanIdx>> = BTreeMap::new();
+    for span in spans {
+        let user = (analysis.trace.spans).text(analysis.trace.span(*span), &["db.user"]);
+        users.entry(user.unwrap_or("")).or_default().push(*span);
+    }
+    let (mut sum, mut repeated) = (0, Vec::new());
+    for spans in users.into_values() {
+        let (count, first_end_ns) = count(analysis, &spans);
+        let is_later = |it: &SpanIdx| analysis.trace.node(*it).start_ns >= first_end_ns;
+        sum += count;
+        repeated.extend(spans.into_iter().filter(is_later));
+    }
+    repeated.sort_by_key(|it| (analysis.trace.node(*it).start_ns, *it));
+    (sum, repeated)
 }
 
 /// How many connections `spans` (in order of start, at least one) opened one after the other, and when

@@ -11,7 +11,7 @@
 //! In one trace: at least two to the same target, one after the other. Over time: every other request opens
 //! one. Both have one fingerprint, so they are one culprit.
 
-use super::{Detect, Detector};
+use super::{Detect, Detector, remote_logging};
 use crate::connections::{Opened, is_cold_start, opened};
 use crate::finding::Finding;
 use crate::groups::{Extent, call_path};
@@ -71,7 +71,11 @@ const REQUESTS_MIN: i64 = 20;
 
 fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
     for it in opened(analysis) {
-        if it.count < COUNT_MIN || is_cold_start(analysis, it.entry) {
+        if it.count < COUNT_MIN
+            || it.repeated.is_empty()
+            || is_cold_start(analysis, it.entry)
+            || is_for_log_lines(findings, &it.target)
+        {
             continue;
         }
         let request_ns = analysis.entries[it.entry].duration_ns;
@@ -82,6 +86,15 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
             findings.push(finding(analysis, it, role));
         }
     }
+}
+
+/// Log lines that nobody ships inside of the request need no connection there: one cause, one finding.
+fn is_for_log_lines(findings: &[Finding], target: &str) -> bool {
+    findings
+        .iter()
+        .filter(|it| it.detector == remote_logging::DETECTOR.id)
+        .filter_map(|it| it.target.as_deref()?.strip_suffix(target))
+        .any(|before| before.is_empty() || before.ends_with(" at "))
 }
 
 fn finding(analysis: &Analysis<'_>, opened: Opened, role: Role) -> Finding {
@@ -295,6 +308,30 @@ mod tests {
     #[test]
     fn different_databases_need_their_own() {
         check_silent(ID, &CART.replacen("db.name=shop", "db.name=bank", 1));
+    }
+
+    #[test]
+    fn different_users_need_their_own() {
+        let second = CART.replacen("db.name=shop", "db.name=shop, db.user=audit", 1);
+        check_silent(ID, &second);
+    }
+
+    #[test]
+    fn connections_of_log_lines_are_told_with_them() {
+        let drawn = |host: &str| {
+            format!(
+                "
+                shop  GET /cart                                                           |-------------------------------------------------|
+                shop    POST [client] {{http.request.method=POST, url.full=http://{host}/push}}     |--------------------|
+                shop      tcp.connect [client]                                            |-----------|
+                shop    POST [client] {{http.request.method=POST, url.full=http://{host}/push}}                          |--------------------|
+                shop      tcp.connect [client]                                                                           |-----------|
+                "
+            )
+        };
+        let said = |host: &str| super::super::tests::findings(&drawn(host)).contains(&ID);
+        assert!(said("prices"));
+        assert!(!said("logs.example/loki/api/v1"));
     }
 
     #[test]

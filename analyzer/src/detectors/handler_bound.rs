@@ -135,23 +135,32 @@ fn finding(analysis: &Analysis<'_>, at: usize, own_ns: u64, role: Role) -> Optio
     offenders.dedup();
     let extent = Extent::of(analysis, &offenders);
     let longest = gaps.first()?.segment.span;
-    let is_unseen = entry.categories[Category::Unattributed as usize] > own_ns / 2;
+    let lost = has_lost(analysis, entry);
+    let is_unseen = entry.categories[Category::Unattributed as usize] > own_ns / 2 && !lost;
     Some(Finding {
         title: match is_unseen {
             true => format!("{} of which nothing was reported", duration(own_ns)),
             false => format!("{} in the service's own code", duration(own_ns)),
         },
         severity: match role {
-            Role::Request if own_ns >= WARNING_NS => Severity::Warning,
+            Role::Request if own_ns >= WARNING_NS && !lost => Severity::Warning,
             _ => Severity::Info,
         },
-        confidence: if is_unseen { 0.5 } else { 0.7 },
+        confidence: match (lost, is_unseen) {
+            (true, _) => 0.3,
+            (false, true) => 0.5,
+            (false, false) => 0.7,
+        },
         reasons: vec![
             format!("{} % of the request", percent(own_ns, entry.duration_ns)),
-            match is_unseen {
-                true => "only the framework's instrumentation reported anything".to_string(),
-                false => "computing, locks and missing instrumentation look the same".to_string(),
-            },
+            match (lost, is_unseen) {
+                (true, _) => {
+                    "spans that ran meanwhile came without their parent: it may have waited for them"
+                }
+                (false, true) => "only the framework's instrumentation reported anything",
+                (false, false) => "computing, locks and missing instrumentation look the same",
+            }
+            .to_string(),
         ],
         count: offenders.len() as u32,
         offenders,
@@ -161,6 +170,20 @@ fn finding(analysis: &Analysis<'_>, at: usize, own_ns: u64, role: Role) -> Optio
         explanation: explanation(analysis, entry, own_ns, &gaps),
         fix: fix(language(analysis, entry.span), is_unseen),
         ..Finding::in_entry(DETECTOR.id, analysis, at, &[])
+    })
+}
+
+/// Did something of the same process run meanwhile of which nobody knows to what it belongs?
+fn has_lost(analysis: &Analysis<'_>, entry: &Entry<'_>) -> bool {
+    let trace = &analysis.trace;
+    let end_ns = entry.start_ns.saturating_add(entry.duration_ns);
+    let sender = trace.span(entry.span).resource;
+    (0..).zip(&trace.nodes).any(|(at, node)| {
+        node.orphan
+            && at != entry.span
+            && node.start_ns < end_ns
+            && node.end_ns > entry.start_ns
+            && trace.span(at).resource == sender
     })
 }
 
@@ -271,6 +294,27 @@ mod tests {
     use expect_test::expect;
 
     const ID: &str = DETECTOR.id;
+
+    #[test]
+    fn calls_that_lost_their_parent_may_explain_it() {
+        check(
+            ID,
+            "
+            1 column = 10 ms
+            shop  GET /report                                     |--------------------------------------|
+            shop  SELECT [client] {orphan, db.system=mysql}         |------------------------------|
+            ",
+            expect![[r#"
+                390 ms in the service's own code
+                  shop of 390 ms · info, confidence 0.30: 100 % of the request; spans that ran meanwhile came without their parent: it may have waited for them
+                  count 1, window 390 ms, sum 390 ms, saved 0 ns
+                  handler-bound shop "GET /report"
+                  path: GET /report
+                  explanation: GET /report spends 390 ms of its 390 ms (100 %) in spans of its own that wait for nothing that was reported: computing, locks, or calls without instrumentation. Longest without a span: 390 ms of GET /report, from the start, all of it.
+                  fix: Find out what runs in the gaps: a sampling profiler, once for CPU time and once for wall time. If a driver, a client or a file is used there, instrument it; otherwise put a span of your own around the suspect.
+            "#]],
+        );
+    }
 
     #[test]
     fn gaps_are_named_by_what_is_around_them() {

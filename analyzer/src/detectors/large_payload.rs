@@ -93,9 +93,22 @@ struct Body {
 /// What carries much, by entry and what is called; an entry's own bodies have no name. In order of start.
 fn large<'b>(analysis: &'b Analysis<'_>) -> BTreeMap<(usize, &'b str), Vec<Body>> {
     let mut large: BTreeMap<(usize, &str), Vec<Body>> = BTreeMap::new();
-    // The largest answers that entries got from the entries right below them.
+    // The largest answers that entries got from what they called.
     let mut got: BTreeMap<usize, u64> = BTreeMap::new();
     let mut answers = BTreeSet::new();
+    let mut carriers: Vec<(usize, usize, Payload)> = Vec::new();
+    for (at, call) in analysis.calls.iter().enumerate() {
+        if let Some(entry) = call.entry
+            && is_carrier(call)
+            && let Some(payload) = payload_of(analysis, call.outer, call.span)
+        {
+            carriers.push((at, entry, payload));
+            if call.category == Category::External {
+                let got = got.entry(entry).or_default();
+                *got = payload.response_bytes.max(*got);
+            }
+        }
+    }
     // Callees stand behind their callers.
     for (at, entry) in analysis.entries.iter().enumerate().rev() {
         let Some(payload) = payload_of(analysis, entry.span, entry.span) else {
@@ -118,12 +131,9 @@ fn large<'b>(analysis: &'b Analysis<'_>) -> BTreeMap<(usize, &'b str), Vec<Body>
             large.insert((at, ""), vec![body]);
         }
     }
-    for (at, call) in analysis.calls.iter().enumerate() {
-        if let Some(entry) = call.entry
-            && is_carrier(call)
-            && let Some(payload) = payload_of(analysis, call.outer, call.span)
-            && !is_answered_in_sight(analysis, &answers, call)
-        {
+    for (at, entry, payload) in carriers {
+        let call = &analysis.calls[at];
+        if !is_answered_in_sight(analysis, &answers, call) {
             let body = Body {
                 outer: call.outer,
                 call: Some(at),
@@ -513,6 +523,21 @@ mod tests {
             ",
             expect![[r#"
                 GET /products answers with 4.2 MB (warning)
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_body_from_a_service_out_of_sight_is_reported_once() {
+        check_titles(
+            ID,
+            "
+            1 column = 10 ms
+            edge  GET /products {http.response.body.size=4200000}                                  |-------------------------------------------------|
+            edge    GET [client] {url.full=http://shop/products, http.response.body.size=4200000}   |---------------------------------------------|
+            ",
+            expect![[r#"
+                GET shop/products answers with 4.2 MB (warning)
             "#]],
         );
     }

@@ -15,6 +15,7 @@ use crate::category::Category;
 use crate::claims::Claims;
 use crate::facts::Facts;
 use crate::finding::{Finding, Severity};
+use crate::framework::library;
 use crate::impact::impact;
 use crate::language::language;
 use crate::role::{Role, role};
@@ -50,8 +51,8 @@ known, and the finding is only information.
 
 When it is wrong: a call may need something of an earlier answer that no span shows. Writes, calls after a failed one, calls \
 to check who is asking (login, tokens, permissions), statements of one transaction, and calls with work of the \
-service between them are left out; so are database calls in PHP, which has no way to run them in parallel. Calls of \
-one kind in a loop are reported as N+1 instead.";
+service between them are left out; so are database calls in PHP, which has no way to run them in parallel, and those \
+of one session of Django, Hibernate or Entity Framework, which has one connection. Calls of one kind in a loop are reported as N+1 instead.";
 
 const EXAMPLE: &str = "
 1 column = 5 ms
@@ -149,8 +150,50 @@ fn chains(analysis: &Analysis<'_>, mut calls: Vec<usize>) -> Vec<Vec<usize>> {
     chains.retain(|it| it.len() >= 2 && gain_ns(analysis, it) >= SAVED_NS_MIN);
     chains.sort_by_key(|it| std::cmp::Reverse(gain_ns(analysis, it)));
     chains.truncate(CHAINS_MAX);
-    chains.retain(|it| !share_transaction(analysis, it) && !writes_between(analysis, it));
+    chains.retain(|it| {
+        !share_transaction(analysis, it)
+            && !share_session(analysis, it)
+            && !writes_between(analysis, it)
+            && !works_between(analysis, it)
+    });
     chains
+}
+
+/// A step of the service's own lies between two of the chain: it may work with the first one's answer.
+fn works_between(analysis: &Analysis<'_>, chain: &[usize]) -> bool {
+    let trace = &analysis.trace;
+    let node = |it: &usize| trace.node(analysis.calls[*it].outer);
+    let Some(parent) = chain.first().and_then(|it| node(it).parent) else {
+        return false;
+    };
+    let is_step = |it: &SpanIdx| {
+        analysis.categories[*it as usize] == Category::Handler && !trace.node(*it).detached
+    };
+    let mut steps = trace.children(parent).filter(is_step);
+    steps.any(|step| {
+        let step = trace.node(step);
+        // The chain is in order of time, and no two of it overlap.
+        let next = chain.partition_point(|it| node(it).start_ns < step.end_ns);
+        let before = next.checked_sub(1).map(|it| node(&chain[it]));
+        next < chain.len()
+            && step.end_ns > step.start_ns
+            && before.is_some_and(|it| it.end_ns <= step.start_ns)
+    })
+}
+
+/// Two statements of one mapper's session run on its one connection, one after the other.
+fn share_session(analysis: &Analysis<'_>, chain: &[usize]) -> bool {
+    const ONE_CONNECTION: &[&str] = &["Django", "Hibernate / Spring Data", "Entity Framework"];
+    let calls = chain.iter().map(|it| &analysis.calls[*it]);
+    let statements = calls.filter(|it| it.category == Category::Database);
+    let in_session = statements.filter(|call| {
+        let top = call
+            .entry
+            .map_or(call.outer, |it| analysis.entries[it].span);
+        let library = library(analysis, call.span, top).name;
+        library.is_some_and(|it| ONE_CONNECTION.contains(&it))
+    });
+    in_session.count() >= 2
 }
 
 /// Something quick is written while the chain runs: a later read may be meant to see it.
@@ -647,7 +690,7 @@ fn fix_code(language: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{changed, check, check_silent, check_titles};
+    use super::super::tests::{changed, check, check_silent, check_titles, findings, line};
     use super::{DETECTOR, is_gate};
     use expect_test::expect;
 
@@ -875,6 +918,38 @@ mod tests {
             shop    GET {url.full="http://stock/all", http.request.method=GET}                         |--------------|
             "#,
         );
+    }
+
+    #[test]
+    fn a_short_step_between_calls_may_use_what_they_brought() {
+        let get =
+            |path: &str| format!("GET {{url.full=\"http://{path}/all\", http.request.method=GET}}");
+        let drawn = |step: Option<&str>| {
+            let mut text = line("shop", 0, "GET /cart", 0, 330);
+            text += &line("shop", 1, &get("prices"), 0, 150);
+            if let Some(step) = step {
+                text += &line("shop", 1, step, 151, 8);
+            }
+            text + &line("shop", 1, &get("stock"), 160, 160)
+        };
+        let said = |step| findings(&drawn(step)).contains(&ID);
+        assert!(said(None));
+        assert!(!said(Some("parse prices")));
+    }
+
+    #[test]
+    fn statements_of_one_session_share_a_connection() {
+        let drawn = |scope: &str| {
+            let query = |text: &str| {
+                format!("q [client] {{scope={scope}, db.system=mssql, db.query.text=\"{text}\"}}")
+            };
+            line("shop", 0, "GET /cart", 0, 330)
+                + &line("shop", 1, &query("select a from offers"), 0, 150)
+                + &line("shop", 1, &query("select b from latest"), 151, 160)
+        };
+        let said = |scope: &str| findings(&drawn(scope)).contains(&ID);
+        assert!(said("some.driver"));
+        assert!(!said("OpenTelemetry.Instrumentation.EntityFrameworkCore"));
     }
 
     #[test]
