@@ -50,8 +50,8 @@ another service, give it an endpoint that takes many ids.
 
 How it is found: at least 5 calls of one normalised query below the same chain of operations of one \
 request, which together take at least 20 ms or a tenth of the request, or at least 25 calls. The time saved \
-is what the calls take on the critical path, less one and a half calls for the query that replaces them, \
-and less what runs beside them and would still be waited for.
+is what is waited for the calls, less one and a half calls for the query that replaces them, and at most what \
+nothing beside them would have to be waited for anyway.
 
 When it is wrong: a deliberate loop in small steps looks the same. Pagination (only offset or a cursor \
 changes), lists fetched in chunks, retries after errors, health checks and the database's own catalogue are \
@@ -95,11 +95,16 @@ fn reads(call: &Call) -> bool {
     match &call.statement {
         Some(statement) => statement.kind == StatementKind::Select,
         // Senders without statement text often name the operation at least: `SELECT shop.authors`.
-        None => call
-            .name
-            .get(..7)
-            .is_some_and(|it| it.eq_ignore_ascii_case("select ")),
+        None => names_a_read(&call.name),
     }
+}
+
+/// `SELECT authors`, `find authors`, and `GetItem`, which says enough without its table.
+fn names_a_read(name: &str) -> bool {
+    let (verb, of) = name.split_once(' ').unwrap_or((name, ""));
+    let is_of = |verbs: &[&str]| verbs.iter().any(|it| verb.eq_ignore_ascii_case(it));
+    is_of(&["GetItem", "DynamoDB.GetItem"])
+        || !of.is_empty() && is_of(&["select", "find", "findOne", "aggregate", "count", "search"])
 }
 
 /// A read that succeeded and is no chunk, no look into the catalogue and no step of a queue.
@@ -751,6 +756,32 @@ mod tests {
                 text += &line("shop", 2, "SELECT authors", at * 10 + 1, 8);
             }
             path.assert_eq(&call_path(ID, &text));
+        }
+    }
+
+    #[test]
+    fn documents_and_items_are_rows() {
+        let mongo = "find shop.authors [client] {db.system=mongodb, db.operation=find, \
+                     db.mongodb.collection=authors}";
+        let dynamo = "DynamoDB.GetItem [client] {db.system=dynamodb, db.operation=GetItem}";
+        let elastic = "search [client] {db.system=elasticsearch, db.operation=search, \
+                       db.collection.name=authors}";
+        for (call, expected) in [
+            (mongo, expect![[r#"
+                8 × find authors, one by one (critical)
+            "#]]),
+            (dynamo, expect![[r#"
+                8 × GetItem, one by one (critical)
+            "#]]),
+            (elastic, expect![[r#"
+                8 × search authors, one by one (critical)
+            "#]]),
+        ] {
+            check_titles(
+                ID,
+                &super::super::tests::serial("GET /books", &[call; 8]),
+                expected,
+            );
         }
     }
 
