@@ -109,9 +109,11 @@ impl<'b, 'a> Told<'b, 'a> {
         self.found.median_ns(self.analysis)
     }
 
-    /// What the loop takes off the critical path, less `replacement_ns` for what does its work instead.
+    /// The time waited for the loop, less `replacement_ns` for what does its work instead; at most what the loop
+    /// takes off the critical path, for beside something longer the replacement costs nothing.
     pub(crate) fn saved_ns(&self, replacement_ns: u64) -> u64 {
-        let saved_ns = self.impact.removable_ns.saturating_sub(replacement_ns);
+        let shorter_ns = self.found.waited_ns.saturating_sub(replacement_ns);
+        let saved_ns = shorter_ns.min(self.impact.removable_ns);
         saved_ns.min(self.entry().duration_ns)
     }
 
@@ -280,6 +282,11 @@ impl Sure {
             Parameters::Same => self.say(0.1, "its parameters are the same every time"),
             Parameters::Hidden => {}
         }
+        self.weigh_order(told);
+    }
+
+    /// What order and number of a loop's calls say.
+    pub(crate) fn weigh_order(&mut self, told: &Told<'_, '_>) {
         if told.found.is_serial() {
             self.say(0.1, "the calls run one after the other");
         }

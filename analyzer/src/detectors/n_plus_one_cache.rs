@@ -128,14 +128,18 @@ fn is_candidate(analysis: &Analysis<'_>, call: &Call) -> bool {
 
 fn finding(told: &Told<'_, '_>) -> Finding {
     let mut sure = Sure::at(0.7);
-    sure.weigh_loop(told);
+    match of_command(told.first()) {
+        // That their parameters are equal says nothing of changes.
+        Does::Changes if told.parameters == Parameters::Same => sure.weigh_order(told),
+        _ => sure.weigh_loop(told),
+    }
     if told.first().statement.is_none() {
         sure.say(-0.2, "the sender shows no command, only its name");
     }
     let found = told.finding(DETECTOR.id, told.saved_in_batches_ns(), sure);
     let share = percent(told.found.waited_ns, told.entry().duration_ns);
     Finding {
-        title: told.title("cache calls"),
+        title: title(told),
         severity: match share < WAITED_PERCENT_MIN {
             true => Severity::Info,
             false => found.severity,
@@ -148,10 +152,27 @@ fn finding(told: &Told<'_, '_>) -> Finding {
     }
 }
 
+/// Changes are never the same: each counts.
+fn title(told: &Told<'_, '_>) -> String {
+    let title = told.title("cache calls");
+    let changes = of_command(told.first()) == Does::Changes;
+    match title
+        .strip_suffix("the same every time")
+        .filter(|_| changes)
+    {
+        Some(title) if told.found.is_serial() => format!("{title}one by one"),
+        Some(title) => format!("{title}side by side"),
+        None => title,
+    }
+}
+
 fn explanation(told: &Told<'_, '_>) -> String {
     let count = told.found.calls.len();
     let what = match told.found.steps.len() {
-        1 => format!("asks the cache {count} times, a key at a time"),
+        1 => match of_command(told.first()) {
+            Does::Changes => format!("sends the cache {count} commands, one at a time"),
+            _ => format!("asks the cache {count} times, a key at a time"),
+        },
         steps => format!("asks the cache {count} times with {steps} commands in turns"),
     };
     format!(
@@ -170,9 +191,42 @@ fn fix(told: &Told<'_, '_>) -> String {
             told.remote_service()
         );
     }
-    match told.parameters {
-        Parameters::Same => format!("The key is the same every time. {}", told.library.remember),
-        _ => told.library.read_keys.into(),
+    match (of_command(told.first()), told.parameters) {
+        (Does::Changes, _) => "Send the commands as one pipeline, which waits for all answers once. Some take many \
+                               values at once: `RPUSH key a b c`, `DEL a b c`, `LPOP key count`, `MSET`."
+            .into(),
+        (_, Parameters::Same) => {
+            format!("The key is the same every time. {}", told.library.remember)
+        }
+        (Does::ReadsStructures, _) => {
+            "Send the commands as one pipeline, which waits for all answers once: no command reads several of these \
+             keys. Fields of one hash come with one `HMGET`."
+                .into()
+        }
+        (Does::ReadsValues, _) => told.library.read_keys.into(),
+    }
+}
+
+/// What a loop's command does decides what can do the work of many.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Does {
+    /// `GET`, and whatever is not known.
+    ReadsValues,
+    /// `HGETALL`, `LRANGE`, `HGET`: there is no such command for many keys.
+    ReadsStructures,
+    /// `INCR`, `LPOP`, `SET`: each counts, also with equal parameters.
+    Changes,
+}
+
+fn of_command(call: &Call) -> Does {
+    let Some(statement) = &call.statement else {
+        return Does::ReadsValues;
+    };
+    let command = statement.text.split(' ').next().unwrap_or("");
+    match statement.kind {
+        StatementKind::Insert | StatementKind::Update | StatementKind::Delete => Does::Changes,
+        StatementKind::Select if !matches!(command, "get" | "json.get") => Does::ReadsStructures,
+        _ => Does::ReadsValues,
     }
 }
 
@@ -222,6 +276,40 @@ mod tests {
               fix: Fetch all keys with one command (`MGET`), or send the commands as one pipeline.
               fix code: mget price:? price:? …
         "#]],
+        );
+    }
+
+    #[test]
+    fn changes_and_structures_want_a_pipeline() {
+        let lpop = "LPOP [client] {db.system=redis, db.statement=\"LPOP jobs\"}";
+        check(
+            ID,
+            &serial("GET /cart", &[lpop; 10]),
+            expect![[r#"
+                10 × lpop jobs, one by one
+                  shop of 105 ms · critical, confidence 0.80: the calls run one after the other
+                  count 10, window 100 ms, sum 100 ms, saved 85 ms
+                  n-plus-one-cache shop "GET /cart" "GET /cart" "lpop jobs"
+                  path: GET /cart
+                  explanation: GET /cart sends the cache 10 commands, one at a time, each after the last one has returned: 10 ms each (median), 100 ms of the request's 105 ms (95 %). Nearly all of it is the way there and back.
+                  fix: Send the commands as one pipeline, which waits for all answers once. Some take many values at once: `RPUSH key a b c`, `DEL a b c`, `LPOP key count`, `MSET`.
+            "#]],
+        );
+        let all = (0..10).map(|it| {
+            format!("HGETALL [client] {{db.system=redis, db.statement=\"HGETALL u:{it}\"}}")
+        });
+        check(
+            ID,
+            &serial("GET /cart", &all.collect::<Vec<_>>()),
+            expect![[r#"
+                10 × hgetall u:?, one by one
+                  shop of 105 ms · critical, confidence 0.95: its parameters differ from call to call; the calls run one after the other
+                  count 10, window 100 ms, sum 100 ms, saved 85 ms
+                  n-plus-one-cache shop "GET /cart" "GET /cart" "hgetall u:?"
+                  path: GET /cart
+                  explanation: GET /cart asks the cache 10 times, a key at a time, each after the last one has returned: 10 ms each (median), 100 ms of the request's 105 ms (95 %). Nearly all of it is the way there and back.
+                  fix: Send the commands as one pipeline, which waits for all answers once: no command reads several of these keys. Fields of one hash come with one `HMGET`.
+            "#]],
         );
     }
 

@@ -50,8 +50,8 @@ another service, give it an endpoint that takes many ids.
 
 How it is found: at least 5 calls of one normalised query below the same chain of operations of one \
 request, which together take at least 20 ms or a tenth of the request, or at least 25 calls. The time saved \
-is what the calls take on the critical path, less one and a half calls for the query that replaces them, \
-and less what runs beside them and would still be waited for.
+is what is waited for the calls, less one and a half calls for the query that replaces them, and at most what \
+nothing beside them would have to be waited for anyway.
 
 When it is wrong: a deliberate loop in small steps looks the same. Pagination (only offset or a cursor \
 changes), lists fetched in chunks, retries after errors, health checks and the database's own catalogue are \
@@ -95,11 +95,16 @@ fn reads(call: &Call) -> bool {
     match &call.statement {
         Some(statement) => statement.kind == StatementKind::Select,
         // Senders without statement text often name the operation at least: `SELECT shop.authors`.
-        None => call
-            .name
-            .get(..7)
-            .is_some_and(|it| it.eq_ignore_ascii_case("select ")),
+        None => names_a_read(&call.name),
     }
+}
+
+/// `SELECT authors`, `find authors`, and `GetItem`, which says enough without its table.
+fn names_a_read(name: &str) -> bool {
+    let (verb, of) = name.split_once(' ').unwrap_or((name, ""));
+    let is_of = |verbs: &[&str]| verbs.iter().any(|it| verb.eq_ignore_ascii_case(it));
+    is_of(&["GetItem", "DynamoDB.GetItem"])
+        || !of.is_empty() && is_of(&["select", "find", "findOne", "aggregate", "count", "search"])
 }
 
 /// A read that succeeded and is no chunk, no look into the catalogue and no step of a queue.
@@ -261,7 +266,8 @@ fn fix(told: &Told<'_, '_>) -> String {
             told.remote_service()
         );
     }
-    let load_together = told.library.load_together;
+    let of_store = in_words_of(&told.first().system).filter(|_| told.library.name.is_none());
+    let load_together = of_store.unwrap_or(told.library.load_together);
     if told.parameters == Parameters::Same {
         return format!(
             "The parameters are the same every time. {}",
@@ -274,6 +280,23 @@ fn fix(told: &Told<'_, '_>) -> String {
             "Batch the resolver with a DataLoader: it gathers the keys of one tick and loads them with one query. {load_together}"
         ),
         false => load_together.to_string(),
+    }
+}
+
+/// How stores that know no join load many documents, where no mapper has words of its own.
+fn in_words_of(system: &str) -> Option<&'static str> {
+    match system {
+        "dynamodb" | "aws.dynamodb" => Some(
+            "Collect the keys and read the items with `BatchGetItem`, 100 of them at a time at most.",
+        ),
+        "mongodb" => Some(
+            "Collect the ids and load the documents with one `find` and `$in`, or let the first query join them with \
+             `$lookup`.",
+        ),
+        "elasticsearch" | "opensearch" => Some(
+            "Collect the ids and ask with one `terms` query or `_mget`; searches that differ go into one `_msearch`.",
+        ),
+        _ => None,
     }
 }
 
@@ -752,6 +775,66 @@ mod tests {
             }
             path.assert_eq(&call_path(ID, &text));
         }
+    }
+
+    #[test]
+    fn documents_and_items_are_rows() {
+        let mongo = "find shop.authors [client] {db.system=mongodb, db.operation=find, \
+                     db.mongodb.collection=authors}";
+        let dynamo = "DynamoDB.GetItem [client] {db.system=dynamodb, db.operation=GetItem}";
+        let elastic = "search [client] {db.system=elasticsearch, db.operation=search, \
+                       db.collection.name=authors}";
+        for (call, expected) in [
+            (
+                mongo,
+                expect![[r#"
+                8 × find authors, one by one (critical)
+            "#]],
+            ),
+            (
+                dynamo,
+                expect![[r#"
+                8 × GetItem, one by one (critical)
+            "#]],
+            ),
+            (
+                elastic,
+                expect![[r#"
+                8 × search authors, one by one (critical)
+            "#]],
+            ),
+        ] {
+            check_titles(
+                ID,
+                &super::super::tests::serial("GET /books", &[call; 8]),
+                expected,
+            );
+        }
+    }
+
+    /// The SDK's span has the HTTP client's below it.
+    #[test]
+    fn an_item_with_its_request_is_one_call() {
+        let mut text = line("shop", 0, "GET /books", 0, 90);
+        for at in 0..8 {
+            let item = "DynamoDB.GetItem [client] {rpc.system=aws-api, rpc.service=DynamoDB, \
+                        rpc.method=GetItem, db.system=dynamodb, db.operation=GetItem}";
+            let post = "POST [client] {http.request.method=POST, \
+                        url.full=https://dynamodb.eu-west-1.amazonaws.com/}";
+            text += &line("shop", 1, item, at * 10, 10);
+            text += &line("shop", 2, post, at * 10 + 1, 8);
+        }
+        // That no statements are shown is told, too.
+        assert_eq!(findings(&text), [ID, "data-quality"]);
+        check(ID, &text, expect![[r#"
+            8 × GetItem, one by one
+              shop of 90 ms · critical, confidence 0.50: the calls run one after the other; the sender shows no statement, only its name
+              count 8, window 80 ms, sum 80 ms, saved 65 ms
+              n-plus-one-query shop "GET /books" "GET /books" "GetItem"
+              path: GET /books
+              explanation: GET /books runs the same query 8 times, each after the last one has returned: 10 ms each (median), 80 ms of the request's 90 ms (88 %). The number of calls grows with the number of rows.
+              fix: Collect the keys and read the items with `BatchGetItem`, 100 of them at a time at most.
+        "#]]);
     }
 
     #[test]
