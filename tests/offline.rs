@@ -410,7 +410,9 @@ fn broken_inputs_are_named_with_their_place() {
             "its JSON begins with hello",
         ),
         (files.add("text.txt", "hello"), "resourceSpans"),
-        (files.add("empty", ""), "there are no spans in"),
+        (files.add("empty", ""), "is its exporter writing?"),
+        (files.add("blank", " \n \n"), "is its exporter writing?"),
+        (files.add("\x1b[31m.json", "{}"), "there are no spans in"),
         (
             files.add("logs.json", r#"{"resourceLogs": []}"#),
             "logs or metrics",
@@ -430,6 +432,8 @@ fn broken_inputs_are_named_with_their_place() {
             stderr(&output)
         );
         assert!(stdout(&output).is_empty(), "{path}");
+        let controls = |it: char| it.is_control() && it != '\n';
+        assert!(!stderr(&output).contains(controls), "{path}");
     }
     let nonsense = analyze(&["--fail-on=sometimes", &files.add("a", &good)]);
     assert_eq!(code(&nonsense), Some(2));
@@ -602,12 +606,77 @@ fn no_spans_are_not_clean() {
         "{said}"
     );
     let output = exec(&["--", "/none/such"], &[]);
-    assert_eq!(code(&output), Some(2));
+    assert_eq!(code(&output), Some(127));
     assert!(
         stderr(&output).contains("cannot be started"),
         "{}",
         stderr(&output)
     );
+    assert_eq!(code(&exec(&["--", "/etc/passwd"], &[])), Some(126));
+}
+
+#[test]
+fn an_input_without_spans_beside_a_good_one_is_not_clean() {
+    let files = Files::new();
+    let good = files.add("good.json", json(1, 8));
+    let empty = files.add("empty.json", r#"{"resourceSpans":[]}"#);
+    let output = analyze(&[&good, &empty]);
+    assert_eq!(code(&output), Some(2));
+    assert!(stderr(&output).contains(&empty), "{}", stderr(&output));
+    assert!(
+        !stderr(&output).contains("good.json"),
+        "{}",
+        stderr(&output)
+    );
+    // What is known to be of no use is passed over, and that is told.
+    let logs = files.add("logs.json", r#"{"resourceLogs":[]}"#);
+    let output = analyze(&["--fail-on=never", &good, &logs]);
+    assert_eq!(code(&output), Some(0));
+    assert!(stdout(&output).contains("Logs and metrics"));
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_told_before_the_command_runs() {
+    let files = Files::new();
+    let ran = files.0.path().join("ran");
+    let touch = format!(": > '{}'", ran.display());
+    let output = exec(&["--output=/none/such", "--", "sh", "-c", &touch], &[]);
+    assert_eq!(code(&output), Some(2));
+    assert!(
+        stderr(&output).contains("/none/such"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(!ran.exists());
+}
+
+#[test]
+fn a_full_standard_output_is_told() {
+    for arguments in [&["explain"][..], &["explain", "n-plus-one"]] {
+        let full = std::fs::File::create("/dev/full").expect("Linux has it");
+        let output = command(arguments).stdout(full).output();
+        let output = output.expect("the binary starts");
+        assert_eq!(code(&output), Some(2), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_mistake_in_a_budget_or_accepted_line_is_told_wherever_the_report_goes() {
+    let files = Files::new();
+    let good = files.add("good.json", json(1, 8));
+    let accepted = files.add("accepted", "slow-query shop old\n");
+    let budget = "GET /nothing: db<=1";
+    let output = analyze(&[
+        "--format=sarif",
+        "--ignore",
+        &accepted,
+        "--budget",
+        budget,
+        &good,
+    ]);
+    for told in ["slow-query shop old", budget] {
+        assert!(stderr(&output).contains(told), "{}", stderr(&output));
+    }
 }
 
 #[test]
@@ -616,7 +685,8 @@ fn signals_reach_the_command() {
     let ready = files.0.path().join("ready");
     // It ends by itself only if the signal comes.
     let script = format!(
-        "trap 'exit 9' TERM; : > '{}'; while true; do sleep 0.05; done",
+        "trap 'wait; exit 9' TERM
+         (trap ': > \"{0}.told\"; exit' TERM; : > '{0}'; while true; do sleep 0.05; done) & wait",
         ready.display()
     );
     let child = command(&["exec", "--", "sh", "-c", &script])
@@ -631,6 +701,8 @@ fn signals_reach_the_command() {
     }
     kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("it runs");
     assert_eq!(child.wait().expect("it ends").code(), Some(9));
+    // … and what the command has started.
+    assert!(files.0.path().join("ready.told").exists());
 }
 
 #[test]

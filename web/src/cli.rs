@@ -64,7 +64,7 @@ pub enum Command {
     ///
     /// Exit code 0: nothing fails. 1: findings of severity warning or worse and all N+1s, or what
     /// --fail-on says instead, or a budget that is exceeded. 2: wrong usage, or an input that cannot
-    /// be read or has no spans. Other findings of severity info are worth knowing, not worth stopping
+    /// be read or has no spans (one with logs or metrics only is passed over beside others). Other findings of severity info are worth knowing, not worth stopping
     /// a build for.
     ///
     /// --format json writes {"schema":1,"traces":[…],"findings_over_time":[…],
@@ -97,18 +97,27 @@ pub enum Command {
     /// Receives OTLP on a free port of this machine while the command runs, and sets the environment
     /// variables that OpenTelemetry's SDKs read: OTEL_EXPORTER_OTLP_ENDPOINT and _PROTOCOL
     /// (http/protobuf, unless it says grpc or http/json already), OTEL_TRACES_EXPORTER,
-    /// OTEL_TRACES_SAMPLER=always_on, and OTEL_SERVICE_NAME if it is not set. The command itself must
-    /// be instrumented.
+    /// OTEL_METRICS_EXPORTER=none, OTEL_LOGS_EXPORTER=none, OTEL_TRACES_SAMPLER=always_on; if they are
+    /// not set, OTEL_SERVICE_NAME, OTEL_BSP_SCHEDULE_DELAY=200 and OTEL_BSP_MAX_QUEUE_SIZE=65536; and
+    /// NO_PROXY or no_proxy where a proxy is set. It removes OTEL_SDK_DISABLED, OTEL_TRACES_SAMPLER_ARG,
+    /// OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and _TRACES_PROTOCOL, OTEL_EXPORTER_OTLP_HEADERS and
+    /// _TRACES_HEADERS, OTEL_EXPORTER_OTLP_CERTIFICATE and _TRACES_CERTIFICATE. The command itself must be
+    /// instrumented.
+    ///
+    /// Signals are passed on to the command; without a terminal to all it has started, which is then a
+    /// process group of its own. Processes it leaves in the background are not waited for.
     ///
     /// The report goes to standard output, behind what the command writes there; --output keeps it
     /// apart.
     ///
-    /// Exit code: the command's own if it fails; else as for `analyze`, 2 if no spans came.
+    /// Exit code: the command's own if it fails; else as for `analyze`, 2 if no spans came;
+    /// 127 if there is no such command, 126 if it may not be executed.
     #[command(verbatim_doc_comment)]
     Exec(Box<ExecOptions>),
     /// Tell what a detector finds, why it is slow, how to fix it, when it is wrong.
     Explain {
-        /// The detector's id, such as n-plus-one-query; all of them if none is given.
+        /// The detector's id, such as n-plus-one-query, or how several begin (n-plus-one); all of them
+        /// if none is given.
         detector: Option<String>,
     },
     /// Ask a running culprit whether it is healthy; exit code 1 if not. For containers.

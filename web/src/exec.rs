@@ -7,6 +7,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
@@ -14,13 +15,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Args;
 use collector::receiver::{self, Counts, Kept, Memory, Receiver};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgrp, tcgetpgrp};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::offline::paint::printable_lines;
 use crate::offline::read::Spans;
 use crate::offline::{self, ReportOptions};
 
@@ -60,6 +62,7 @@ const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// The command cannot be started, or the report cannot be written.
 pub async fn run(options: &ExecOptions) -> anyhow::Result<ExitCode> {
     let ignored = options.report.ignored()?;
+    options.report.check_output()?;
     let memory = Memory::new(KEPT_BYTES_MAX);
     let receiver = Receiver::new(memory.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await;
@@ -69,7 +72,11 @@ pub async fn run(options: &ExecOptions) -> anyhow::Result<ExitCode> {
     // Both protocols are spoken on every port.
     let serving = receiver::serve(listener, receiver.clone(), shutdown.clone());
     let serving = tokio::spawn(serving);
-    let (ended, mut signals) = run_command(&options.command, &endpoint).await?;
+    let ran = run_command(&options.command, &endpoint).await;
+    let (ended, mut signals) = match ran {
+        Ok(ran) => ran,
+        Err(error) => return not_started(error),
+    };
     // From now on Ctrl-C is meant for us.
     tokio::spawn(async move {
         let signal = signals.next().await;
@@ -81,7 +88,8 @@ pub async fn run(options: &ExecOptions) -> anyhow::Result<ExitCode> {
 
     let kept = memory.take();
     if kept.spans == 0 {
-        eprintln!("culprit: {}", nothing_came(&receiver.stats().counts()));
+        let told = nothing_came(&receiver.stats().counts());
+        eprintln!("culprit: {}", printable_lines(&told));
         return Ok(own_code(ended).unwrap_or(ExitCode::from(NO_SPANS)));
     }
     let (spans, dropped) = spans(kept, &receiver.stats().counts())?;
@@ -113,6 +121,18 @@ fn own_code(ended: ExitStatus) -> Option<ExitCode> {
     Some(ExitCode::from(code.unwrap_or(1)))
 }
 
+/// As shells tell it: 127 if there is no such command, 126 if it may not be executed.
+fn not_started(error: anyhow::Error) -> anyhow::Result<ExitCode> {
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    let code = match kind {
+        Some(io::ErrorKind::NotFound) => 127,
+        Some(io::ErrorKind::PermissionDenied) => 126,
+        _ => return Err(error),
+    };
+    eprintln!("culprit: {}", printable_lines(&format!("{error:#}")));
+    Ok(ExitCode::from(code))
+}
+
 async fn run_command(
     command: &[OsString],
     endpoint: &str,
@@ -129,6 +149,11 @@ async fn run_command(
     }
     // Before the command starts: its first signal may be ours to forward.
     let mut signals = Signals::new()?;
+    // Without a terminal nobody but us tells the command's own children of a signal.
+    let own_group = !is_in_foreground();
+    if own_group {
+        command.process_group(0);
+    }
     let mut child = command.spawn().with_context(|| {
         let program = program.to_string_lossy();
         format!("{program} cannot be started (is it installed and on your PATH?)")
@@ -136,7 +161,7 @@ async fn run_command(
     loop {
         tokio::select! {
             ended = child.wait() => return Ok((ended?, signals)),
-            signal = signals.next() => forward(signal, &child),
+            signal = signals.next() => forward(signal, &child, own_group),
         }
     }
 }
@@ -169,16 +194,20 @@ impl Signals {
     }
 }
 
-/// A terminal has told the command of Ctrl-C itself. A second one would make it give up its own way out.
-fn forward(signal: Signal, child: &Child) {
+/// To the command and, if it has a process group of its own, to all it has started. A terminal has told a
+/// command in our group of Ctrl-C itself; a second one would make it give up its own way out.
+fn forward(signal: Signal, child: &Child, own_group: bool) {
     let by_key = matches!(signal, Signal::SIGINT | Signal::SIGQUIT);
-    if by_key && is_in_foreground() {
+    if by_key && !own_group && is_in_foreground() {
         return;
     }
     let pid = child.id().and_then(|it| i32::try_from(it).ok());
     if let Some(pid) = pid {
         // It may have ended just now.
-        let _ = kill(Pid::from_raw(pid), signal);
+        let _ = match own_group {
+            true => killpg(Pid::from_raw(pid), signal),
+            false => kill(Pid::from_raw(pid), signal),
+        };
     }
 }
 

@@ -8,15 +8,16 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use crate::offline::paint::{Paint, Style, cut, wrap};
+use crate::offline::{self, gate};
 
-/// Prints one detector's explanation, or all.
+/// Prints the explanations of those detectors whose ids begin with these words, or all.
 ///
 /// # Errors
-/// There is no such detector; the error names those there are.
+/// There is no such detector (the error names those there are), or standard output takes no more.
 pub fn run(id: Option<&str>) -> anyhow::Result<ExitCode> {
     let chosen: Vec<&Detector> = ALL
         .iter()
-        .filter(|it| id.is_none_or(|id| id == it.id))
+        .filter(|it| id.is_none_or(|id| gate::is_meant(id, it.id)))
         .collect();
     if chosen.is_empty() {
         let ids: Vec<&str> = ALL.iter().map(|it| it.id).collect();
@@ -28,7 +29,7 @@ pub fn run(id: Option<&str>) -> anyhow::Result<ExitCode> {
     }
     let paint = Paint::stdout();
     let texts: Vec<String> = chosen.iter().map(|it| explained(it, paint)).collect();
-    print!("{}", texts.join("\n\n"));
+    offline::print_unless_closed(texts.join("\n\n").as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 

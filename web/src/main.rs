@@ -13,7 +13,9 @@ fn main() -> ExitCode {
     match web::cli::run(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("culprit: {error:#}");
+            // Names of files and what stands in them may be part of it.
+            let told = web::offline::paint::printable_lines(&format!("{error:#}"));
+            eprintln!("culprit: {told}");
             ExitCode::from(2)
         }
     }

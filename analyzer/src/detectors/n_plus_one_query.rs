@@ -826,7 +826,10 @@ mod tests {
         }
         // That no statements are shown is told, too.
         assert_eq!(findings(&text), [ID, "data-quality"]);
-        check(ID, &text, expect![[r#"
+        check(
+            ID,
+            &text,
+            expect![[r#"
             8 × GetItem, one by one
               shop of 90 ms · critical, confidence 0.50: the calls run one after the other; the sender shows no statement, only its name
               count 8, window 80 ms, sum 80 ms, saved 65 ms
@@ -834,7 +837,8 @@ mod tests {
               path: GET /books
               explanation: GET /books runs the same query 8 times, each after the last one has returned: 10 ms each (median), 80 ms of the request's 90 ms (88 %). The number of calls grows with the number of rows.
               fix: Collect the keys and read the items with `BatchGetItem`, 100 of them at a time at most.
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]

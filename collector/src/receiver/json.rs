@@ -29,6 +29,10 @@ use crate::otlp::wire::{
 /// [`NESTED_MAX`] messages. At either bound the request is malformed.
 const SKIPPED_DEPTH_MAX: usize = 128;
 
+/// The same where nobody can be told to send it again ([`decode_tolerant`]): deep parts are passed over. At
+/// the bound the text is refused; it is there for the memory that counting takes.
+const TOLERATED_DEPTH_MAX: usize = 1_000_000;
+
 /// A decoded request.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Decoded {
@@ -51,12 +55,29 @@ pub struct JsonError {
 
 /// Decodes an `ExportTraceServiceRequest`. Nothing at all, or only white space, is an empty one.
 pub fn decode(body: &[u8]) -> Result<Decoded, JsonError> {
+    decode_as(body, false)
+}
+
+/// Decodes a recorded request, whose sender cannot mend it: a value that does not fit its field, or that is
+/// nested too deep, is left out alone, and [`Decoded::hint`] tells how many were. `NaN` and `Infinity`, which
+/// some writers have where JSON has no word, are read.
+pub fn decode_tolerant(body: &[u8]) -> Result<Decoded, JsonError> {
+    decode_as(body, true)
+}
+
+fn decode_as(body: &[u8], tolerant: bool) -> Result<Decoded, JsonError> {
     let text = str::from_utf8(body).map_err(|cause| JsonError {
         what: "text that is not UTF-8".into(),
         at: cause.valid_up_to(),
     })?;
     let mut decoder = Decoder {
-        tokens: Tokens { text, at: 0 },
+        tokens: Tokens {
+            text,
+            at: 0,
+            tolerant,
+        },
+        left_out: 0,
+        odd: None,
         out: Vec::with_capacity(body.len() / 2),
         open: Vec::new(),
         spans: 0,
@@ -68,8 +89,8 @@ pub fn decode(body: &[u8]) -> Result<Decoded, JsonError> {
         decoder.request()?;
     }
     Ok(Decoded {
+        hint: decoder.said(),
         protobuf: decoder.out,
-        hint: decoder.hint,
     })
 }
 
@@ -80,6 +101,9 @@ struct Decoder<'a> {
     spans: usize,
     snake_case: bool,
     hint: Option<String>,
+    /// Values that did not fit, if that is tolerated; why the first one did not.
+    left_out: usize,
+    odd: Option<JsonError>,
 }
 
 /// An object or array that is being read: a stack of our own, because input must not choose how
@@ -117,7 +141,7 @@ impl<'a> Decoder<'a> {
                 number: 0,
                 start: 0,
             },
-        )?;
+        );
         while let Some(open) = self.open.last_mut() {
             match open {
                 Open::Object { message, first, .. } => {
@@ -142,6 +166,33 @@ impl<'a> Decoder<'a> {
         if self.spans == 0 && self.snake_case {
             let what = "keys are lowerCamelCase in OTLP/JSON: resourceSpans, not resource_spans";
             return Err(self.tokens.error(what));
+        }
+        Ok(())
+    }
+
+    fn said(&mut self) -> Option<String> {
+        let Some(odd) = &self.odd else {
+            return self.hint.take();
+        };
+        let values = match self.left_out {
+            1 => "1 value was left out".to_owned(),
+            more => format!("{more} values were left out, the first one"),
+        };
+        Some(format!("{values} at byte {}: {}", odd.at, odd.what))
+    }
+
+    /// A value that does not fit: an error, or nothing. `opened` is that it is an object or array, of which
+    /// the beginning was read.
+    fn misfit(&mut self, place: Place, opened: bool, error: JsonError) -> Result<(), JsonError> {
+        if !self.tokens.tolerant {
+            return Err(error);
+        }
+        self.left_out += 1;
+        self.odd.get_or_insert(error);
+        self.out.truncate(place.start);
+        if opened {
+            self.tokens.at -= 1;
+            self.tokens.skip_value()?;
         }
         Ok(())
     }
@@ -200,24 +251,34 @@ impl<'a> Decoder<'a> {
         place: Place,
         token: Token<'a>,
     ) -> Result<(), JsonError> {
+        let opened = matches!(token, Token::ObjectStart | Token::ArrayStart);
         if let Kind::Message(message) = field.kind {
             if token != Token::ObjectStart {
-                return Err(self.unexpected(field, "an object"));
+                let error = self.unexpected(field, "an object");
+                return self.misfit(place, opened, error);
+            }
+            if self.is_too_deep() {
+                let error = self.tokens.error("values nested too deep");
+                return self.misfit(place, opened, error);
             }
             put_tag(&mut self.out, field.number, DELIMITED);
-            return self.open_object(message, place);
+            self.open_object(message, place);
+            return Ok(());
         }
-        self.scalar(field, token)?;
+        if let Err(error) = self.scalar(field, token) {
+            return self.misfit(place, opened, error);
+        }
         self.written(place);
         Ok(())
     }
 
-    fn open_object(&mut self, message: &'static Message, place: Place) -> Result<(), JsonError> {
+    fn is_too_deep(&self) -> bool {
         let objects = self.open.iter();
         let objects = objects.filter(|it| matches!(it, Open::Object { .. }));
-        if objects.count() > NESTED_MAX {
-            return Err(self.tokens.error("values nested too deep"));
-        }
+        objects.count() > NESTED_MAX
+    }
+
+    fn open_object(&mut self, message: &'static Message, place: Place) {
         self.spans += usize::from(std::ptr::eq(message, &schema::SPAN));
         self.open.push(Open::Object {
             message,
@@ -226,7 +287,6 @@ impl<'a> Decoder<'a> {
             seen: Vec::new(),
             first: true,
         });
-        Ok(())
     }
 
     fn close(&mut self) {
@@ -446,6 +506,8 @@ enum Token<'a> {
 struct Tokens<'a> {
     text: &'a str,
     at: usize,
+    /// Words for numbers that are none, and deep parts, are passed over.
+    tolerant: bool,
 }
 
 impl<'a> Tokens<'a> {
@@ -483,6 +545,11 @@ impl<'a> Tokens<'a> {
             Some(b':') => Token::Colon,
             Some(b',') => Token::Comma,
             Some(b'"') => return self.string(),
+            Some(b'N') if self.tolerant => return self.no_number("NaN"),
+            Some(b'I') if self.tolerant => return self.no_number("Infinity"),
+            Some(b'-') if self.tolerant && self.text[self.at..].starts_with("-I") => {
+                return self.no_number("-Infinity");
+            }
             Some(b'-' | b'0'..=b'9') => return self.number(),
             Some(b't') => return self.word("true", Token::True),
             Some(b'f') => return self.word("false", Token::False),
@@ -492,6 +559,11 @@ impl<'a> Tokens<'a> {
         };
         self.at += 1;
         Ok(token)
+    }
+
+    /// As OTLP/JSON writes it: as text.
+    fn no_number(&mut self, word: &'static str) -> Result<Token<'a>, JsonError> {
+        self.word(word, Token::Text(Cow::Borrowed(word)))
     }
 
     fn word(&mut self, word: &str, token: Token<'a>) -> Result<Token<'a>, JsonError> {
@@ -669,7 +741,11 @@ impl<'a> Tokens<'a> {
                 Some(Token::ArrayStart) => open.push((false, true)),
                 _ => {}
             }
-            if open.len() > SKIPPED_DEPTH_MAX {
+            let most = match self.tolerant {
+                true => TOLERATED_DEPTH_MAX,
+                false => SKIPPED_DEPTH_MAX,
+            };
+            if open.len() > most {
                 return Err(self.error("values nested too deep"));
             }
             let Some((is_object, first)) = open.last_mut() else {
@@ -913,6 +989,49 @@ mod tests {
             Some(any_value::Value::IntValue(1))
         );
         assert_eq!(value(r#"{"stringValue":"a","stringValue":null}"#), None);
+    }
+
+    #[test]
+    fn a_recorded_request_loses_the_odd_value_only() {
+        let deep = format!(
+            "{}{}",
+            r#"{"arrayValue":{"values":["#.repeat(400),
+            "]}}".repeat(400)
+        );
+        for (odd, count) in [
+            (r#""startTimeUnixNano":"""#.to_owned(), 1),
+            (r#""startTimeUnixNano":-5"#.to_owned(), 1),
+            (
+                r#""startTimeUnixNano":[1,{"a":2}],"kind":1e99"#.to_owned(),
+                2,
+            ),
+            (
+                r#""attributes":[{"key":"k","value":{"intValue":1e30}}]"#.to_owned(),
+                1,
+            ),
+            (format!(r#""attributes":[{{"key":"k","value":{deep}}}]"#), 1),
+            (
+                r#""attributes":[{"key":"k","value":{"doubleValue":NaN}}]"#.to_owned(),
+                0,
+            ),
+            (
+                r#""attributes":[{"key":"k","value":{"doubleValue":-Infinity}}]"#.to_owned(),
+                0,
+            ),
+        ] {
+            let json = in_span(&format!(r#"{odd},"name":"kept""#));
+            assert!(decode(json.as_bytes()).is_err(), "{odd}");
+            let decoded = decode_tolerant(json.as_bytes()).unwrap();
+            let request = Request::decode(&decoded.protobuf[..]).unwrap();
+            let span = &request.resource_spans[0].scope_spans[0].spans[0];
+            assert_eq!((&span.name[..], span.start_time_unix_nano), ("kept", 0));
+            let hint = decoded.hint.unwrap_or_default();
+            let told = count == 0 || hint.starts_with(&count.to_string());
+            assert!(told, "{hint}");
+            let accepted = otlp::accept(decoded.protobuf.into(), 1).unwrap();
+            assert_eq!(accepted.batch.parts[0].spans, 1);
+        }
+        assert!(decode_tolerant(in_span(r#""name":"#).as_bytes()).is_err());
     }
 
     #[test]

@@ -95,6 +95,11 @@ fn limit(text: &str) -> Result<Limit, String> {
         "s" => Some(1e9),
         other => return Err(format!("{text:?}: {other:?} is no unit; us, ms and s are")),
     };
+    if ns_per_unit.is_none() && number.fract() != 0.0 {
+        return Err(format!(
+            "{text:?}: calls are whole; a duration needs a unit, as in 200ms"
+        ));
+    }
     let percentile = name.strip_prefix('p').and_then(|it| it.parse().ok());
     let of = match (category(name), percentile, ns_per_unit) {
         (Some(category), _, None) => Measure::Calls(category),
@@ -131,12 +136,21 @@ fn category(name: &str) -> Option<Category> {
 
 impl Budget {
     fn is_for(&self, entry: &EntryReport) -> bool {
-        matches(&self.endpoint, &entry.endpoint)
-            || matches(
-                &self.endpoint,
-                &format!("{} {}", entry.service, entry.endpoint),
-            )
+        let named = format!("{} {}", entry.service, entry.endpoint);
+        let is = |pattern: &str| matches(pattern, &entry.endpoint) || matches(pattern, &named);
+        is(&self.endpoint) || is(&with_method(&self.endpoint))
     }
+}
+
+/// `get /cart` as endpoints are named: `GET /cart`.
+fn with_method(endpoint: &str) -> String {
+    const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    let upper = |word: &str| {
+        let method = METHODS.into_iter().find(|it| it.eq_ignore_ascii_case(word));
+        method.unwrap_or(word).to_owned()
+    };
+    let words: Vec<String> = endpoint.split(' ').map(upper).collect();
+    words.join(" ")
 }
 
 /// Whether `text` is `pattern`, in which `*` stands for anything.
@@ -324,6 +338,7 @@ mod tests {
             titles("GET /users/{id}: db<=1"),
             ["2 database calls; the budget is 1"]
         );
+        assert_eq!(titles("get /users/{id}: db<=1").len(), 1);
         assert_eq!(titles("shop GET /users/*: http<=0, db<=1").len(), 2);
         assert_eq!(
             titles("*: p99<=20ms"),
@@ -348,6 +363,7 @@ mod tests {
             ("GET /: p99<=5", "needs a unit"),
             ("GET /: db<=5h", "is no unit"),
             ("GET /: db<=x", "is no number"),
+            ("GET /: db<=1.5", "calls are whole"),
         ] {
             let error = text.parse::<Budget>().unwrap_err();
             assert!(error.contains(said), "{text}: {error}");

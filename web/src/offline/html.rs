@@ -66,7 +66,20 @@ pub fn html(report: &Report, traces: &Traces<'_>, settings: &Settings) -> anyhow
         notes: &report.coverage.notes,
         version: env!("CARGO_PKG_VERSION"),
     };
-    Ok(page.render()?)
+    Ok(visible(page.render()?))
+}
+
+/// What a browser does not show, or what turns the text around it, is told to be there: markup of ours has
+/// none of it.
+fn visible(page: String) -> String {
+    let is_hidden = |it: char| {
+        let is_direction = matches!(it, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        is_direction || it.is_control() && !matches!(it, '\n' | '\t')
+    };
+    match page.contains(is_hidden) {
+        true => page.replace(is_hidden, "\u{fffd}"),
+        false => page,
+    }
 }
 
 #[derive(Template)]

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
+use super::paint::printable;
+
 /// Bytes of all inputs together, unpacked. They are held in memory with some half as much again for what
 /// is made of them: 2 GiB, some four million spans, is what a machine with 8 GB can do beside other things.
 /// At the bound nothing is analysed: a part of the spans would give wrong numbers.
@@ -13,6 +15,9 @@ pub const INPUT_BYTES_MAX: u64 = 2 << 30;
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+
+/// How standard input is called.
+pub const STDIN: &str = "standard input";
 
 /// One input, unpacked.
 #[derive(Clone, PartialEq, Debug)]
@@ -55,11 +60,11 @@ fn is_stdin(path: &Path) -> bool {
 
 fn read(path: &Path, room: u64) -> anyhow::Result<Input> {
     if is_stdin(path) {
-        let name = "standard input".to_owned();
+        let name = STDIN.to_owned();
         let bytes = unpacked(&name, io::stdin().lock(), room)?;
         return Ok(Input { name, bytes });
     }
-    let name = path.display().to_string();
+    let name = printable(&path.display().to_string());
     if path.is_dir() {
         bail!("{name} is a directory; name the files in it: {name}/*");
     }

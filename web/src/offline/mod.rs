@@ -29,8 +29,9 @@ pub mod sarif;
 #[cfg(test)]
 mod testing;
 
+use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use analyzer::Settings;
@@ -61,7 +62,7 @@ pub struct ReportOptions {
     /// How the report looks.
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub format: Format,
-    /// Write the report to this file instead of standard output.
+    /// Write the report to this file instead of standard output (-).
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// What makes the exit code 1: a severity (critical, warning or info; worse ones too), a detector's id or
@@ -135,11 +136,38 @@ impl ReportOptions {
         }
     }
 
+    fn output_file(&self) -> Option<&Path> {
+        let file = self.output.as_deref();
+        file.filter(|it| it.as_os_str() != "-")
+    }
+
+    /// Whether the report can be written in the end: told before something long is begun for it.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn check_output(&self) -> anyhow::Result<()> {
+        let Some(path) = self.output_file() else {
+            return Ok(());
+        };
+        let existed = path.exists();
+        // A pipe would wait for its reader.
+        if existed && !path.is_file() && !path.is_dir() {
+            return Ok(());
+        }
+        let opened = OpenOptions::new().create(true).append(true).open(path);
+        opened.with_context(|| not_writable(path))?;
+        if !existed {
+            let _ = std::fs::remove_file(path);
+        }
+        Ok(())
+    }
+
     /// Accepted fingerprints.
     ///
     /// # Errors
-    /// A file that cannot be read.
+    /// A file that cannot be read, or conditions that contradict each other.
     pub fn ignored(&self) -> anyhow::Result<Vec<String>> {
+        gate::check_conditions(&self.fail_on)?;
         let lists: anyhow::Result<Vec<_>> =
             self.ignore.iter().map(|it| gate::ignored(it)).collect();
         Ok(lists?.concat())
@@ -161,6 +189,9 @@ pub fn run(options: &AnalyzeOptions) -> anyhow::Result<ExitCode> {
     drop(inputs);
     if spans.sources.is_empty() {
         anyhow::bail!(nothing_in(&names, &spans));
+    }
+    if !spans.without.is_empty() {
+        anyhow::bail!(nothing_in(&spans.without, &spans));
     }
     let failing = tell(&spans, 0, &ignored, &options.report)?;
     Ok(exit_code(failing))
@@ -209,12 +240,25 @@ pub fn tell(
     budget::check(&mut report, &options.budgets);
     gate::leave_out(&mut report, ignored);
     report.coverage.notes = coverage::notes(&report.coverage, spans);
-    write(&report, &traces, &settings, options)?;
+    write(&report, &traces, &settings, options, spans.inputs.first())?;
+    tell_unused(&report);
     let failing = gate::failing(&report, &options.fail_on);
     if failing > 0 {
         eprintln!("culprit: {}", verdict(failing));
     }
     Ok(failing)
+}
+
+/// A mistake in a path or a fingerprint must not look like a budget that is met, wherever the report goes.
+fn tell_unused(report: &Report) {
+    for budget in &report.coverage.unused_budgets {
+        let budget = paint::printable(budget);
+        eprintln!("culprit: no request matches --budget {budget:?}");
+    }
+    for line in &report.coverage.unused_ignores {
+        let line = paint::printable(line);
+        eprintln!("culprit: --ignore accepts what is not found any more: {line}");
+    }
 }
 
 fn verdict(failing: usize) -> String {
@@ -225,13 +269,19 @@ fn verdict(failing: usize) -> String {
     format!("{culprits} this run (--fail-on says which do, --ignore FILE accepts some)")
 }
 
+fn not_writable(path: &Path) -> String {
+    let path = paint::printable(&path.display().to_string());
+    format!("the report cannot be written to {path}")
+}
+
 fn write(
     report: &Report,
     traces: &Traces<'_>,
     settings: &Settings,
     options: &ReportOptions,
+    input: Option<&String>,
 ) -> anyhow::Result<()> {
-    let paint = match &options.output {
+    let paint = match options.output_file() {
         Some(_) => Paint::plain(),
         None => Paint::stdout(),
     };
@@ -241,17 +291,27 @@ fn write(
         Format::Html => html::html(report, traces, settings)?.into_bytes(),
         Format::Sarif => {
             let root = std::env::current_dir().unwrap_or_default();
-            serde_json::to_vec_pretty(&sarif::sarif(report, &root.to_string_lossy()))?
+            serde_json::to_vec_pretty(&sarif::sarif(
+                report,
+                &root.to_string_lossy(),
+                input.map(String::as_str),
+            ))?
         }
     };
-    match &options.output {
-        Some(path) => std::fs::write(path, &bytes)
-            .with_context(|| format!("the report cannot be written to {}", path.display())),
-        None => match print(&bytes) {
-            // Whoever reads it (`head`) has seen enough.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            printed => printed.context("the report cannot be written"),
-        },
+    match options.output_file() {
+        Some(path) => std::fs::write(path, &bytes).with_context(|| not_writable(path)),
+        None => print_unless_closed(&bytes).context("the report cannot be written"),
+    }
+}
+
+/// Writes to standard output. That its reader (`head`) has seen enough is no failure.
+///
+/// # Errors
+/// It takes no more, for another reason.
+pub fn print_unless_closed(bytes: &[u8]) -> io::Result<()> {
+    match print(bytes) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
     }
 }
 

@@ -175,6 +175,12 @@ pub fn printable(text: &str) -> String {
     text.chars().map(blank).collect()
 }
 
+/// [`printable`] for texts of several lines.
+pub fn printable_lines(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(printable).collect();
+    lines.join("\n")
+}
+
 /// Breaks a paragraph into lines of `width` columns, where words end. Words that are longer stand alone.
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
@@ -231,6 +237,7 @@ mod tests {
     #[test]
     fn nothing_of_a_stranger_moves_the_cursor() {
         assert_eq!(printable("a\x1b[31mb\r\n\u{202e}c"), "a [31mb   c");
+        assert_eq!(printable_lines("a\x07b\n\x1bc"), "a b\n c");
         assert_eq!(wrap("one two\nthree", 7), ["one two", "three"]);
         assert_eq!(cut("abcdef", 4), "abc…");
         assert_eq!(cut("abcd", 4), "abcd");

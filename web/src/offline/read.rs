@@ -2,6 +2,7 @@
 //!
 //! A text with a JSON value on each line is taken apart, and its parts are decoded side by side.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use anyhow::bail;
@@ -12,6 +13,7 @@ use prost::Message;
 use serde_json::value::RawValue;
 
 use super::input::{INPUT_BYTES_MAX, Input, unpack};
+use super::paint::printable;
 use super::parallel;
 use super::progress::Progress;
 use super::shape::{Shape, shape};
@@ -28,6 +30,11 @@ pub struct Spans {
     pub odd: Vec<String>,
     /// Values that hold logs or metrics.
     pub other_signals: usize,
+    /// What was read: inputs by name.
+    pub inputs: Vec<String>,
+    /// Inputs in which there is nothing that can be analysed: neither spans, nor logs or metrics, which
+    /// are known to be passed over.
+    pub without: Vec<String>,
 }
 
 /// So many odd things are told; the first ones tell what is wrong.
@@ -61,6 +68,12 @@ struct Read {
 pub fn read(inputs: &[Input]) -> anyhow::Result<Spans> {
     let mut parts = Vec::new();
     for input in inputs {
+        if input.bytes.trim_ascii().is_empty() {
+            bail!(
+                "there are no spans in {}: it is empty; is its exporter writing?",
+                input.name
+            );
+        }
         parts_of(input, &mut parts);
     }
     let progress = Progress::of("read", "parts");
@@ -70,11 +83,18 @@ pub fn read(inputs: &[Input]) -> anyhow::Result<Spans> {
         || (),
         |(), at| read_part(&parts[at]),
     );
-    let mut spans = Spans::default();
+    let mut spans = Spans {
+        inputs: inputs.iter().map(|it| it.name.clone()).collect(),
+        ..Spans::default()
+    };
+    let mut with_something = HashSet::new();
     for (part, result) in parts.iter().zip(results) {
         let (accepted, read) = result?;
         spans.other_signals += read.other_signals;
         spans.rejected += accepted.rejected;
+        if read.other_signals > 0 || !accepted.batch.parts.is_empty() {
+            with_something.insert(std::ptr::from_ref(part.input));
+        }
         let said = [Some(accepted.message), read.hint];
         for odd in said.into_iter().flatten().filter(|it| !it.is_empty()) {
             if spans.odd.len() < ODD_MAX {
@@ -83,6 +103,10 @@ pub fn read(inputs: &[Input]) -> anyhow::Result<Spans> {
         }
         spans.add(accepted.batch.parts.into_iter().map(|it| it.otlp))?;
     }
+    let without = inputs
+        .iter()
+        .filter(|it| !with_something.contains(&std::ptr::from_ref(*it)));
+    spans.without = without.map(|it| it.name.clone()).collect();
     Ok(spans)
 }
 
@@ -275,7 +299,7 @@ fn read_json(place: &Place<'_>, bytes: &[u8], read: &mut Read) -> anyhow::Result
             }
             let why = match keys.is_empty() {
                 true => "it is JSON, but no object".to_owned(),
-                false => format!("its JSON begins with {}", keys.join(", ")),
+                false => format!("its JSON begins with {}", printable(&keys.join(", "))),
             };
             Err(unknown(place.name, &why))
         }
@@ -283,6 +307,16 @@ fn read_json(place: &Place<'_>, bytes: &[u8], read: &mut Read) -> anyhow::Result
 }
 
 impl Read {
+    fn add_decoded(&mut self, decoded: json::Decoded) {
+        if self.hint.is_none() {
+            self.hint = decoded.hint;
+        }
+        match self.otlp.is_empty() {
+            true => self.otlp = decoded.protobuf,
+            false => self.otlp.extend_from_slice(&decoded.protobuf),
+        }
+    }
+
     fn add(&mut self, request: &impl Message) -> anyhow::Result<()> {
         request.encode(&mut self.otlp)?;
         Ok(())
@@ -295,22 +329,24 @@ fn read_otlp(
     range: Range<usize>,
     read: &mut Read,
 ) -> anyhow::Result<()> {
-    let start = range.start;
-    let decoded = json::decode(text[range].as_bytes());
-    let decoded = decoded.map_err(|it| {
-        let hint = match it.what.starts_with("something behind") {
-            true => "; several requests stand one to a line, or in a list",
-            false => "",
-        };
-        let place = place.at(text.as_bytes(), start + it.at);
-        anyhow::anyhow!("{place}: not an OTLP/JSON trace request: {}{hint}", it.what)
-    })?;
-    if read.hint.is_none() {
-        read.hint = decoded.hint;
-    }
-    match read.otlp.is_empty() {
-        true => read.otlp = decoded.protobuf,
-        false => read.otlp.extend_from_slice(&decoded.protobuf),
+    let Range { mut start, end } = range;
+    while start < end {
+        let mut decoded = json::decode_tolerant(&text.as_bytes()[start..end]);
+        let mut next = end;
+        // Requests one behind the other: files that were put together.
+        if let Err(error) = &decoded
+            && error.what.starts_with("something behind")
+            && text[start + error.at..].starts_with('{')
+        {
+            next = start + error.at;
+            decoded = json::decode_tolerant(&text.as_bytes()[start..next]);
+        }
+        let decoded = decoded.map_err(|it| {
+            let place = place.at(text.as_bytes(), start + it.at);
+            anyhow::anyhow!("{place}: not an OTLP/JSON trace request: {}", it.what)
+        })?;
+        read.add_decoded(decoded);
+        start = next;
     }
     Ok(())
 }
@@ -386,6 +422,12 @@ mod tests {
         assert_eq!(count(format!("\n\n{OTLP}\n")), 1);
         assert_eq!(count(format!("\u{feff}{otlp}")), 1);
         assert_eq!(count(format!("[{OTLP},{OTLP}]")), 2);
+        assert_eq!(count(format!("{OTLP}\n{OTLP}")), 2, "put together");
+        assert_eq!(
+            count(format!("{otlp}{otlp}{otlp}")),
+            3,
+            "without a line break"
+        );
         assert_eq!(count(format!("{otlp}\n\n{otlp}\r\n{otlp}")), 3);
         assert_eq!(count(protobuf), 1);
         assert_eq!(count(framed.repeat(3)), 3);
@@ -409,15 +451,13 @@ mod tests {
         let otlp = one_line(OTLP);
         let cut = error(format!("{otlp}\n{}", &otlp[..60]));
         assert!(cut.starts_with("t, line 2, column "), "{cut}");
-        let wrong = error(OTLP.replace("\"a\"", "7"));
+        let wrong = error(OTLP.replace("\"a\"", "x"));
         assert!(wrong.starts_with("t, line 2, column "), "{wrong}");
         let jaeger = error(JAEGER.replace("\"cd\",\"spanID\"", "7,\"spanID\""));
         assert!(
             jaeger.contains("column") && jaeger.contains("Jaeger"),
             "{jaeger}"
         );
-        let two = error(format!("{OTLP}\n{OTLP}"));
-        assert!(two.contains("one to a line"), "{two}");
         let unknown = error(r#"{"hello":1,"world":2}"#);
         assert!(unknown.contains("hello, world") && unknown.contains("resourceSpans"));
         let bytes = error([0xde, 0xad, 0xbe, 0xef]);
@@ -433,6 +473,17 @@ mod tests {
         let spans = read_text(OTLP.replace("0123456789abcdef0123456789abcdef", "")).unwrap();
         assert_eq!(spans.rejected, 1);
         assert!(spans.odd[0].contains("trace_id"), "{:?}", spans.odd);
+    }
+
+    #[test]
+    fn an_odd_value_is_left_out_alone_and_told() {
+        let spans = read_text(OTLP.replace("\"a\"", "7")).unwrap();
+        assert_eq!(spans.sources.len(), 1);
+        assert!(
+            spans.odd[0].contains("1 value was left out"),
+            "{:?}",
+            spans.odd
+        );
     }
 
     #[test]

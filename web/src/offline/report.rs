@@ -30,6 +30,7 @@ use analyzer::category::Category;
 use analyzer::finding::{Finding, Severity};
 use analyzer::profile::Profile;
 use analyzer::span::TraceId;
+use analyzer::trace::SpanIdx;
 use analyzer::{Analysis, Entry};
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
@@ -270,10 +271,9 @@ impl TraceReport {
             let report = FindingReport::of(finding, span_ids.collect());
             entries[finding.entry].findings.push(report);
         }
-        let warnings = analysis.trace.warnings.iter();
         TraceReport {
             trace_id: id.to_string(),
-            warnings: warnings.map(|it| it.text.clone()).collect(),
+            warnings: warnings(analysis),
             entries,
             id,
             start_ns: analysis
@@ -286,6 +286,38 @@ impl TraceReport {
             coverage: CoverageNumbers::of(analysis),
         }
     }
+}
+
+/// So many spans are named of those with the same warning.
+const WARNED_SPANS_MAX: usize = 3;
+
+/// Which spans are odd, and how: one text for all spans of which the same is to be said.
+fn warnings(analysis: &Analysis<'_>) -> Vec<String> {
+    // Few are kept of a trace.
+    let mut spans_by_text: Vec<(&str, Vec<SpanIdx>)> = Vec::new();
+    for warning in &analysis.trace.warnings {
+        let known = spans_by_text.iter().position(|it| it.0 == warning.text);
+        let at = known.unwrap_or_else(|| {
+            spans_by_text.push((&warning.text, Vec::new()));
+            spans_by_text.len() - 1
+        });
+        spans_by_text[at].1.extend(warning.span);
+    }
+    let named = |span: &SpanIdx| {
+        let span = analysis.trace.span(*span);
+        format!("{} ({})", span.id, span.name)
+    };
+    let told = spans_by_text.iter().map(|(text, spans)| {
+        let first: Vec<String> = spans.iter().take(WARNED_SPANS_MAX).map(named).collect();
+        let first = first.join(", ");
+        match spans.len() {
+            0 => (*text).to_owned(),
+            1 => format!("{first}: {text}"),
+            count if count > WARNED_SPANS_MAX => format!("{count} spans, {first}, …: {text}"),
+            count => format!("{count} spans, {first}: {text}"),
+        }
+    });
+    told.collect()
 }
 
 impl EntryReport {

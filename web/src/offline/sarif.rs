@@ -6,13 +6,15 @@ use serde_json::{Value, json};
 
 use super::budget;
 use super::culprits::{Culprit, culprits};
+use super::input::STDIN;
 use super::report::Report;
 use crate::format;
 
-/// The log. Files below `root`, an absolute path, are told relative to it, as code hosts know them.
-pub fn sarif(report: &Report, root: &str) -> Value {
+/// The log. Files below `root`, an absolute path, are told relative to it, as code hosts know them. Culprits whose code is
+/// not known are shown at `input`, where the traces come from: code hosts refuse results without a file.
+pub fn sarif(report: &Report, root: &str, input: Option<&str>) -> Value {
     let culprits = culprits(report);
-    let results: Vec<Value> = culprits.iter().map(|it| result(it, root)).collect();
+    let results: Vec<Value> = culprits.iter().map(|it| result(it, root, input)).collect();
     let notes = report
         .coverage
         .notes
@@ -72,7 +74,7 @@ fn pascal_case(id: &str) -> String {
     words.collect()
 }
 
-fn result(culprit: &Culprit<'_>, root: &str) -> Value {
+fn result(culprit: &Culprit<'_>, root: &str, input: Option<&str>) -> Value {
     let it = culprit.worst;
     let rule = ALL.iter().position(|rule| rule.id == it.detector);
     json!({
@@ -84,7 +86,7 @@ fn result(culprit: &Culprit<'_>, root: &str) -> Value {
             Severity::Info => "note",
         },
         "message": { "text": message(culprit) },
-        "locations": [location(culprit, root)],
+        "locations": [location(culprit, root, input)],
         "partialFingerprints": { "culprit/v1": it.fingerprint },
         "occurrenceCount": culprit.requests,
         "properties": {
@@ -100,13 +102,16 @@ fn result(culprit: &Culprit<'_>, root: &str) -> Value {
 fn message(culprit: &Culprit<'_>) -> String {
     let it = culprit.worst;
     let entry = culprit.entry;
+    let saves = match culprit.saved_each_ns() {
+        0 => String::new(),
+        ns => format!("; a fix saves {} of each", format::duration(ns)),
+    };
     let mut text = format!(
-        "{} in {} of {}, {}; a fix saves {} of each. {}",
+        "{} in {} of {}, {}{saves}. {}",
         it.title,
         entry.endpoint,
         entry.service,
         culprit.affected(),
-        format::duration(culprit.saved_each_ns()),
         it.explanation,
     );
     for detail in [it.statement.as_ref(), Some(&it.fix), it.fix_code.as_ref()]
@@ -119,7 +124,7 @@ fn message(culprit: &Culprit<'_>) -> String {
     text
 }
 
-fn location(culprit: &Culprit<'_>, root: &str) -> Value {
+fn location(culprit: &Culprit<'_>, root: &str, input: Option<&str>) -> Value {
     let it = culprit.worst;
     let logical = json!([{
         "name": culprit.entry.endpoint,
@@ -130,7 +135,8 @@ fn location(culprit: &Culprit<'_>, root: &str) -> Value {
             .join(" > "),
         "kind": "function",
     }]);
-    let Some((file, line)) = it.code.as_deref().and_then(place) else {
+    let input = input.filter(|it| *it != STDIN).map(|it| (it, None));
+    let Some((file, line)) = it.code.as_deref().and_then(place).or(input) else {
         return json!({ "logicalLocations": logical });
     };
     let mut physical = json!({ "artifactLocation": { "uri": uri(file, root) } });
@@ -151,10 +157,13 @@ fn place(code: &str) -> Option<(&str, Option<u64>)> {
             .then(|| rest[..digits].parse().ok())
             .flatten()
     };
-    let colons = code.match_indices(':').map(|it| it.0);
+    let colons: Vec<usize> = code.match_indices(':').map(|it| it.0).collect();
     let with_line = colons
+        .into_iter()
         .filter_map(|at| Some((&code[..at], Some(end_of_line(at)?))))
-        .find(|it| it.1 > Some(0));
+        // The last one: a directory may be named like a line.
+        .next_back()
+        .map(|it| (it.0, it.1.filter(|line| *line > 0)));
     let file = code
         .split(' ')
         .next()
@@ -168,15 +177,20 @@ fn uri(file: &str, root: &str) -> String {
     let path = path.strip_prefix("./").unwrap_or(&path);
     let below = path.strip_prefix(root).and_then(|it| it.strip_prefix('/'));
     let path = below.filter(|_| !root.is_empty()).unwrap_or(path);
-    let mut uri = String::from(if path.starts_with('/') { "file://" } else { "" });
-    if path.get(1..3) == Some(":/") {
-        uri.push_str("file:///");
-    }
+    let has_drive = path.get(1..3) == Some(":/");
+    let scheme = match path.starts_with('/') {
+        true => "file://",
+        false if has_drive => "file:///",
+        false => "",
+    };
+    let mut uri = String::from(scheme);
     for byte in path.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' | b'~' | b':' => {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' | b'~' => {
                 uri.push(byte as char);
             }
+            // In a relative path it would end a scheme.
+            b':' if !scheme.is_empty() => uri.push(':'),
             _ => uri.push_str(&format!("%{byte:02X}")),
         }
     }
@@ -200,12 +214,15 @@ mod tests {
             ("C:\\app\\posts.cs:7", Some(("C:\\app\\posts.cs", Some(7)))),
             ("my app/posts.py:31", Some(("my app/posts.py", Some(31)))),
             ("app/posts.py load", Some(("app/posts.py", None))),
+            ("a:3 b/posts.py:31 load", Some(("a:3 b/posts.py", Some(31)))),
+            ("app/posts.py:0 load", Some(("app/posts.py", None))),
             ("Posts::load", None),
             ("shop.Posts.load", None),
         ] {
             assert_eq!(place(code), expected, "{code}");
         }
         assert_eq!(uri("./my app/é.py", "/srv"), "my%20app/%C3%A9.py");
+        assert_eq!(uri("a:b/#c?.py", "/srv"), "a%3Ab/%23c%3F.py");
         assert_eq!(uri("/srv/a.py", "/srv/app"), "file:///srv/a.py");
         assert_eq!(uri("C:\\a.cs", ""), "file:///C:/a.cs");
         assert_eq!(uri("/srv/app/a.py", "/srv/app"), "a.py");
@@ -221,12 +238,32 @@ mod tests {
             ",
         );
         let report = report_of(&Traces::of(&sources), Wanted::default());
-        let log = sarif(&report, "/srv");
+        let log = sarif(&report, "/srv", None);
         let result = &log["runs"][0]["results"][0];
         assert_eq!(result["ruleId"], "connection-per-request");
         assert_eq!(result["occurrenceCount"], 30);
         let place = &result["locations"][0]["logicalLocations"][0];
         assert_eq!(place["fullyQualifiedName"], "shop > GET /stock");
+    }
+
+    #[test]
+    fn a_result_without_code_is_shown_at_the_input() {
+        let report = report(
+            "
+            shop  GET /posts   |--------------------------------------------------------|
+            shop    SELECT a   |----------------|
+            shop    SELECT a                     |----------------|
+            shop    SELECT a                                       |----------------|
+            ",
+        );
+        let place = |input| {
+            let log = sarif(&report, "/srv", input);
+            let place = &log["runs"][0]["results"][0]["locations"][0];
+            assert!(place["logicalLocations"].is_array());
+            place["physicalLocation"]["artifactLocation"]["uri"].clone()
+        };
+        assert_eq!(place(Some("my traces.json")), "my%20traces.json");
+        assert_eq!(place(Some(STDIN)), Value::Null);
     }
 
     #[test]
@@ -239,7 +276,7 @@ mod tests {
             shop    SELECT a {code.file.path=app/a.py, code.line.number=3}                                     |----------------|
             ",
         );
-        let log = sarif(&report, "/srv");
+        let log = sarif(&report, "/srv", None);
         let run = &log["runs"][0];
         let result = &run["results"][0];
         let rule = result["ruleIndex"].as_u64().unwrap() as usize;

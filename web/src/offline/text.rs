@@ -7,6 +7,7 @@ use analyzer::finding::Severity;
 
 use super::culprits::{Culprit, culprits};
 use super::endpoints::{Endpoint, endpoints};
+use super::gate;
 use super::paint::{Paint, Style, cut, printable, wrap};
 use super::report::Report;
 use crate::format;
@@ -115,7 +116,7 @@ fn culprit_text(out: &mut String, rank: usize, culprit: &Culprit<'_>, paint: Pai
     out.push('\n');
     let accept = format!(
         "{INDENT}accept it with --ignore: {}",
-        printable(&it.fingerprint)
+        gate::as_line(&it.fingerprint)
     );
     let _ = writeln!(out, "{}", paint.styled(Style::Quiet, &accept));
 }
