@@ -44,11 +44,11 @@ postgres:
 
 # For the test that goes through a pooler.
 pgbouncer:
-	@sh ./tests/install-pgbouncer.sh
+	@sh ./tests/install.sh PgBouncer pgbouncer pgbouncer pgbouncer
 
 # For the test that runs an Express project's tests.
 node:
-	@sh ./tests/install-node.sh
+	@sh ./tests/install.sh Node.js "nodejs npm" node "node npm"
 
 $(VENV)/ready: Makefile $(DJANGO)
 	@mkdir -p target

@@ -182,33 +182,6 @@ impl Finding {
     }
 }
 
-/// The spans that are culprits already: what one detector has claimed, others leave out.
-pub(crate) struct Claimed {
-    /// By span; empty if nothing was claimed, which is most often so.
-    marks: Vec<bool>,
-}
-
-impl Claimed {
-    /// By one of `detectors`.
-    pub(crate) fn by(detectors: &[&str], findings: &[Finding], analysis: &Analysis<'_>) -> Claimed {
-        let mut marks = Vec::new();
-        for found in findings
-            .iter()
-            .filter(|it| detectors.contains(&it.detector))
-        {
-            marks.resize(analysis.trace.nodes.len(), false);
-            for span in &found.offenders {
-                marks[*span as usize] = true;
-            }
-        }
-        Claimed { marks }
-    }
-
-    pub(crate) fn has(&self, span: SpanIdx) -> bool {
-        self.marks.get(span as usize).copied().unwrap_or(false)
-    }
-}
-
 /// FNV-1a: a hash that is the same in every release.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {

@@ -45,6 +45,7 @@ pub mod trace_flame;
 pub mod span_details;
 pub mod headline;
 pub mod coverage_numbers;
+mod entry_numbers;
 #[cfg(test)]
 mod testing;
 

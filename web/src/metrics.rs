@@ -25,7 +25,7 @@ struct Metric {
     name: &'static str,
     kind: Kind,
     help: &'static str,
-    read: fn(&Reading<'_>, &mut Samples<'_>),
+    read: Read,
 }
 
 /// Everything that is known at one moment.
@@ -37,45 +37,28 @@ struct Reading<'a> {
     process: Usage,
 }
 
-const fn counter(
-    name: &'static str,
-    help: &'static str,
-    read: fn(&Reading<'_>, &mut Samples<'_>),
-) -> Metric {
-    let kind = Kind::Counter;
-    Metric {
-        name,
-        kind,
-        help,
-        read,
-    }
+type Read = fn(&Reading<'_>, &mut Samples<'_>);
+
+const fn counter(name: &'static str, help: &'static str, read: Read) -> Metric {
+    Metric::new(Kind::Counter, name, help, read)
 }
 
-const fn gauge(
-    name: &'static str,
-    help: &'static str,
-    read: fn(&Reading<'_>, &mut Samples<'_>),
-) -> Metric {
-    let kind = Kind::Gauge;
-    Metric {
-        name,
-        kind,
-        help,
-        read,
-    }
+const fn gauge(name: &'static str, help: &'static str, read: Read) -> Metric {
+    Metric::new(Kind::Gauge, name, help, read)
 }
 
-const fn histogram(
-    name: &'static str,
-    help: &'static str,
-    read: fn(&Reading<'_>, &mut Samples<'_>),
-) -> Metric {
-    let kind = Kind::Histogram;
-    Metric {
-        name,
-        kind,
-        help,
-        read,
+const fn histogram(name: &'static str, help: &'static str, read: Read) -> Metric {
+    Metric::new(Kind::Histogram, name, help, read)
+}
+
+impl Metric {
+    const fn new(kind: Kind, name: &'static str, help: &'static str, read: Read) -> Metric {
+        Metric {
+            name,
+            kind,
+            help,
+            read,
+        }
     }
 }
 

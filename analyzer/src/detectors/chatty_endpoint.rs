@@ -10,9 +10,9 @@
 //!
 //! Where one statement repeats, the N+1 detectors have said so before, and its calls do not count here.
 
-use super::{Detect, Detector};
+use super::{Detect, Detector, REPEATING};
 use crate::category::Category;
-use crate::claims::Claims;
+use crate::claims::Claimed;
 use crate::finding::Finding;
 use crate::impact::impact;
 use crate::role::{Role, role};
@@ -121,7 +121,7 @@ const GROUPS_SHOWN_MAX: usize = 3;
 const ENTRIES_MAX: usize = 32;
 
 fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
-    let mut claims = None;
+    let mut claimed = None;
     let mut looked_at = 0;
     for (at, entry) in analysis.entries.iter().enumerate() {
         for limit in &LIMITS {
@@ -133,8 +133,8 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
                 continue;
             }
             looked_at += 1;
-            let claims = claims.get_or_insert_with(|| Claims::of(findings));
-            let calls = counted(analysis, at, limit.category, claims);
+            let claimed = claimed.get_or_insert_with(|| Claimed::by(&REPEATING, findings));
+            let calls = counted(analysis, at, limit.category, claimed);
             if calls.len() > limit.max {
                 findings.extend(finding(analysis, at, limit, &calls));
             }
@@ -147,14 +147,14 @@ fn counted(
     analysis: &Analysis<'_>,
     entry: usize,
     category: Category,
-    claims: &Claims,
+    claimed: &Claimed,
 ) -> Vec<usize> {
     let calls = analysis.calls.iter().enumerate().filter(|(_, it)| {
         it.entry == Some(entry)
             && it.category == category
             && is_work(it)
             && !analysis.trace.node(it.outer).detached
-            && !claims.have(analysis, it)
+            && !claimed.has_within(analysis, it)
     });
     let mut calls: Vec<usize> = calls.map(|(at, _)| at).collect();
     calls.sort_by_key(|it| (analysis.trace.node(analysis.calls[*it].outer).start_ns, *it));

@@ -13,9 +13,10 @@
 
 use super::{Detect, Detector, LOOPS};
 use crate::category::Category;
+use crate::claims::Claimed;
 use crate::evidence::{self, Asked, Parameters};
 use crate::facts::Facts;
-use crate::finding::{Claimed, Finding};
+use crate::finding::Finding;
 use crate::framework::library;
 use crate::groups::Extent;
 use crate::impact::impact;
@@ -78,7 +79,7 @@ const FINDINGS_MAX: usize = 32;
 const QUESTIONS_MAX: usize = 1_000;
 
 fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
-    let claimed = Claimed::by(&LOOPS, findings, analysis);
+    let claimed = Claimed::by(&LOOPS, findings);
     let mut changes = Changes::default();
     let mut reported = 0;
     for calls in repeated(analysis, &claimed) {

@@ -10,8 +10,9 @@
 
 use super::{Detect, Detector, LOOPS, duplicate_call};
 use crate::category::Category;
+use crate::claims::Claimed;
 use crate::evidence;
-use crate::finding::{Claimed, Finding, Severity};
+use crate::finding::{Finding, Severity};
 use crate::groups::{Loop, loops};
 use crate::impact::impact;
 use crate::loops::{Sure, Told, failed, summary};
@@ -86,7 +87,7 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
     }
     let mut others = LOOPS.to_vec();
     others.push(duplicate_call::DETECTOR.id);
-    let claimed = Claimed::by(&others, findings, analysis);
+    let claimed = Claimed::by(&others, findings);
     for category in [Category::Database, Category::External] {
         let unclaimed = |call: &Call| !claimed.has(call.span) && !is_keeping(call);
         let wanted = |call: &Call| !failed(analysis, call);

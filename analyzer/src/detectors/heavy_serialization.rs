@@ -7,9 +7,9 @@
 //! shop      SELECT prices                          |--|              a query in the view
 //! ```
 
-use super::{Detect, Detector};
+use super::{Detect, Detector, REPEATING};
 use crate::category::Category;
-use crate::claims::Claims;
+use crate::claims::Claimed;
 use crate::connections::outermost;
 use crate::finding::Finding;
 use crate::groups::{Extent, call_path};
@@ -173,7 +173,7 @@ fn queries_in_views(findings: &mut Vec<Finding>, analysis: &Analysis<'_>) {
         return;
     }
     let mut by_view: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
-    let mut claims = None;
+    let mut claimed = None;
     for (at, call) in analysis.calls.iter().enumerate() {
         let Some(entry) = call.entry.filter(|_| call.category == Category::Database) else {
             continue;
@@ -185,8 +185,8 @@ fn queries_in_views(findings: &mut Vec<Finding>, analysis: &Analysis<'_>) {
         let is_inside = call.outer < analysis.trace.node(view).subtree_end
             && analysis.entry_of(view) == Some(entry);
         if is_inside {
-            let claims = claims.get_or_insert_with(|| Claims::of(findings));
-            if !claims.have(analysis, call) {
+            let claimed = claimed.get_or_insert_with(|| Claimed::by(&REPEATING, findings));
+            if !claimed.has_within(analysis, call) {
                 let name = template(analysis.trace.span(view).name).into_owned();
                 by_view.entry((entry, name)).or_default().push(at);
             }

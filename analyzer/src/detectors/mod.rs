@@ -84,6 +84,18 @@ const LOOPS: [&str; 5] = [
     n_plus_one_publish::DETECTOR.id,
 ];
 
+/// The detectors of whatever repeats: what one of them has found is explained by it.
+const REPEATING: [&str; 8] = [
+    n_plus_one_query::DETECTOR.id,
+    n_plus_one_write::DETECTOR.id,
+    n_plus_one_call::DETECTOR.id,
+    n_plus_one_cache::DETECTOR.id,
+    n_plus_one_publish::DETECTOR.id,
+    duplicate_call::DETECTOR.id,
+    fan_out::DETECTOR.id,
+    retries::DETECTOR.id,
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;

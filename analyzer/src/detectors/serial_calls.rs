@@ -10,9 +10,9 @@
 //! That they follow each other at once is seen; that none needs another's answer is concluded, and the
 //! finding says from what.
 
-use super::{Detect, Detector};
+use super::{Detect, Detector, REPEATING};
 use crate::category::Category;
-use crate::claims::Claims;
+use crate::claims::Claimed;
 use crate::facts::Facts;
 use crate::finding::{Finding, Severity};
 use crate::framework::library;
@@ -98,8 +98,8 @@ fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
     if long.len() < 2 {
         return;
     }
-    let claims = Claims::of(findings);
-    long.retain(|at| !claims.have(analysis, &analysis.calls[*at]));
+    let claimed = Claimed::by(&REPEATING, findings);
+    long.retain(|at| !claimed.has_within(analysis, &analysis.calls[*at]));
     let mut by_keys: BTreeMap<(usize, Vec<&str>), Vec<Vec<usize>>> = BTreeMap::new();
     for chain in chains(analysis, long) {
         let first = &analysis.calls[chain[0]];

@@ -11,7 +11,8 @@
 
 use super::{Detect, Detector, n_plus_one_query, n_plus_one_write};
 use crate::category::Category;
-use crate::finding::{Claimed, Finding};
+use crate::claims::Claimed;
+use crate::finding::Finding;
 use crate::history::{History, StatementHistory};
 use crate::impact::{CriticalTime, impact, severity};
 use crate::role::{Role, is_upkeep, role};
@@ -82,7 +83,7 @@ const SERVED_NS: u64 = 10_000_000;
 
 fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, _: &Settings) {
     let of_loops = [n_plus_one_query::DETECTOR.id, n_plus_one_write::DETECTOR.id];
-    let in_loops = Claimed::by(&of_loops, findings, analysis);
+    let in_loops = Claimed::by(&of_loops, findings);
     // By entry and statement: the same slow statement twice in a request is one culprit.
     let mut slow: BTreeMap<(usize, &str), Slow<'_>> = BTreeMap::new();
     let mut critical: HashMap<usize, CriticalTime> = HashMap::new();

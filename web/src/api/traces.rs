@@ -1,20 +1,20 @@
 //! Traces as JSON: the list, a trace as it was sent, and what the analysis found in it.
 
-use analyzer::category::Category;
-use analyzer::profile::{Measure, Profile};
 use analyzer::span::Spans;
 use analyzer::trace::SpanIdx;
+use analyzer::transit::{Transit, transit};
 use analyzer::{ANALYSIS_VERSION, Analysis, Entry};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use collector::store::requests::{ListedRequest, RequestFilter, RequestPage};
 use collector::store::traces::{StoredTrace, TraceState};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::AppState;
 use crate::address::Address;
 use crate::coverage_numbers::CoverageNumbers;
+use crate::entry_numbers::{ByCategory, Stretch};
 use crate::trace_filter;
 use crate::trace_id;
 use crate::waterfall::{Names, own_time};
@@ -147,16 +147,8 @@ fn request_json(it: &ListedRequest) -> Value {
         "weight": it.weight,
         "trace_spans": it.spans,
         "database_calls": it.database_calls,
-        "categories": by_category(&it.categories),
+        "categories": ByCategory(it.categories),
     })
-}
-
-/// All eleven, also those that are 0: whoever reads it need not ask whether one is missing.
-fn by_category<N: Copy + Into<Value>>(numbers: &[N; Category::COUNT]) -> Value {
-    let pairs = Category::ALL
-        .iter()
-        .map(|it| (it.id().to_owned(), numbers[*it as usize].into()));
-    Value::Object(pairs.collect::<Map<_, _>>())
 }
 
 /// The analysis as people's programs read it.
@@ -234,20 +226,13 @@ fn entry_json(analysis: &Analysis<'_>, names: &Names<'_, '_>, it: &Entry<'_>) ->
         "endpoint": it.endpoint,
         "start_ns": it.start_ns,
         "duration_ns": it.duration_ns,
-        // Self times added up; more than the duration if things ran at the same time.
-        "work_ns": Profile::of(analysis, it, 1).total_ns(Measure::SelfTime),
+        // More than the duration if things ran at the same time.
+        "work_ns": it.work_ns,
         "error": it.error,
         "weight": it.weight,
-        "categories": by_category(&it.categories),
-        "calls": by_category(&it.calls),
-        "critical_path": it.path.iter().map(|segment| json!({
-            "span_id": analysis.trace.span(segment.span).id.to_string(),
-            "service": names.service(segment.span),
-            "operation": names.name(segment.span),
-            "category": segment.category.id(),
-            "start_ns": segment.start_ns,
-            "end_ns": segment.end_ns,
-        })).collect::<Vec<_>>(),
+        "categories": ByCategory(it.categories),
+        "calls": ByCategory(it.calls),
+        "critical_path": Stretch::all(analysis, names, it),
     })
 }
 
@@ -270,5 +255,77 @@ fn span_json(analysis: &Analysis<'_>, names: &Names<'_, '_>, span: SpanIdx) -> V
         "depth": node.depth,
         "orphan": node.orphan,
         "detached": node.detached,
+        "transit": transit_json(analysis, span),
     })
+}
+
+/// What lies between a caller's span and that of whoever answers; `null` where nobody does.
+fn transit_json(analysis: &Analysis<'_>, span: SpanIdx) -> Value {
+    match transit(&analysis.trace, span) {
+        Some(Transit::Request {
+            network_ns,
+            before_ns,
+            ..
+        }) => json!({ "network_ns": network_ns, "before_ns": before_ns }),
+        Some(Transit::Message { queued_ns, .. }) => json!({ "queued_ns": queued_ns }),
+        None => Value::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use analyzer::{Settings, analyze, drawing};
+
+    fn of(drawn: &str) -> Value {
+        let drawing = drawing::parse(drawn);
+        let analysis = analyze(drawing.spans(), &Settings::default());
+        analysis_json(&analysis, &TraceState::Final)
+    }
+
+    #[test]
+    fn an_entrys_numbers_add_up() {
+        let json = of("
+            shop  GET /cart         |--------------------|
+            shop    SELECT a          |-------|
+            shop    SELECT b             |---------|
+            ");
+        let entry = &json["entries"][0];
+        let categories = entry["categories"].as_object().unwrap();
+        let sum: u64 = categories.values().filter_map(Value::as_u64).sum();
+        assert_eq!(
+            (categories.len(), Some(sum)),
+            (11, entry["duration_ns"].as_u64())
+        );
+        let path = entry["critical_path"].as_array().unwrap();
+        assert_eq!(path[0]["start_ns"], entry["start_ns"]);
+        assert!(
+            path.windows(2)
+                .all(|it| it[0]["end_ns"] == it[1]["start_ns"])
+        );
+        assert!(entry["work_ns"].as_u64() > entry["duration_ns"].as_u64());
+    }
+
+    #[test]
+    fn what_lies_between_two_services_is_told_at_the_caller() {
+        let json = of("
+            shop      GET / {res.host.name=a}                        |----------------------|
+            shop        GET payments [client]                         |-------------------|
+            payments      POST /charge {res.host.name=a}                    |---------|
+            shop        publish orders [producer]                                           ||
+            mail          send [consumer]                                                      |--|
+            ");
+        let transit: Vec<Value> = json["spans"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|it| it["transit"].clone())
+            .collect();
+        assert_eq!(
+            transit[1],
+            json!({ "network_ns": 10_000_000, "before_ns": 6_000_000 })
+        );
+        assert_eq!(transit[2], Value::Null);
+        assert!(transit[3]["queued_ns"].as_u64() > Some(0));
+    }
 }

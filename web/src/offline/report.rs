@@ -26,7 +26,6 @@
 //! Fields may be added; whoever reads ignores those they do not know. When one is removed or changes its
 //! meaning, `schema` is raised.
 
-use analyzer::category::Category;
 use analyzer::finding::{Finding, Severity};
 use analyzer::profile::Profile;
 use analyzer::span::TraceId;
@@ -37,6 +36,7 @@ use std::borrow::Cow;
 
 use super::over_time::Added;
 use crate::coverage_numbers::CoverageNumbers;
+use crate::entry_numbers::{ByCategory, Stretch};
 use crate::waterfall::Names;
 
 /// The version of the JSON.
@@ -141,23 +141,6 @@ impl OverTimeReport {
     }
 }
 
-/// A stretch of a critical path.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Stretch {
-    /// The deepest span that was waited for.
-    pub span_id: String,
-    /// Whose it is.
-    pub service: String,
-    /// Its name.
-    pub operation: String,
-    /// What kind of time it is.
-    pub category: &'static str,
-    /// From.
-    pub start_ns: u64,
-    /// To.
-    pub end_ns: u64,
-}
-
 /// One culprit in one request.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct FindingReport {
@@ -206,16 +189,6 @@ pub struct FindingReport {
 
 fn severity_id<S: Serializer>(severity: &Severity, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(severity.id())
-}
-
-/// A number for each category.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ByCategory<N>(pub [N; Category::COUNT]);
-
-impl<N: Serialize + Copy> Serialize for ByCategory<N> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_map(Category::ALL.map(|it| (it.id(), self.0[it as usize])))
-    }
 }
 
 /// What was seen and what was not, over all traces.
@@ -327,19 +300,6 @@ impl EntryReport {
         entry: &Entry<'_>,
         wanted: Wanted,
     ) -> EntryReport {
-        let path = if wanted.critical_paths {
-            &entry.path[..]
-        } else {
-            &[]
-        };
-        let stretches = path.iter().map(|it| Stretch {
-            span_id: analysis.trace.span(it.span).id.to_string(),
-            service: names.service(it.span).to_owned(),
-            operation: names.name(it.span).to_owned(),
-            category: it.category.id(),
-            start_ns: it.start_ns,
-            end_ns: it.end_ns,
-        });
         EntryReport {
             service: entry.service.name.to_owned(),
             endpoint: entry.endpoint.clone(),
@@ -350,7 +310,10 @@ impl EntryReport {
             weight: entry.weight,
             categories: ByCategory(entry.categories),
             calls: ByCategory(entry.calls),
-            critical_path: stretches.collect(),
+            critical_path: match wanted.critical_paths {
+                true => Stretch::all(analysis, names, entry),
+                false => Vec::new(),
+            },
             findings: Vec::new(),
             profile: wanted.profiles.then(|| Profile::of(analysis, entry, 1)),
             added: Added::default(),

@@ -6,7 +6,6 @@ use std::collections::HashMap;
 
 use analyzer::category::Category;
 use analyzer::finding::Severity;
-use analyzer::profile::{Measure, Profile};
 use analyzer::span::{SpanId, Spans};
 use analyzer::trace::SpanIdx;
 use analyzer::{Analysis, Entry, Settings};
@@ -645,7 +644,7 @@ impl<'s, 'a> Page<'s, 'a> {
                 href: self.span_href(it.span),
                 path_href: self.path_href(it.span),
                 parts: category_bar::parts(&it.categories),
-                work: work(self.analysis, it),
+                work: work(it),
                 width: it.duration_ns as f64 * 100.0 / longest_ns as f64,
                 error: it.error,
             })
@@ -1003,10 +1002,8 @@ impl<'s, 'a> Page<'s, 'a> {
 }
 
 /// The work done in an entry, if it is more than its duration.
-fn work(analysis: &Analysis<'_>, entry: &Entry<'_>) -> Option<String> {
-    let work_ns = Profile::of(analysis, entry, 1).total_ns(Measure::SelfTime);
-    let work_ns = u64::try_from(work_ns).ok()?;
-    (work_ns > entry.duration_ns).then(|| duration(work_ns))
+fn work(entry: &Entry<'_>) -> Option<String> {
+    (entry.work_ns > entry.duration_ns).then(|| duration(entry.work_ns))
 }
 
 impl TracePage {
