@@ -43,6 +43,7 @@ mod role;
 mod wording;
 pub mod detectors;
 pub mod sketch;
+pub mod regression;
 pub mod profile;
 pub mod history;
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub mod disk;
 pub mod housekeeping;
 pub mod store;
 pub mod review;
+pub mod regression;
 pub mod plans;
 pub mod alert;
 pub mod verify;

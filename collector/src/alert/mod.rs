@@ -1,6 +1,8 @@
 //! The outbox's worker: what is queued is delivered at least once, with the same id in every
 //! attempt, so that receivers can tell a repetition.
 
+pub mod notification;
+pub mod rule;
 mod webhook;
 
 use futures_util::FutureExt;
