@@ -6,6 +6,7 @@ pub mod apart;
 pub mod blocks;
 pub mod bottlenecks;
 pub mod compaction;
+pub mod deployments;
 pub mod dictionaries;
 pub mod encoding;
 pub mod endpoints;
