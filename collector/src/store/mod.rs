@@ -28,6 +28,7 @@ pub mod keeping;
 pub mod replica;
 pub mod retention;
 pub mod rollups;
+pub mod regressions;
 pub mod schema;
 pub mod search;
 pub mod services;
