@@ -12,6 +12,7 @@ pub mod encoding;
 pub mod endpoints;
 pub mod finalise;
 pub mod findings;
+pub mod history;
 pub mod journal;
 pub mod leases;
 pub mod observed;
