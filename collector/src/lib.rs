@@ -21,6 +21,7 @@ pub mod housekeeping;
 pub mod store;
 pub mod review;
 pub mod deployments;
+pub mod looked;
 pub mod regression;
 pub mod plans;
 pub mod alert;

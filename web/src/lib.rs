@@ -93,6 +93,7 @@ pub fn router(state: AppState) -> Router {
         .route("/statements", get(pages::statements::show))
         .route("/statements.csv", get(pages::statements::csv))
         .route("/endpoints/{id}", get(pages::endpoint::show))
+        .route("/endpoints/{id}/slow", get(pages::slow::show))
         .route("/endpoints/{id}/flame.svg", get(pages::endpoint::flame_svg))
         .route(
             "/endpoints/{id}/flame.txt",

@@ -4,6 +4,7 @@ pub mod bottlenecks;
 pub mod services;
 pub mod statements;
 pub mod endpoint;
+pub mod slow;
 pub mod call_paths;
 pub mod bottleneck;
 pub mod detectors;
