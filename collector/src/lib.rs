@@ -19,6 +19,7 @@ pub mod keeping;
 pub mod disk;
 pub mod housekeeping;
 pub mod store;
+pub mod life;
 pub mod review;
 pub mod deployments;
 pub mod looked;

@@ -1,11 +1,13 @@
 //! The command line. The doc comments are the help.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use collector::life;
 use collector::receiver::ListenAddress;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::cli_receiver::ReceiverOptions;
 use crate::exec::{self, ExecOptions};
@@ -13,6 +15,7 @@ use crate::explain_options::ExplainOptions;
 use crate::logging::{self, LogOptions};
 use crate::offline::{self, AnalyzeOptions};
 use crate::retention_options::RetentionOptions;
+use crate::time_span::TimeSpan;
 use crate::{bench, demo_command, explain, health, serve, verify};
 
 /// Where every nanosecond of a request went, and what to fix first.
@@ -245,6 +248,10 @@ pub struct ServeOptions {
         value_name = "SECRET"
     )]
     pub alert_webhook_secret: Option<String>,
+    /// A finding that was not seen for this long, while its endpoint had enough traffic to show it, is
+    /// taken for resolved: 15m, 36h, 7d [default: 24h].
+    #[arg(long, env = "CULPRIT_RESOLVE_AFTER", value_name = "TIME")]
+    pub resolve_after: Option<TimeSpan>,
     /// A host or URL path (* matches anything) that is a log destination; may be repeated.
     #[arg(
         long = "log-destination",
@@ -305,6 +312,12 @@ impl ServeOptions {
         }
     }
 
+    /// How long a finding is not seen before it is taken for resolved.
+    pub fn resolve_after(&self) -> Duration {
+        let usual = Duration::from_millis(life::RESOLVE_AFTER_MS as u64);
+        self.resolve_after.map_or(usual, TimeSpan::get)
+    }
+
     /// Reads the configuration file, if one is named, under what is set already.
     ///
     /// # Errors
@@ -350,6 +363,7 @@ impl ServeOptions {
             public_url: self.public_url.or(file.public_url),
             alert_webhook: self.alert_webhook.or(file.alert_webhook),
             alert_webhook_secret: self.alert_webhook_secret.or(file.alert_webhook_secret),
+            resolve_after: self.resolve_after.or(file.resolve_after),
             log_destinations: list(self.log_destinations, file.log_destinations),
             receiver: self.receiver.or(file.receiver),
             retention: self.retention.or(file.retention),
@@ -408,7 +422,7 @@ mod tests {
         std::fs::write(
             &path,
             "public-url = 'https://a'\nalert-webhook = 'https://b'\nshards = 4\n\
-             listen-grpc = 'unix:/run/culprit.sock'\nmax-streams = 9\n",
+             listen-grpc = 'unix:/run/culprit.sock'\nmax-streams = 9\nresolve-after = '36h'\n",
         )
         .unwrap();
         let options = ServeOptions {
@@ -421,6 +435,11 @@ mod tests {
         assert_eq!(options.alert_webhook.as_deref(), Some("https://b"));
         assert_eq!(options.database.shards, Some(4));
         assert_eq!(options.receiver.max_streams, Some(9));
+        assert_eq!(options.resolve_after().as_secs(), 36 * 3_600);
+        assert_eq!(
+            ServeOptions::default().resolve_after().as_secs(),
+            24 * 3_600
+        );
         let socket = options.listen_grpc.unwrap().to_string();
         assert_eq!(socket, "unix:/run/culprit.sock");
     }

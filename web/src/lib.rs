@@ -21,6 +21,9 @@ pub mod bench;
 pub mod database;
 pub mod data_age;
 pub mod retention_options;
+pub mod time_span;
+pub mod csrf;
+pub mod acts;
 pub mod explain_options;
 pub mod pages;
 pub mod api;
@@ -55,12 +58,13 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::HeaderValue;
 use axum::http::header::{self, HeaderName};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use collector::receiver::Stats;
 use collector::store::Store;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::csrf::Reached;
 use crate::vitals::Vitals;
 
 /// What every page may need.
@@ -78,6 +82,8 @@ pub struct AppState {
     pub vitals: Arc<Vitals>,
     /// What the user set for the analysis: pages analyse as the assembly did.
     pub settings: Arc<Settings>,
+    /// How people reach this process: what comes from elsewhere may change nothing.
+    pub reached: Reached,
 }
 
 /// Forms are a few fields: more is refused with 413.
@@ -86,7 +92,8 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 /// Every route.
 pub fn router(state: AppState) -> Router {
     let admin = admin::router(state.vitals.clone());
-    Router::new()
+    let reached = state.reached.clone();
+    let router = Router::new()
         // Pages.
         .route("/", get(pages::bottlenecks::show))
         .route("/services", get(pages::services::show))
@@ -100,6 +107,10 @@ pub fn router(state: AppState) -> Router {
             get(pages::endpoint::flame_text),
         )
         .route("/bottlenecks/{id}", get(pages::bottleneck::show))
+        .route(
+            "/bottlenecks/{id}/{act}",
+            get(pages::bottleneck::back).post(pages::bottleneck::act),
+        )
         .route("/detectors", get(pages::detectors::show))
         .route("/traces", get(pages::traces::page))
         .route("/traces/{id}", get(pages::trace::page))
@@ -127,6 +138,10 @@ pub fn router(state: AppState) -> Router {
         )
         .route("/api/v1/bottlenecks", get(api::bottlenecks::list))
         .route("/api/v1/bottlenecks/{id}", get(api::bottlenecks::one))
+        .route(
+            "/api/v1/bottlenecks/{id}/{act}",
+            post(api::bottlenecks::act),
+        )
         .route("/api/v1/traces", get(api::traces::list))
         .route("/api/v1/traces/{id}", get(api::traces::one))
         .route("/api/v1/traces/{id}/analysis", get(api::traces::analysis))
@@ -140,8 +155,8 @@ pub fn router(state: AppState) -> Router {
         ))
         .with_state(state)
         .merge(admin)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(axum::middleware::map_response(guard))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+    csrf::protect(router, reached).layer(axum::middleware::map_response(guard))
 }
 
 /// Nothing but our own scripts, styles and images; no frames; nothing guessed, nothing told to others.
@@ -152,7 +167,8 @@ async fn guard(mut response: Response) -> Response {
         frame-ancestors 'none'";
     let fixed: [(HeaderName, &'static str); 4] = [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
+        // Not "no-referrer": forms of our own would come from the origin "null" then.
+        (header::REFERRER_POLICY, "same-origin"),
         (
             HeaderName::from_static("cross-origin-opener-policy"),
             "same-origin",

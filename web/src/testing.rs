@@ -164,6 +164,7 @@ impl Site {
             receiver: None,
             vitals: Arc::new(Vitals::new(store.clone(), store.clone())),
             settings: Arc::default(),
+            reached: Default::default(),
         };
         Site {
             store,
@@ -204,6 +205,16 @@ impl Site {
     pub async fn get(&self, address: &str) -> (StatusCode, HeaderMap, String) {
         let (status, headers, body) = self.get_bytes(address).await;
         (status, headers, String::from_utf8(body).unwrap())
+    }
+
+    /// The answer to a POST, as a program or one of our own pages sends it.
+    pub async fn post(&self, address: &str, body: &str) -> (StatusCode, HeaderMap, String) {
+        let request = Request::post(address).body(Body::from(body.to_owned()));
+        let answer = self.router.clone().oneshot(request.unwrap()).await.unwrap();
+        let (head, body) = answer.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        (head.status, head.headers, body)
     }
 
     /// As [`Site::get`], whatever the body is.

@@ -23,6 +23,12 @@ impl Store {
         })
     }
 
+    /// Where people's changes are written, and read back at once: the primary, if this reads from a
+    /// replica.
+    pub fn for_changes(&self) -> Store {
+        self.primary().unwrap_or_else(|| self.clone())
+    }
+
     /// This store reads from a replica.
     pub fn is_replica(&self) -> bool {
         self.primary.is_some()

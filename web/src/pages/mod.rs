@@ -79,6 +79,8 @@ pub enum PageError {
     NotFound(String),
     /// The address asks for something that makes no sense: which part, and what would.
     BadRequest(String),
+    /// What was asked for cannot be done: with which status, in large type, and why.
+    Refused(StatusCode, &'static str, String),
     /// The database.
     Store(StoreError),
     /// What is stored cannot be read or shown.
@@ -106,6 +108,7 @@ impl IntoResponse for PageError {
                 "That address is not understood",
                 text,
             ),
+            PageError::Refused(status, title, text) => (status, title, text),
             PageError::Store(error) => {
                 tracing::warn!(%error, "a page cannot read the database");
                 let text = "The database does not answer right now. Nothing is lost: services are told \
