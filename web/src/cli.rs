@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::cli_receiver::ReceiverOptions;
+use crate::demo::schedule::After;
 use crate::exec::{self, ExecOptions};
 use crate::explain_options::ExplainOptions;
 use crate::logging::{self, LogOptions};
@@ -52,6 +53,16 @@ pub enum Command {
     /// installed on this machine, with full durability, reachable only through a Unix socket.
     Serve(Box<ServeOptions>),
     /// Everything of `serve`, and a demo shop under traffic that exhibits what culprit finds.
+    ///
+    /// Its slow endpoints are on the first page within seconds. Then it tells the story of a bad
+    /// deployment: after six minutes version 1.1.0 of the shop takes over, in which one request in
+    /// eight to GET /products/{id} takes a tenth of a second more. The median does not move, nothing
+    /// fails, and culprit is told nothing; it sees another service.version in the spans, and what it
+    /// makes of that is an alert within some minutes: which endpoint, since which version, by how much,
+    /// because of which call, with a link to the comparison. Ten minutes later 1.0.0 comes back, and
+    /// the alert is resolved.
+    ///
+    /// Alerts are printed by a webhook receiver of the demo's own, unless --alert-webhook names another.
     Demo(Box<DemoOptions>),
     /// Recount all roll-ups from the stored traces and compare; exit code 1 if they differ.
     ///
@@ -284,9 +295,17 @@ pub struct DemoOptions {
     /// Send a fixed number of requests, wait until they are analysed, print what was found, exit.
     #[arg(long)]
     pub once: bool,
-    /// Requests per second.
+    /// Requests per second. With fewer, culprit needs longer to be sure of anything.
     #[arg(long, default_value_t = 8.0, value_name = "N")]
     pub rate: f64,
+    /// Deploy version 1.1.0 of the shop so long after the start (90s, 6m, 1h), or never. culprit compares
+    /// the new version with what it has seen of the old one: leave it some minutes for that. Not with
+    /// --once.
+    #[arg(long, default_value = "6m", value_name = "TIME")]
+    pub deploy_after: After,
+    /// Go back to version 1.0.0 so long after that, or never.
+    #[arg(long, default_value = "10m", value_name = "TIME")]
+    pub roll_back_after: After,
 }
 
 impl DatabaseOptions {
