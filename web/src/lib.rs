@@ -113,6 +113,7 @@ pub fn router(state: AppState) -> Router {
         )
         .route("/detectors", get(pages::detectors::show))
         .route("/traces", get(pages::traces::page))
+        .route("/traces/events", get(pages::live::events))
         .route("/traces/{id}", get(pages::trace::page))
         .route("/traces/{id}/flame.svg", get(pages::trace::flame_svg))
         .route("/search", get(pages::search::page))

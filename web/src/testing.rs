@@ -139,20 +139,26 @@ fn value(value: &Value<'_>) -> Option<any_value::Value> {
 pub struct Site {
     /// Its tables.
     pub store: Store,
-    router: Router,
+    /// Its routes.
+    pub router: Router,
 }
 
 impl Site {
     /// A site on a database of this test's own.
     pub async fn with(traces: &[&StoredTrace]) -> Site {
         let site = Site::on(collector::testing::store().await);
-        let journal = Journal::start(site.store.clone());
+        site.add(traces).await;
+        site
+    }
+
+    /// More traces arrive.
+    pub async fn add(&self, traces: &[&StoredTrace]) {
+        let journal = Journal::start(self.store.clone());
         for trace in traces {
-            let accepted = collector::otlp::accept(trace.otlp.clone().into(), site.store.shards());
+            let accepted = collector::otlp::accept(trace.otlp.clone().into(), self.store.shards());
             journal.append(accepted.unwrap().batch).await.unwrap();
         }
-        site.assemble().await;
-        site
+        self.assemble().await;
     }
 
     /// A site on a database that is there.

@@ -10,6 +10,7 @@ pub mod bottleneck;
 pub mod detectors;
 pub mod context;
 pub mod traces;
+pub mod live;
 pub mod trace;
 pub mod search;
 pub mod status;
