@@ -17,6 +17,8 @@ mod shrink;
 mod rfc3339;
 mod http;
 mod dial;
+#[cfg(test)]
+mod receivers;
 
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
