@@ -156,3 +156,9 @@ create table culprit.deliveries (
     primary key (message_id, attempt)
 );
 create index deliveries_at on culprit.deliveries (at);
+
+-- For the pages: an incident's messages, those that were given up, incidents that are over.
+create index outbox_incidents on culprit.outbox using gin (incidents);
+create index outbox_dead on culprit.outbox (dead_at) where dead_at is not null;
+create index outbox_replayed on culprit.outbox (replayed_from) where replayed_from is not null;
+create index incidents_over on culprit.incidents (resolved_at, id) where state = 'resolved';

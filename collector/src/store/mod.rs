@@ -2,9 +2,11 @@
 //!
 //! Every statement names the schema `culprit`; binds only, never text put together from input.
 
+pub mod alerts_shown;
 pub mod apart;
 pub mod blocks;
 pub mod bottlenecks;
+pub mod channels;
 pub mod compaction;
 pub mod dictionaries;
 pub mod encoding;
@@ -27,9 +29,11 @@ pub mod keeping;
 pub mod replica;
 pub mod retention;
 pub mod rollups;
+pub mod rules;
 pub mod schema;
 pub mod search;
 pub mod services;
+pub mod silences;
 pub mod statements;
 pub mod traces;
 pub mod traces_again;

@@ -23,6 +23,11 @@ impl Store {
         })
     }
 
+    /// Where changes go, and where what people have just changed is read again: the primary.
+    pub(super) fn writer(&self) -> Store {
+        self.primary().unwrap_or_else(|| self.clone())
+    }
+
     /// This store reads from a replica.
     pub fn is_replica(&self) -> bool {
         self.primary.is_some()
