@@ -3,6 +3,7 @@
 
 pub mod notification;
 pub mod rule;
+pub mod defaults;
 mod webhook;
 
 use futures_util::FutureExt;
