@@ -4,6 +4,10 @@
 pub mod notification;
 pub mod rule;
 pub mod defaults;
+pub mod signal;
+pub mod engine;
+pub mod grouping;
+pub mod silence;
 mod webhook;
 
 use futures_util::FutureExt;
