@@ -293,9 +293,8 @@ impl Incident {
     fn fire(&mut self, channels: &[String], now_ms: i64) {
         self.state = State::Firing;
         self.fired_ms = Some(now_ms);
-        self.resolved_ms = None;
-        self.fires_anew = true;
-        self.acknowledged = false;
+        self.fires_anew = self.resolved_ms.take().is_some();
+        self.acknowledged &= !self.fires_anew;
         self.changes.push(now_ms);
         for channel in channels {
             self.told.entry(channel.clone()).or_default();
@@ -355,7 +354,9 @@ pub fn advance(
         (State::Firing, Truth::False) if unheard_ms >= timing.keep_firing_ms => {
             it.resolve(verdict.why.clone(), now_ms);
         }
-        (State::Firing, Truth::Unknown) if unheard_ms >= timing.keep_firing_ms + pace.no_data_ms => {
+        (State::Firing, Truth::Unknown)
+            if unheard_ms >= timing.keep_firing_ms + pace.no_data_ms =>
+        {
             let why = "there is no data any more: the endpoint gets too few requests, or none";
             it.resolve(Some(why.into()), now_ms);
         }
@@ -502,7 +503,8 @@ mod tests {
 
         fn events(&self) -> Vec<(i64, &'static str)> {
             let said = self.said.iter();
-            said.map(|(at, _, event)| (at / 1000, event.name())).collect()
+            said.map(|(at, _, event)| (at / 1000, event.name()))
+                .collect()
         }
     }
 
@@ -547,7 +549,10 @@ mod tests {
         );
         assert_eq!(world.said[0].1, world.said[2].1, "one incident");
         world.go(Truth::False, 40.0).go(Truth::True, 1.0);
-        assert_ne!(world.said[0].1, world.said[4].1, "another one after the cool-down");
+        assert_ne!(
+            world.said[0].1, world.said[4].1,
+            "another one after the cool-down"
+        );
         assert_eq!(world.events()[4].1, "opened");
     }
 

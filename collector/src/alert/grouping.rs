@@ -147,7 +147,12 @@ mod tests {
         let line = |it: &Bundle| {
             let incidents = it.incidents.iter().map(ToString::to_string);
             let incidents = incidents.collect::<Vec<_>>().join(" ");
-            format!("{} {} {}: {incidents}", it.channel, it.event.name(), it.group)
+            format!(
+                "{} {} {}: {incidents}",
+                it.channel,
+                it.event.name(),
+                it.group
+            )
         };
         bundles.iter().map(line).collect()
     }
@@ -182,7 +187,10 @@ mod tests {
             ]
         );
         let keys = bundles(all(), &rooms(20), 10_000, &pace);
-        assert_eq!(keys[0].group_key, keys[2].group_key, "they keep their order");
+        assert_eq!(
+            keys[0].group_key, keys[2].group_key,
+            "they keep their order"
+        );
     }
 
     #[test]

@@ -163,7 +163,9 @@ impl Watch {
             let meant: Vec<_> = meant.collect();
             let ids: Vec<i32> = meant.iter().map(|it| it.id).collect();
             let from_minute = to_minute - i32::try_from(*minutes).unwrap_or(1);
-            let windows = store.endpoint_windows(&ids, from_minute, to_minute).await?;
+            let windows = store
+                .requests_of_minutes(&ids, from_minute, to_minute)
+                .await?;
             for it in meant {
                 let window = windows.get(&it.id);
                 collect(&mut signals, std::slice::from_ref(rule), |rule| {
@@ -208,8 +210,8 @@ impl<'a> Look<'a> {
         let mut seen: BTreeSet<Key> = BTreeSet::new();
         for incident in stored {
             let key = (incident.rule.clone(), incident.fingerprint.clone());
-            let is_over = incident.state == State::Resolved
-                && !incident.can_reopen(self.now_ms, self.pace);
+            let is_over =
+                incident.state == State::Resolved && !incident.can_reopen(self.now_ms, self.pace);
             if is_over && self.is_true(&key) {
                 continue;
             }
@@ -232,8 +234,7 @@ impl<'a> Look<'a> {
                 signal.fingerprint.clone(),
                 self.now_ms,
             );
-            self.incidents
-                .extend(self.step(incident, &signal.verdict));
+            self.incidents.extend(self.step(incident, &signal.verdict));
         }
     }
 
@@ -256,14 +257,7 @@ impl<'a> Look<'a> {
     fn step(&self, incident: Incident, verdict: &Verdict) -> Option<Incident> {
         let timing = self.timing(&incident.rule);
         let channels = self.channels_of(&incident.rule);
-        let mut next = advance(
-            incident,
-            verdict,
-            timing,
-            &channels,
-            self.now_ms,
-            self.pace,
-        )?;
+        let mut next = advance(incident, verdict, timing, &channels, self.now_ms, self.pace)?;
         let key = (next.rule.clone(), next.fingerprint.clone());
         if let Some(signal) = self.signals.get(&key)
             && next.state != State::Resolved
@@ -462,7 +456,7 @@ async fn content(
             };
             let to = number.to_minute - i32::try_from(*minutes).unwrap_or(1);
             let before = store
-                .endpoint_windows(&[number.endpoint_id], to - BASELINE_MINUTES, to)
+                .requests_of_minutes(&[number.endpoint_id], to - BASELINE_MINUTES, to)
                 .await?;
             let before = before.get(&number.endpoint_id).cloned();
             signal::number_content(rule, number, &before.unwrap_or_default())

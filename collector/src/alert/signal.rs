@@ -119,7 +119,12 @@ pub fn fingerprint(labels: &BTreeMap<String, String>) -> String {
     })
 }
 
-fn labels(rule: &Rule, place: &Place, kind: &str, more: Option<(&str, String)>) -> BTreeMap<String, String> {
+fn labels(
+    rule: &Rule,
+    place: &Place,
+    kind: &str,
+    more: Option<(&str, String)>,
+) -> BTreeMap<String, String> {
     let all = [
         ("alertname", rule.name.clone()),
         ("service", place.service.clone()),
@@ -254,7 +259,9 @@ pub fn of_window(
     let value = value(*measure, window, *minutes);
     let truth = match value {
         // That nothing comes is a rate too.
-        _ if *measure != Measure::Rate && window.requests < i64::from(*min_requests) => Truth::Unknown,
+        _ if *measure != Measure::Rate && window.requests < i64::from(*min_requests) => {
+            Truth::Unknown
+        }
         Some(value) if value > *above => Truth::True,
         Some(value) if value >= *above * HYSTERESIS => Truth::Holds,
         Some(_) => Truth::False,
@@ -270,9 +277,7 @@ pub fn of_window(
         to_minute,
     });
     let verdict = match (truth, value) {
-        (Truth::False, Some(value)) => {
-            Verdict::ended(format!("{} now", in_unit(*measure, value)))
-        }
+        (Truth::False, Some(value)) => Verdict::ended(format!("{} now", in_unit(*measure, value))),
         (truth, _) => Verdict::of(truth),
     };
     Some(signal(rule, labels, Severity::Warning, verdict, about))
@@ -349,14 +354,23 @@ pub fn finding_content(finding: &FindingTold, public_url: &str) -> Content {
     }
     if ns("saved_ns") > 0 {
         let saved = wording::duration(ns("saved_ns"));
-        content.fact("a fix saves", format!("{saved} per request (in the worst example)"));
+        content.fact(
+            "a fix saves",
+            format!("{saved} per request (in the worst example)"),
+        );
     }
-    content.fact("affected", format!("{} traces yesterday and today", finding.traces));
+    content.fact(
+        "affected",
+        format!("{} traces yesterday and today", finding.traces),
+    );
     let since = minute_utc(finding.first_seen_ms);
-    content.fact("first seen", match finding.version.as_str() {
-        "" => since,
-        version => format!("{since}, in {version}"),
-    });
+    content.fact(
+        "first seen",
+        match finding.version.as_str() {
+            "" => since,
+            version => format!("{since}, in {version}"),
+        },
+    );
     content.fact("statement", statement.unwrap_or_default());
     content.fact("code", text("code"));
     let page = format!("/bottlenecks/{}", finding.id);
@@ -386,7 +400,10 @@ pub fn finding_content(finding: &FindingTold, public_url: &str) -> Content {
     if is_hex(&finding.trace_id) {
         content.link("an example trace", format!("/traces/{}", finding.trace_id));
     }
-    content.link("the endpoint", format!("/endpoints/{}", finding.endpoint_id));
+    content.link(
+        "the endpoint",
+        format!("/endpoints/{}", finding.endpoint_id),
+    );
     content
 }
 
@@ -404,7 +421,11 @@ pub fn regression_content(regression: &RegressionNow) -> Content {
     };
     let what = match regression.statement.as_str() {
         "" => regression.place.endpoint.clone(),
-        statement => format!("{} in {}", shorten(statement, 80), regression.place.endpoint),
+        statement => format!(
+            "{} in {}",
+            shorten(statement, 80),
+            regression.place.endpoint
+        ),
     };
     let explanation = regression.explanation.clone().unwrap_or_default();
     let grew = explanation.contributors.first();
@@ -413,7 +434,9 @@ pub fn regression_content(regression: &RegressionNow) -> Content {
             "" => format!("{percentile} of {what} went from {before} to {after}{after_version}"),
             title => title.to_owned(),
         },
-        summary: grew.map(|it| grown(it, explanation.of_slow_ones)).unwrap_or_default(),
+        summary: grew
+            .map(|it| grown(it, explanation.of_slow_ones))
+            .unwrap_or_default(),
         ..Content::default()
     };
     content.fact("where", where_in_words(&regression.place));
@@ -427,16 +450,22 @@ pub fn regression_content(regression: &RegressionNow) -> Content {
     );
     let since = minute_utc(regression.began_ms);
     content.fact("since", format!("{since}{after_version}"));
-    content.fact("version", match (regression.previous.as_str(), regression.version.as_str()) {
-        (_, "") => String::new(),
-        ("", version) => version.to_owned(),
-        (previous, version) => format!("{previous} → {version}"),
-    });
+    content.fact(
+        "version",
+        match (regression.previous.as_str(), regression.version.as_str()) {
+            (_, "") => String::new(),
+            ("", version) => version.to_owned(),
+            (previous, version) => format!("{previous} → {version}"),
+        },
+    );
     if let Some(it) = grew {
         content.fact("what grew", contributor_name(it));
     }
     content.fact("by chance", chance(numbers.p_value));
-    content.fact("statement", shorten(&regression.statement, STATEMENT_BYTES_MAX));
+    content.fact(
+        "statement",
+        shorten(&regression.statement, STATEMENT_BYTES_MAX),
+    );
     for note in numbers.notes.iter().take(3) {
         content.fact("note", note.clone());
     }
@@ -480,7 +509,10 @@ pub fn regression_content(regression: &RegressionNow) -> Content {
             content.link(text, format!("/traces/{trace}?span={span}"));
         }
     }
-    content.link("the endpoint", format!("/endpoints/{}", regression.endpoint_id));
+    content.link(
+        "the endpoint",
+        format!("/endpoints/{}", regression.endpoint_id),
+    );
     content
 }
 
@@ -514,14 +546,17 @@ pub fn number_content(rule: &Rule, number: &Number, before: &Window) -> Content 
         format!("{now} over {over} ({} requests)", grouped(number.requests)),
     );
     content.fact("limit", in_unit(measure, *above));
-    content.fact("the hour before", match usual {
-        Some(usual) => format!(
-            "{} ({} requests)",
-            in_unit(measure, usual),
-            grouped(before.requests)
-        ),
-        None => "no requests".into(),
-    });
+    content.fact(
+        "the hour before",
+        match usual {
+            Some(usual) => format!(
+                "{} ({} requests)",
+                in_unit(measure, usual),
+                grouped(before.requests)
+            ),
+            None => "no requests".into(),
+        },
+    );
     content.fact("rule", rule.to_string());
     content.data = json!({
         "type": "threshold",
@@ -565,7 +600,11 @@ fn grown(it: &Contributor, of_slow_ones: bool) -> String {
         text.push_str(", among the slowest requests of both sides");
     }
     if (it.calls.1 - it.calls.0).abs() >= 0.5 {
-        let _ = write!(text, "; {:.1} calls instead of {:.1}", it.calls.1, it.calls.0);
+        let _ = write!(
+            text,
+            "; {:.1} calls instead of {:.1}",
+            it.calls.1, it.calls.0
+        );
     }
     if it.share > 0.0 {
         let _ = write!(
@@ -652,7 +691,10 @@ fn second_utc(ms: i64) -> String {
         month += 1;
     }
     let (hour, minute, second) = (s / 3_600 % 24, s / 60 % 60, s % 60);
-    format!("{year:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z", day + 1)
+    format!(
+        "{year:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z",
+        day + 1
+    )
 }
 
 #[cfg(test)]
@@ -673,8 +715,10 @@ mod tests {
     }
 
     fn threshold() -> Rule {
-        rule(json!({"name": "slow checkout", "when": "threshold", "measure": "p99", "above": 800,
-                    "endpoint": "POST /checkout"}))
+        rule(
+            json!({"name": "slow checkout", "when": "threshold", "measure": "p99", "above": 800,
+                    "endpoint": "POST /checkout"}),
+        )
     }
 
     fn window(ms: u64, requests: i64) -> Window {
@@ -706,7 +750,8 @@ mod tests {
         let rate = rule(json!({"name": "r", "when": "threshold", "measure": "rate", "above": 10}));
         let quiet = of_window(&rate, 7, &place(), None, 100).unwrap();
         assert_eq!(quiet.verdict.truth, Truth::False, "no request is a rate");
-        let errors = rule(json!({"name": "e", "when": "threshold", "measure": "error-rate", "above": 5}));
+        let errors =
+            rule(json!({"name": "e", "when": "threshold", "measure": "error-rate", "above": 5}));
         let failing = Window {
             errors: 6,
             ..window(1, 100)
@@ -717,13 +762,17 @@ mod tests {
 
     #[test]
     fn a_number_is_told_with_what_it_was_and_of_how_many() {
-        let signal = of_window(&threshold(), 7, &place(), Some(&window(1_200, 2_500)), 100).unwrap();
+        let signal =
+            of_window(&threshold(), 7, &place(), Some(&window(1_200, 2_500)), 100).unwrap();
         assert_eq!(signal.labels["kind"], "threshold-p99");
         let About::Number(number) = signal.about else {
             panic!("a number")
         };
         let content = number_content(&threshold(), &number, &window(300, 40_000));
-        assert_eq!(content.title, "p99 of POST /checkout is 1.2 s, above 800 ms");
+        assert_eq!(
+            content.title,
+            "p99 of POST /checkout is 1.2 s, above 800 ms"
+        );
         let facts: Vec<(&str, &str)> = content
             .facts
             .iter()
@@ -789,10 +838,15 @@ mod tests {
         assert_eq!(finding_of(&one.labels), Some(12));
         let mut other = finding("new");
         other.id = 13;
-        assert_ne!(of_finding(rule, &other).unwrap().fingerprint, one.fingerprint);
+        assert_ne!(
+            of_finding(rule, &other).unwrap().fingerprint,
+            one.fingerprint
+        );
         // What runs together must not read the same.
         let labels = |pairs: &[(&str, &str)]| {
-            let pairs = pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned()));
+            let pairs = pairs
+                .iter()
+                .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()));
             fingerprint(&pairs.collect())
         };
         assert_ne!(labels(&[("a", "bc")]), labels(&[("ab", "c")]));

@@ -97,12 +97,7 @@ impl Stats {
 }
 
 /// Delivers what is queued until `shutdown`.
-pub async fn run(
-    store: Store,
-    alerting: Alerting,
-    stats: Arc<Stats>,
-    shutdown: CancellationToken,
-) {
+pub async fn run(store: Store, alerting: Alerting, stats: Arc<Stats>, shutdown: CancellationToken) {
     let mut worker = Worker {
         known: Known::new(&alerting),
         desk: Desk {
@@ -173,7 +168,8 @@ impl Worker {
                     .claim_resend(channel.name(), every_ms)
                     .await?
             {
-                let (desk, resolved_ms) = (self.desk.clone(), self.alerting.pace.resend_resolved_ms);
+                let (desk, resolved_ms) =
+                    (self.desk.clone(), self.alerting.pace.resend_resolved_ms);
                 self.spawn(task, async move {
                     if let Err(error) = desk.resend(&channel, resolved_ms).await {
                         tracing::warn!(channel = channel.name(), %error, "cannot be told again what fires");

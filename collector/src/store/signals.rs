@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::{Store, StoreError, encoding};
-use analyzer::sketch::Sketch;
 use crate::regression::evidence::{Explanation, Numbers};
+use analyzer::sketch::Sketch;
 
 /// Findings that are new or came back are looked at up to so many, the latest. More at once are a first
 /// start with rules for everything, and nobody reads a thousand messages.
@@ -259,7 +259,7 @@ impl Store {
     ///
     /// # Errors
     /// Postgres cannot be reached, or a roll-up is damaged.
-    pub async fn endpoint_windows(
+    pub async fn requests_of_minutes(
         &self,
         endpoints: &[i32],
         from: i32,
@@ -278,7 +278,9 @@ impl Store {
             let window = windows.entry(row.try_get("endpoint_id")?).or_default();
             window.requests += row.try_get::<i64, _>("requests")?;
             window.errors += row.try_get::<i64, _>("errors")?;
-            window.latency.merge(&encoding::sketch(row.try_get("latency")?)?);
+            window
+                .latency
+                .merge(&encoding::sketch(row.try_get("latency")?)?);
         }
         windows.retain(|_, it| it.requests > 0);
         Ok(windows)

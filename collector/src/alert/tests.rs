@@ -1,0 +1,1 @@
+//! Against a real database and a real receiver.
