@@ -166,7 +166,6 @@ create index incidents_over on culprit.incidents (resolved_at, id) where state =
 -- What each channel was told last of an incident: {"ops": {"event": "opened", "at_ms": …}}. Fixed when it
 -- fires: a channel that is set up later does not get everything that happens to fire then.
 alter table culprit.incidents add column told jsonb not null default '{}';
-create index incidents_ended on culprit.incidents (resolved_at, id);
 -- When an Alertmanager was last told what fires; it forgets what is not said again.
 alter table culprit.alert_channels add column resent_at timestamptz;
 -- How many messages a channel got in the last minute, and which are old.

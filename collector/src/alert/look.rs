@@ -18,6 +18,7 @@ use crate::store::channels::StoredChannel;
 use crate::store::incidents::Changes;
 use crate::store::leases::Lease;
 use crate::store::outbox::NewMessage;
+use crate::store::signals::EndpointPlace;
 use crate::store::silences::Silence;
 use crate::store::{Store, StoreError};
 
@@ -105,12 +106,7 @@ impl Watch {
         now_ms: i64,
     ) -> Result<BTreeMap<Key, Signal>, StoreError> {
         let mut signals = BTreeMap::new();
-        let watched: BTreeSet<i32> = stored
-            .iter()
-            .filter(|it| it.state != State::Resolved)
-            .filter_map(|it| signal::finding_of(&it.labels))
-            .collect();
-        let watched: Vec<i32> = watched.into_iter().collect();
+        let watched = watched(stored);
         let asks = |of: fn(&Condition) -> bool| rules.iter().any(|it| of(&it.condition));
         if asks(|it| matches!(it, Condition::Finding { .. })) {
             for finding in store.findings_now(&watched).await? {
@@ -156,11 +152,7 @@ impl Watch {
             let Condition::Threshold { minutes, .. } = &rule.condition else {
                 continue;
             };
-            let meant = places.iter().filter(|it| {
-                matches(rule.service(), &it.place.service)
-                    && matches(rule.endpoint(), &it.place.endpoint)
-            });
-            let meant: Vec<_> = meant.collect();
+            let meant = meant_by(rule, &places);
             let ids: Vec<i32> = meant.iter().map(|it| it.id).collect();
             let from_minute = to_minute - i32::try_from(*minutes).unwrap_or(1);
             let windows = store
@@ -177,6 +169,22 @@ impl Watch {
         self.numbers = Some((now_ms, rules, signals.clone()));
         Ok(signals)
     }
+}
+
+/// The findings of incidents that are not over.
+fn watched(stored: &[Incident]) -> Vec<i32> {
+    let live = stored.iter().filter(|it| it.state != State::Resolved);
+    let findings: BTreeSet<i32> = live
+        .filter_map(|it| signal::finding_of(&it.labels))
+        .collect();
+    findings.into_iter().collect()
+}
+
+fn meant_by<'a>(rule: &Rule, places: &'a [EndpointPlace]) -> Vec<&'a EndpointPlace> {
+    let meant = places.iter().filter(|it| {
+        matches(rule.service(), &it.place.service) && matches(rule.endpoint(), &it.place.endpoint)
+    });
+    meant.collect()
 }
 
 /// The latter of two signals about the same thing counts: regressions that are open come last.
@@ -351,11 +359,7 @@ impl<'a> Look<'a> {
         bundles: &[Bundle],
         public_url: &str,
     ) -> Result<(), StoreError> {
-        let said: BTreeSet<usize> = bundles
-            .iter()
-            .filter(|it| it.event != Event::Resolved)
-            .flat_map(|it| it.incidents.iter().copied())
-            .collect();
+        let said = still_true(bundles);
         for (place, incident) in self.incidents.iter_mut().enumerate() {
             incident.alert.severity = incident.severity;
             let is_new = incident.alert.title.is_empty();
@@ -434,6 +438,12 @@ impl<'a> Look<'a> {
         self.changes.incidents = incidents.into_iter().filter(is_changed).collect();
         self.changes
     }
+}
+
+/// The incidents of which more is said than that they are over.
+fn still_true(bundles: &[Bundle]) -> BTreeSet<usize> {
+    let still = bundles.iter().filter(|it| it.event != Event::Resolved);
+    still.flat_map(|it| it.incidents.iter().copied()).collect()
 }
 
 async fn content(

@@ -82,26 +82,25 @@ pub async fn introduce(store: &Store, alerting: &Alerting) -> Result<(), StoreEr
     store
         .sync_rules(Source::BuiltIn, &defaults::rules(), "")
         .await?;
-    for (source, told_by) in [(Source::Flag, "a flag"), (Source::File, "")] {
-        let mut channels = alerting
-            .channels
-            .iter()
-            .filter(|it| it.1 == source)
-            .peekable();
-        if channels.peek().is_none() {
-            continue;
+    for (source, told_by) in [(Source::Flag, "a flag"), (Source::File, "the file")] {
+        let channels = configured(alerting, source, told_by);
+        if !channels.is_empty() {
+            store.sync_channels(source, &channels).await?;
         }
-        let channels: Vec<ConfiguredChannel> = channels
-            .map(|(channel, _)| ConfiguredChannel {
-                name: channel.name().to_owned(),
-                kind: channel.kind().name().to_owned(),
-                shown: channel.shown(),
-                told_by: told_by.to_owned(),
-            })
-            .collect();
-        store.sync_channels(source, &channels).await?;
     }
     Ok(())
+}
+
+fn configured(alerting: &Alerting, source: Source, told_by: &str) -> Vec<ConfiguredChannel> {
+    let channels = alerting.channels.iter().filter(|it| it.1 == source);
+    channels
+        .map(|(channel, _)| ConfiguredChannel {
+            name: channel.name().to_owned(),
+            kind: channel.kind().name().to_owned(),
+            shown: channel.shown(),
+            told_by: told_by.to_owned(),
+        })
+        .collect()
 }
 
 /// What the test button of a channel sends.

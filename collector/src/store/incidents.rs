@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::leases::{Lease, renew};
 use super::outbox::NewMessage;
+use super::overview::Counted;
 use super::pool::Connection;
 use super::{Store, StoreError};
 use crate::alert::engine::{Incident, State, Told};
@@ -136,9 +137,9 @@ impl Store {
     ///
     /// # Errors
     /// Postgres cannot be reached.
-    pub async fn incidents_by_state(&self) -> Result<Vec<(String, i64)>, StoreError> {
+    pub async fn incidents_by_state(&self) -> Result<Vec<Counted>, StoreError> {
         let counts = sqlx::query_as(
-            "select s.state, count(i.id) from unnest(array['pending', 'firing', 'resolved']) as s(state)
+            "select s.state, count(i.id) as count from unnest(array['pending', 'firing', 'resolved']) as s(state)
              left join culprit.incidents i on i.state = s.state
                 and (i.state <> 'resolved' or i.resolved_at > now() - interval '1 day')
              group by s.state order by s.state",
