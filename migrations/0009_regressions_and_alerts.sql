@@ -156,3 +156,6 @@ create table culprit.deliveries (
     primary key (message_id, attempt)
 );
 create index deliveries_at on culprit.deliveries (at);
+
+-- The states that findings have had so far they have had from the first.
+update culprit.findings set state_since = first_seen;
