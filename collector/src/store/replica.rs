@@ -23,6 +23,11 @@ impl Store {
         })
     }
 
+    /// Where what people do is written: the primary, if this is a replica's store.
+    pub(super) fn for_writing(&self) -> Store {
+        self.primary().unwrap_or_else(|| self.clone())
+    }
+
     /// This store reads from a replica.
     pub fn is_replica(&self) -> bool {
         self.primary.is_some()

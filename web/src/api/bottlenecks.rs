@@ -62,6 +62,7 @@ pub(super) fn answer(result: Result<Value, PageError>) -> Response {
         Ok(value) => return Json(value).into_response(),
         Err(PageError::NotFound(text)) => (StatusCode::NOT_FOUND, text),
         Err(PageError::BadRequest(text)) => (StatusCode::BAD_REQUEST, text),
+        Err(PageError::Conflict(text)) => (StatusCode::CONFLICT, text),
         Err(PageError::Broken(error)) => {
             tracing::error!(%error, "the API cannot read what is stored");
             (

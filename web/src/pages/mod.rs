@@ -4,6 +4,10 @@ pub mod bottlenecks;
 pub mod services;
 pub mod statements;
 pub mod endpoint;
+pub mod deployments;
+pub mod regressions;
+pub mod regression;
+pub mod compare;
 pub mod call_paths;
 pub mod bottleneck;
 pub mod detectors;
@@ -78,6 +82,8 @@ pub enum PageError {
     NotFound(String),
     /// The address asks for something that makes no sense: which part, and what would.
     BadRequest(String),
+    /// It cannot be done: why, and what can.
+    Conflict(String),
     /// The database.
     Store(StoreError),
     /// What is stored cannot be read or shown.
@@ -105,6 +111,7 @@ impl IntoResponse for PageError {
                 "That address is not understood",
                 text,
             ),
+            PageError::Conflict(text) => (StatusCode::CONFLICT, "That cannot be done", text),
             PageError::Store(error) => {
                 tracing::warn!(%error, "a page cannot read the database");
                 let text = "The database does not answer right now. Nothing is lost: services are told \
@@ -143,6 +150,20 @@ struct ErrorPage {
     title: &'static str,
     /// What happened and what to do.
     text: String,
+}
+
+/// Why something could not be written: a UI may have a database user that only reads.
+pub fn not_written(error: StoreError) -> PageError {
+    /// "insufficient privilege", "read-only transaction".
+    const MAY_ONLY_READ: [&str; 2] = ["42501", "25006"];
+    match error.code() {
+        Some(code) if MAY_ONLY_READ.contains(&&*code) => PageError::Conflict(
+            "This culprit may only read its database, so nothing was changed. Do it in the UI of the \
+             collector or analyzer, or give this one's database user the right to write."
+                .to_owned(),
+        ),
+        _ => PageError::Store(error),
+    }
 }
 
 /// For addresses that no route has.
