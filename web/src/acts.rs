@@ -7,7 +7,7 @@ use collector::store::lives::Acted;
 use collector::store::{Store, StoreError};
 use serde::Deserialize;
 
-use crate::pages::PageError;
+use crate::pages::{PageError, not_written};
 use crate::time_span::{TimeSpan, moment};
 
 /// A reason's bytes at most: a few sentences. What is longer is cut, and says so.
@@ -195,23 +195,11 @@ pub async fn carry_out(
             why,
         )),
         Ok(Acted::Missing) => Err(missing()),
-        Err(error) => Err(not_written(&store, error)),
+        Err(error) => {
+            store.note(&error);
+            Err(not_written(error))
+        }
     }
-}
-
-fn not_written(store: &Store, error: StoreError) -> PageError {
-    store.note(&error);
-    if !error.is_read_only() {
-        return error.into();
-    }
-    tracing::warn!(%error, "an act was refused by the database");
-    PageError::Refused(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "This process only reads",
-        "This process only reads; its database user or server takes no writes. Act on another culprit's UI, or \
-         give this one a --database-url that may write to culprit.findings and culprit.audit."
-            .to_owned(),
-    )
 }
 
 #[cfg(test)]

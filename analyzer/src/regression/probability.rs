@@ -67,6 +67,11 @@ pub(super) fn beta_binomial_at_least(k: f64, n: f64, a: f64, b: f64) -> f64 {
     }
 }
 
+/// ln of the number of ways to choose `k` of `n`.
+fn ln_choose(n: f64, k: f64) -> f64 {
+    ln_gamma(n + 1.0) - ln_gamma(k + 1.0) - ln_gamma(n - k + 1.0)
+}
+
 /// How probable it is that among `n` drawn of `all` at least `k` are of the `with` marked ones: the survival function of
 /// the hypergeometric distribution.
 pub(crate) fn hypergeometric_at_least(k: f64, with: f64, n: f64, all: f64) -> f64 {

@@ -7,3 +7,6 @@ pub mod services;
 pub mod statements;
 pub mod endpoints;
 pub mod profiles;
+pub mod deployments;
+pub mod regressions;
+pub mod compare;
