@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::AppState;
 use crate::admin;
 use crate::cli::{Role, ServeOptions};
+use crate::csrf::Reached;
 use crate::database::{Database, Purpose};
 use crate::retention_options::Bytes;
 use crate::vitals::Vitals;
@@ -188,6 +189,7 @@ impl Serving {
                 receiver: vitals.receiver.clone(),
                 vitals,
                 settings: Arc::new(options.settings()),
+                reached: Reached::new(options.public_url.as_deref(), self.ui),
             };
             self.spawn_http("--listen-ui", listener, crate::router(state));
         }
@@ -232,6 +234,7 @@ impl Serving {
         self.tasks.spawn(review::run(
             store.clone(),
             watch,
+            options.resolve_after(),
             sole_owner,
             review_stats,
             shutdown.clone(),

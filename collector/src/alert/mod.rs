@@ -27,6 +27,8 @@ mod rfc3339;
 mod http;
 mod dial;
 #[cfg(test)]
+mod receivers;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

@@ -168,3 +168,148 @@ pub fn by_hour(slots: Vec<Slot>) -> Vec<Slot> {
     }
     hours.into_values().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::encoding::{self, StatementCalls, Statements};
+
+    const FIRST_HOUR: i32 = 480_000;
+
+    /// An endpoint whose hours are as told.
+    async fn store() -> Store {
+        let store = crate::testing::store().await;
+        sqlx::raw_sql(
+            "insert into culprit.services (namespace, name, environment) values ('', 'shop', '');
+             insert into culprit.endpoints (service_id, name) values (1, 'GET /');
+             insert into culprit.statements (digest, system, text) values ('a', 'postgresql', 'select 1')",
+        )
+        .execute(store.pool())
+        .await
+        .unwrap();
+        store
+    }
+
+    fn moment(hours: i32) -> Moment {
+        let until = (FIRST_HOUR + hours) * 60 + 5;
+        let endpoint = endpoint();
+        Moment {
+            now_ms: i64::from(until) * 60_000,
+            until,
+            recent: BTreeMap::new(),
+            endpoints: BTreeMap::from([(endpoint.id, endpoint)]),
+            deployments: Vec::new(),
+        }
+    }
+
+    fn endpoint() -> WatchedEndpoint {
+        WatchedEndpoint {
+            id: 1,
+            service_id: 1,
+            name: "GET /".into(),
+        }
+    }
+
+    /// A hundred calls around `ms`, no two alike.
+    fn latency_of(ms: f64) -> analyzer::sketch::Sketch {
+        let mut latency = analyzer::sketch::Sketch::default();
+        for nth in 0..100 {
+            latency.record((ms * 1e6 * (0.5 + f64::from(nth) / 100.0)) as u64, 1);
+        }
+        latency
+    }
+
+    async fn statement_hour(store: &Store, hour: i32, ms: f64) {
+        let calls = StatementCalls {
+            calls: 100,
+            latency: latency_of(ms),
+            ..StatementCalls::default()
+        };
+        sqlx::query(
+            "insert into culprit.rollup_hours (day, shard, endpoint_id, version_id, hour, part, statements,
+                 profile, tail_requests, tail_profile)
+             values ((now() at time zone 'utc')::date, 0, 1, 1, $1, 1, $2, '', 0, '')",
+        )
+        .bind(FIRST_HOUR + hour)
+        .bind(encoding::statements_bytes(&Statements::from([(1, calls)])))
+        .execute(store.pool())
+        .await
+        .unwrap();
+    }
+
+    async fn endpoint_hour(store: &Store, hour: i32, ms: f64) {
+        sqlx::query(
+            "insert into culprit.rollup_minutes (day, shard, endpoint_id, version_id, minute, width, part,
+                 requests, errors, duration_ns, categories, calls, latency)
+             values ((now() at time zone 'utc')::date, 0, 1, 1, $1, 60, 1, 100, 0, 0, '{}', '{}', $2)",
+        )
+        .bind((FIRST_HOUR + hour) * 60)
+        .bind(encoding::sketch_bytes(&latency_of(ms)))
+        .execute(store.pool())
+        .await
+        .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_statement_that_is_slower_for_two_hours_is_named() {
+        let store = store().await;
+        for hour in 0..26 {
+            statement_hour(&store, hour, if hour < 24 { 10.0 } else { 60.0 }).await;
+        }
+        let found = slower_statements(&store, &moment(26), &[], &endpoint())
+            .await
+            .unwrap();
+        assert_eq!(found.len(), 1);
+        let regression = found[0].regression(0, None);
+        assert!(
+            regression
+                .title
+                .contains("of `select 1` (GET /) went from 1"),
+            "{}",
+            regression.title
+        );
+        assert_eq!((regression.statement_id, regression.kind), (1, "sudden"));
+        // An hour earlier it had been slow for one hour only.
+        let found = slower_statements(&store, &moment(25), &[], &endpoint())
+            .await
+            .unwrap();
+        assert!(found.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_slow_at_this_time_of_every_day_is_no_news() {
+        let store = store().await;
+        for hour in 0..50 {
+            let is_busy = hour % 24 < 2;
+            statement_hour(&store, hour, if is_busy { 60.0 } else { 10.0 }).await;
+        }
+        let found = slower_statements(&store, &moment(50), &[], &endpoint())
+            .await
+            .unwrap();
+        assert!(found.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_creeps_is_found_once_in_days() {
+        let store = store().await;
+        for hour in 0..8 * 24 {
+            // By day twice as slow as at night; since a day and a half 60 % more.
+            let daily = if hour % 24 < 12 { 20.0 } else { 40.0 };
+            let more = if hour < 156 { 1.0 } else { 1.6 };
+            endpoint_hour(&store, hour, daily * more).await;
+        }
+        let at = |hours| async move { moment(hours) };
+        let before = drifting(&store, &at(150).await, &[], &endpoint())
+            .await
+            .unwrap();
+        assert_eq!(before, None);
+        let found = drifting(&store, &at(8 * 24).await, &[], &endpoint())
+            .await
+            .unwrap()
+            .unwrap();
+        let since = found.now_side.minutes.from / 60 - FIRST_HOUR;
+        assert!((150..=162).contains(&since), "{since}");
+        let title = found.regression(0, None).title;
+        assert!(title.ends_with(" over the last days"), "{title}");
+    }
+}

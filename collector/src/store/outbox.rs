@@ -268,7 +268,7 @@ impl Store {
             incidents: Vec::new(),
             notification: crate::alert::test_notification(channel, now_ms),
         };
-        let mut transaction = self.writer().pool().begin().await?;
+        let mut transaction = self.for_changes().pool().begin().await?;
         queue(&mut transaction, &message, now_ms).await?;
         sqlx::query(
             "insert into culprit.audit (subject, subject_id, author, action)
@@ -288,7 +288,7 @@ impl Store {
     /// # Errors
     /// Postgres cannot be written to.
     pub async fn replay(&self, message: Uuid, author: &str) -> Result<Replayed, StoreError> {
-        let mut transaction = self.writer().pool().begin().await?;
+        let mut transaction = self.for_changes().pool().begin().await?;
         let dead: Option<(bool, Uuid)> = sqlx::query_as(
             "select exists (select from culprit.outbox l
                             where l.channel = o.channel and l.group_key = o.group_key
