@@ -151,7 +151,7 @@ create table culprit.deliveries (
     channel text not null,
     at timestamptz not null default now(),
     took_ms integer not null,
-    outcome text not null,               -- delivered, failed, gone
+    outcome text not null,               -- delivered, failed, rejected, gone
     detail text not null default '',
     primary key (message_id, attempt)
 );
