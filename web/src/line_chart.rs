@@ -1,7 +1,7 @@
 //! Latency over time: a line per percentile, each point from the merged sketches of its minutes.
 
 use analyzer::sketch::Sketch;
-use collector::deltas::{MINUTES_KEPT, MinuteDelta, first_of_hour};
+use collector::deltas::MinuteDelta;
 use collector::store::bottlenecks::Minutes;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,6 +9,7 @@ use std::fmt::Write;
 use crate::charts;
 use crate::format;
 use crate::range::minute_ns;
+use crate::slots::Slots;
 
 /// A chart, ready for the template.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -199,45 +200,17 @@ pub fn percentiles(latency: &Sketch) -> [u64; PERCENTILES.len()] {
 }
 
 /// Points at most: more would be less than some ten pixels apart.
-const POINTS_MAX: i32 = 72;
-
-/// Minutes in a point: the first of these that gives at most [`POINTS_MAX`].
-const STEPS: [i32; 9] = [1, 2, 5, 10, 15, 30, 60, 120, 360];
-
-/// Labels on the x axis.
-const X_LABELS: i32 = 7;
-
-/// A range longer than this has days on its axis, minutes.
-const CLOCK_MINUTES_MAX: i32 = 24 * 60;
+pub const POINTS_MAX: i32 = 72;
 
 /// Draws what `minutes` of the `window` say, up to `now_minute` (what seems to come from later
 /// stands in the last point).
 pub fn draw(minutes: &BTreeMap<i32, MinuteDelta>, window: Minutes, now_minute: i32) -> LineChart {
-    let to = now_minute
-        .saturating_add(1)
-        .clamp(window.from + 1, window.to.max(window.from + 1));
-    let has_hours = to - window.from > MINUTES_KEPT;
-    // Older minutes are merged into hours: a point must hold whole ones.
-    let (from, narrowest) = match has_hours {
-        true => (first_of_hour(window.from), 60),
-        false => (window.from, 1),
-    };
-    let length = to - from;
-    let step = STEPS
-        .into_iter()
-        .find(|it| *it >= narrowest && length.div_euclid(*it) < POINTS_MAX);
-    let step = step.unwrap_or(length / POINTS_MAX + 1);
-    let slots = ((length + step - 1) / step) as usize;
-    let mut sums: Vec<MinuteDelta> = vec![MinuteDelta::default(); slots];
-    for (minute, sum) in minutes {
-        let slot = (minute.saturating_sub(from) / step).max(0) as usize;
-        sums[slot.min(slots - 1)].merge(sum, 1);
-    }
-    let start = |slot: usize| minute_ns(from + slot as i32 * step);
-    let points: Vec<Option<Point>> = sums
+    let slots = Slots::of(minutes, window, now_minute, POINTS_MAX);
+    let points: Vec<Option<Point>> = slots
+        .sums
         .iter()
         .enumerate()
-        .map(|(slot, sum)| (sum.requests > 0).then(|| point(start(slot), sum)))
+        .map(|(slot, sum)| (sum.requests > 0).then(|| point(slots.start_ns(slot), sum)))
         .collect();
     let highest = points
         .iter()
@@ -253,12 +226,12 @@ pub fn draw(minutes: &BTreeMap<i32, MinuteDelta>, window: Minutes, now_minute: i
     };
     LineChart {
         lines: (0..PERCENTILES.len()).map(line).collect(),
-        x: x_labels(from, slots as i32 * step),
+        x: slots.x_labels(),
         y: axis.labels,
         points: points.into_iter().flatten().collect(),
-        step,
-        from_ns: start(0),
-        length_ns: minute_ns(slots as i32 * step),
+        step: slots.step,
+        from_ns: slots.start_ns(0),
+        length_ns: minute_ns(slots.sums.len() as i32 * slots.step),
         markers: Vec::new(),
     }
 }
@@ -291,21 +264,6 @@ fn path(points: &[Option<Point>], share: impl Fn(&Point) -> f64) -> String {
         };
     }
     path
-}
-
-fn x_labels(from: i32, length: i32) -> Vec<String> {
-    let label = |at: i32| {
-        let minute = from + (i64::from(length) * i64::from(at) / i64::from(X_LABELS - 1)) as i32;
-        let text = format::day_and_minute(minute_ns(minute));
-        let clock = text.rsplit(' ').next().unwrap_or_default();
-        let day = text.len() - clock.len() - 1;
-        if length > CLOCK_MINUTES_MAX {
-            text[..day].to_owned()
-        } else {
-            clock.to_owned()
-        }
-    };
-    (0..X_LABELS).map(label).collect()
 }
 
 #[cfg(test)]

@@ -12,20 +12,24 @@ use collector::store::endpoints::{
 };
 use collector::store::profiles::hours;
 use std::collections::BTreeMap;
+use url::form_urlencoded;
 
 use crate::AppState;
 use crate::api::profiles::{lines, text_of};
 use crate::category_bar::{Part, Parts};
+use crate::category_chart::{self, CategoryChart};
 use crate::deployed;
 use crate::endpoint_numbers::{self, Numbers};
 use crate::flame;
 use crate::format;
+use crate::heatmap::{self, Heatmap};
 use crate::line_chart::{self, LineChart, Moment, percentiles};
 use crate::pages::call_paths::{self, CallPaths, Section, View};
 use crate::pages::context::Context;
 use crate::pages::{Frame, PageError, render};
 use crate::range::{Covered, Filters, Range, minute_ns};
 use crate::ranking::Choices;
+use crate::slots::Slots;
 
 /// Statements shown at most, the dearest; the page says if there are more.
 const STATEMENTS_MAX: usize = 50;
@@ -71,6 +75,14 @@ impl Read {
 
     /// Its chart.
     pub fn chart(&self) -> LineChart {
+        let (shown, now_minute) = self.shown();
+        let mut chart = line_chart::draw(&self.minutes, shown, now_minute);
+        chart.mark(self.moments.clone());
+        chart
+    }
+
+    /// The minutes that charts show, and the one that it is now.
+    fn shown(&self) -> (Minutes, i32) {
         /// A line needs some room also when there are only minutes of data.
         const MINUTES_MIN: i32 = 10;
         let now_minute = (self.covered.now_ns / minute_ns(1)) as i32;
@@ -82,16 +94,11 @@ impl Read {
             .copied()
             .unwrap_or(self.window.from);
         let from = first.min(now_minute - MINUTES_MIN).max(self.window.from);
-        let mut chart = line_chart::draw(
-            &self.minutes,
-            Minutes {
-                from,
-                ..self.window
-            },
-            now_minute,
-        );
-        chart.mark(self.moments.clone());
-        chart
+        let shown = Minutes {
+            from,
+            ..self.window
+        };
+        (shown, now_minute)
     }
 }
 
@@ -238,6 +245,10 @@ struct Page<'a> {
     chart: LineChart,
     /// The chart in words.
     chart_text: String,
+    heatmap: Heatmap,
+    /// The endpoint's requests; a cell's filter is put behind it.
+    requests_link: String,
+    categories: CategoryChart,
     parts: Parts,
     findings: Vec<FindingView<'a>>,
     /// The call paths.
@@ -248,6 +259,8 @@ struct Page<'a> {
     requests: [RequestList; 2],
     /// Comes with versions and times to choose from.
     compare: String,
+    /// What makes the slow ones slow.
+    slow: String,
     /// The same as JSON.
     json: String,
 }
@@ -295,6 +308,8 @@ fn page<'a>(read: &'a Read, view: &'a View) -> Page<'a> {
     let numbers = Numbers::of(&read.sums(), &read.covered);
     let path = format!("/endpoints/{}", read.endpoint.id);
     let chart = read.chart();
+    let (shown, now_minute) = read.shown();
+    let slots = Slots::of(&read.minutes, shown, now_minute, line_chart::POINTS_MAX);
     let now_ns = read.covered.now_ns;
     let mut statements: Vec<StatementView> = read
         .statements
@@ -331,6 +346,14 @@ fn page<'a>(read: &'a Read, view: &'a View) -> Page<'a> {
         verdict: verdict(&numbers),
         chart_text: chart_text(&chart),
         chart,
+        heatmap: heatmap::draw(&Slots::of(
+            &read.minutes,
+            shown,
+            now_minute,
+            heatmap::COLUMNS_MAX,
+        )),
+        requests_link: requests_link(&read.endpoint),
+        categories: category_chart::draw(&slots),
         parts: numbers.parts(),
         findings: read
             .findings
@@ -344,6 +367,7 @@ fn page<'a>(read: &'a Read, view: &'a View) -> Page<'a> {
             list("slowest", "Slowest requests", &read.slowest),
             list("latest", "Latest requests", &read.latest),
         ],
+        slow: format!("{path}/slow?range={}", view.range.id()),
         compare: format!(
             "/compare?endpoint_id={}&range={}",
             read.endpoint.id,
@@ -365,6 +389,14 @@ fn verdict(numbers: &Numbers) -> String {
         [first, ..] => format!("{first}, then {}", parts[1]),
     };
     format!("1 of 100 requests takes longer than {slow}. Where the time goes: {goes}.")
+}
+
+/// `/traces?service=shop&endpoint=GET+%2Fcart&entries=all&`: the list of its requests.
+fn requests_link(endpoint: &EndpointName) -> String {
+    let mut pairs = form_urlencoded::Serializer::new(String::new());
+    pairs.append_pair("service", &endpoint.service.name);
+    pairs.append_pair("endpoint", &endpoint.name);
+    format!("/traces?{}&", pairs.finish())
 }
 
 fn chart_text(chart: &LineChart) -> String {
@@ -584,9 +616,16 @@ mod tests {
     #[test]
     fn the_chart_and_its_table_say_the_same() {
         let (html, _) = html(&sample(), "");
-        let row = texts(&html, "details tbody tr *");
+        let row = texts(&html, "[aria-labelledby=lat] tbody tr *");
         assert_eq!(row[..3], ["1970-01-01T00:01:00Z", "10", "1"]);
-        assert_eq!(texts(&html, "details tbody tr").len(), 1);
+        assert_eq!(texts(&html, "[aria-labelledby=lat] tbody tr").len(), 1);
+        let categories = texts(&html, "[aria-labelledby=ca] tbody tr *");
+        assert_eq!(categories, ["1970-01-01T00:01:00Z", "25", "75"]);
+        let cell = &links(&html, ".heat a")[0];
+        assert!(
+            cell.starts_with("/traces?service=shop&endpoint=GET+%2Fposts&from=60000000000&"),
+            "{cell}"
+        );
         let paths = Selector::parse(".plot path.p99").unwrap();
         assert!(
             html.select(&paths)
