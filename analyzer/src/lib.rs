@@ -40,10 +40,11 @@ mod paging;
 mod payload;
 mod framework;
 mod role;
-mod wording;
+pub mod wording;
 pub mod detectors;
 pub mod sketch;
 pub mod regression;
+pub mod contrast;
 pub mod profile;
 pub mod history;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde_json::json;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -23,6 +23,8 @@ const REVIEW_EVERY: Duration = Duration::from_secs(1);
 
 /// Deployments are looked for in every so many-th look: they are told to the minute anyway.
 const DEPLOYMENTS_EVERY: u64 = 10;
+/// How often states are looked through that change by themselves with time.
+const LIVES_EVERY: Duration = Duration::from_secs(60);
 
 /// After an error or while another process reviews.
 const PAUSE: Duration = Duration::from_secs(3);
@@ -49,6 +51,7 @@ pub struct Stats {
 pub async fn run(
     store: Store,
     alerting: Option<Alerting>,
+    resolve_after: Duration,
     sole_owner: bool,
     stats: Arc<Stats>,
     shutdown: CancellationToken,
@@ -57,7 +60,14 @@ pub async fn run(
     while !shutdown.is_cancelled() {
         match store.acquire_lease(REVIEW_SHARD, process, sole_owner).await {
             Ok(Some(lease)) => {
-                let review = review(&store, &lease, alerting.as_ref(), &stats, &shutdown);
+                let review = review(
+                    &store,
+                    &lease,
+                    alerting.as_ref(),
+                    resolve_after,
+                    &stats,
+                    &shutdown,
+                );
                 // A bug here must not end the process: spans are taken and analysed without it.
                 match AssertUnwindSafe(review).catch_unwind().await {
                     Ok(Ok(())) => {
@@ -84,14 +94,17 @@ async fn review(
     store: &Store,
     lease: &Lease,
     alerting: Option<&Alerting>,
+    resolve_after: Duration,
     stats: &Stats,
     shutdown: &CancellationToken,
 ) -> Result<(), StoreError> {
+    let mut lives = Lives::new(resolve_after);
     while !shutdown.is_cancelled() {
         look(store, lease, alerting).await?;
         if stats.runs.load(Relaxed).is_multiple_of(DEPLOYMENTS_EVERY) {
             crate::deployments::notice(store, lease, now_ms()).await?;
         }
+        lives.look(store, lease).await?;
         stats.runs.fetch_add(1, Relaxed);
         pause(REVIEW_EVERY, shutdown).await;
     }
@@ -125,6 +138,35 @@ pub async fn look(
         }
     }
     Ok(())
+}
+
+/// Findings change their states with time too: once a minute some of them are looked at, in turn.
+struct Lives {
+    resolve_after_ms: i64,
+    /// When it is time again.
+    next: Instant,
+    /// Where the last look ended.
+    after: i32,
+}
+
+impl Lives {
+    fn new(resolve_after: Duration) -> Lives {
+        Lives {
+            resolve_after_ms: i64::try_from(resolve_after.as_millis()).unwrap_or(i64::MAX),
+            next: Instant::now(),
+            after: 0,
+        }
+    }
+
+    async fn look(&mut self, store: &Store, lease: &Lease) -> Result<(), StoreError> {
+        if Instant::now() >= self.next {
+            self.after = store
+                .age_findings(lease, self.resolve_after_ms, self.after)
+                .await?;
+            self.next = Instant::now() + LIVES_EVERY;
+        }
+        Ok(())
+    }
 }
 
 /// A late span may have taken a finding's last hit away: it stays as it was.

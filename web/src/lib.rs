@@ -21,6 +21,9 @@ pub mod bench;
 pub mod database;
 pub mod data_age;
 pub mod retention_options;
+pub mod time_span;
+pub mod csrf;
+pub mod acts;
 pub mod explain_options;
 pub mod pages;
 pub mod api;
@@ -64,6 +67,7 @@ use collector::store::Store;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::csrf::Reached;
 use crate::vitals::Vitals;
 
 /// What every page may need.
@@ -81,6 +85,8 @@ pub struct AppState {
     pub vitals: Arc<Vitals>,
     /// What the user set for the analysis: pages analyse as the assembly did.
     pub settings: Arc<Settings>,
+    /// How people reach this process: what comes from elsewhere may change nothing.
+    pub reached: Reached,
 }
 
 /// Forms are a few fields: more is refused with 413.
@@ -89,13 +95,15 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 /// Every route.
 pub fn router(state: AppState) -> Router {
     let admin = admin::router(state.vitals.clone());
-    Router::new()
+    let reached = state.reached.clone();
+    let router = Router::new()
         // Pages.
         .route("/", get(pages::bottlenecks::show))
         .route("/services", get(pages::services::show))
         .route("/statements", get(pages::statements::show))
         .route("/statements.csv", get(pages::statements::csv))
         .route("/endpoints/{id}", get(pages::endpoint::show))
+        .route("/endpoints/{id}/slow", get(pages::slow::show))
         .route("/endpoints/{id}/flame.svg", get(pages::endpoint::flame_svg))
         .route(
             "/endpoints/{id}/flame.txt",
@@ -106,13 +114,21 @@ pub fn router(state: AppState) -> Router {
         .route("/deployments", get(pages::deployments::show))
         .route("/regressions", get(pages::regressions::show))
         .route("/regressions/{id}", get(pages::regression::show))
-        .route("/regressions/{id}/accept", post(pages::regression::accept))
+        .route(
+            "/regressions/{id}/accept",
+            get(pages::regression::back).post(pages::regression::accept),
+        )
         .route(
             "/regressions/{id}/resolve",
-            post(pages::regression::resolve),
+            get(pages::regression::back).post(pages::regression::resolve),
+        )
+        .route(
+            "/bottlenecks/{id}/{act}",
+            get(pages::bottleneck::back).post(pages::bottleneck::act),
         )
         .route("/detectors", get(pages::detectors::show))
         .route("/traces", get(pages::traces::page))
+        .route("/traces/events", get(pages::live::events))
         .route("/traces/{id}", get(pages::trace::page))
         .route("/traces/{id}/flame.svg", get(pages::trace::flame_svg))
         .route("/search", get(pages::search::page))
@@ -157,6 +173,10 @@ pub fn router(state: AppState) -> Router {
             "/api/v1/regressions/{id}/resolve",
             post(api::regressions::resolve),
         )
+        .route(
+            "/api/v1/bottlenecks/{id}/{act}",
+            post(api::bottlenecks::act),
+        )
         .route("/api/v1/traces", get(api::traces::list))
         .route("/api/v1/traces/{id}", get(api::traces::one))
         .route("/api/v1/traces/{id}/analysis", get(api::traces::analysis))
@@ -170,8 +190,8 @@ pub fn router(state: AppState) -> Router {
         ))
         .with_state(state)
         .merge(admin)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(axum::middleware::map_response(guard))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+    csrf::protect(router, reached).layer(axum::middleware::map_response(guard))
 }
 
 /// Nothing but our own scripts, styles and images; no frames; nothing guessed, nothing told to others.
@@ -182,7 +202,8 @@ async fn guard(mut response: Response) -> Response {
         frame-ancestors 'none'";
     let fixed: [(HeaderName, &'static str); 4] = [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
+        // Not "no-referrer": forms of our own would come from the origin "null" then.
+        (header::REFERRER_POLICY, "same-origin"),
         (
             HeaderName::from_static("cross-origin-opener-policy"),
             "same-origin",

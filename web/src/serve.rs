@@ -7,7 +7,7 @@ use collector::handoff::Handoff;
 use collector::journal::Journal;
 use collector::plans::ObservedDatabase;
 use collector::receiver::{self, ListenAddress, Listener, Receiver, UnixSocket};
-use collector::{alert, assembly, housekeeping, plans, review};
+use collector::{alert, assembly, housekeeping, plans, regression, review};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::AppState;
 use crate::admin;
 use crate::cli::{Role, ServeOptions};
+use crate::csrf::Reached;
 use crate::database::{Database, Purpose};
 use crate::retention_options::Bytes;
 use crate::vitals::Vitals;
@@ -180,6 +181,7 @@ impl Serving {
                 receiver: vitals.receiver.clone(),
                 vitals,
                 settings: Arc::new(options.settings()),
+                reached: Reached::new(options.public_url.as_deref(), self.ui),
             };
             self.spawn_http("--listen-ui", listener, crate::router(state));
         }
@@ -222,8 +224,15 @@ impl Serving {
         self.tasks.spawn(review::run(
             store.clone(),
             alerting.clone(),
+            options.resolve_after(),
             sole_owner,
             review_stats,
+            shutdown.clone(),
+        ));
+        self.tasks.spawn(regression::run(
+            store.clone(),
+            options.settings(),
+            sole_owner,
             shutdown.clone(),
         ));
         if let Some(alerting) = alerting {

@@ -3,6 +3,7 @@
 //! Every statement names the schema `culprit`; binds only, never text put together from input.
 
 pub mod apart;
+pub mod audit;
 pub mod blocks;
 pub mod bottlenecks;
 pub mod compaction;
@@ -13,8 +14,10 @@ pub mod encoding;
 pub mod endpoints;
 pub mod finalise;
 pub mod findings;
+pub mod history;
 pub mod journal;
 pub mod leases;
+pub mod lives;
 pub mod observed;
 pub mod outbox;
 pub mod overview;
@@ -30,6 +33,7 @@ pub mod regressions_shown;
 pub mod replica;
 pub mod retention;
 pub mod rollups;
+pub mod regressions;
 pub mod schema;
 pub mod search;
 pub mod services;
@@ -226,6 +230,12 @@ impl StoreError {
             StoreError::Postgres(sqlx::Error::Database(error)) => error.code(),
             _ => None,
         }
+    }
+
+    /// This database or this user takes no writes at all.
+    pub fn is_read_only(&self) -> bool {
+        let code = self.code();
+        [READ_ONLY_TRANSACTION, "42501"].contains(&code.as_deref().unwrap_or_default())
     }
 
     /// Postgres refuses what was to be written, and would refuse it again: a value it cannot hold, a

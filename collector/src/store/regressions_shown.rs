@@ -237,7 +237,7 @@ impl Store {
         author: &str,
         reason: &str,
     ) -> Result<Acted, StoreError> {
-        let store = self.for_writing();
+        let store = self.for_changes();
         let mut transaction = store.pool().begin().await?;
         let state: Option<String> =
             sqlx::query_scalar("select state from culprit.regressions where id = $1 for update")

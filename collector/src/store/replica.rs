@@ -23,8 +23,9 @@ impl Store {
         })
     }
 
-    /// Where what people do is written: the primary, if this is a replica's store.
-    pub(super) fn for_writing(&self) -> Store {
+    /// Where people's changes are written, and read back at once: the primary, if this reads from a
+    /// replica.
+    pub fn for_changes(&self) -> Store {
         self.primary().unwrap_or_else(|| self.clone())
     }
 

@@ -8,11 +8,13 @@ pub mod deployments;
 pub mod regressions;
 pub mod regression;
 pub mod compare;
+pub mod slow;
 pub mod call_paths;
 pub mod bottleneck;
 pub mod detectors;
 pub mod context;
 pub mod traces;
+pub mod live;
 pub mod trace;
 pub mod search;
 pub mod status;
@@ -82,8 +84,8 @@ pub enum PageError {
     NotFound(String),
     /// The address asks for something that makes no sense: which part, and what would.
     BadRequest(String),
-    /// It cannot be done: why, and what can.
-    Conflict(String),
+    /// What was asked for cannot be done: with which status, in large type, and why.
+    Refused(StatusCode, &'static str, String),
     /// The database.
     Store(StoreError),
     /// What is stored cannot be read or shown.
@@ -111,7 +113,7 @@ impl IntoResponse for PageError {
                 "That address is not understood",
                 text,
             ),
-            PageError::Conflict(text) => (StatusCode::CONFLICT, "That cannot be done", text),
+            PageError::Refused(status, title, text) => (status, title, text),
             PageError::Store(error) => {
                 tracing::warn!(%error, "a page cannot read the database");
                 let text = "The database does not answer right now. Nothing is lost: services are told \
@@ -152,12 +154,17 @@ struct ErrorPage {
     text: String,
 }
 
+/// What was asked for does not fit how things are: why, and what can be done.
+pub fn conflict(text: String) -> PageError {
+    PageError::Refused(StatusCode::CONFLICT, "That cannot be done", text)
+}
+
 /// Why something could not be written: a UI may have a database user that only reads.
 pub fn not_written(error: StoreError) -> PageError {
     /// "insufficient privilege", "read-only transaction".
     const MAY_ONLY_READ: [&str; 2] = ["42501", "25006"];
     match error.code() {
-        Some(code) if MAY_ONLY_READ.contains(&&*code) => PageError::Conflict(
+        Some(code) if MAY_ONLY_READ.contains(&&*code) => conflict(
             "This culprit may only read its database, so nothing was changed. Do it in the UI of the \
              collector or analyzer, or give this one's database user the right to write."
                 .to_owned(),
