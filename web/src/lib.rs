@@ -110,6 +110,10 @@ pub fn router(state: AppState) -> Router {
             get(pages::endpoint::flame_text),
         )
         .route("/bottlenecks/{id}", get(pages::bottleneck::show))
+        .route(
+            "/bottlenecks/{id}/{act}",
+            get(pages::bottleneck::back).post(pages::bottleneck::act),
+        )
         .route("/compare", get(pages::compare::show))
         .route("/deployments", get(pages::deployments::show))
         .route("/regressions", get(pages::regressions::show))
@@ -121,10 +125,6 @@ pub fn router(state: AppState) -> Router {
         .route(
             "/regressions/{id}/resolve",
             get(pages::regression::back).post(pages::regression::resolve),
-        )
-        .route(
-            "/bottlenecks/{id}/{act}",
-            get(pages::bottleneck::back).post(pages::bottleneck::act),
         )
         .route("/detectors", get(pages::detectors::show))
         .route("/traces", get(pages::traces::page))
@@ -154,6 +154,10 @@ pub fn router(state: AppState) -> Router {
         )
         .route("/api/v1/bottlenecks", get(api::bottlenecks::list))
         .route("/api/v1/bottlenecks/{id}", get(api::bottlenecks::one))
+        .route(
+            "/api/v1/bottlenecks/{id}/{act}",
+            post(api::bottlenecks::act),
+        )
         .route("/api/v1/compare", get(api::compare::show))
         .route(
             "/api/v1/deployments",
@@ -172,10 +176,6 @@ pub fn router(state: AppState) -> Router {
         .route(
             "/api/v1/regressions/{id}/resolve",
             post(api::regressions::resolve),
-        )
-        .route(
-            "/api/v1/bottlenecks/{id}/{act}",
-            post(api::bottlenecks::act),
         )
         .route("/api/v1/traces", get(api::traces::list))
         .route("/api/v1/traces/{id}", get(api::traces::one))

@@ -1,12 +1,15 @@
 //! `culprit serve`: Postgres → schema → all listeners → addresses → run → drain.
 
 use anyhow::Context;
-use collector::alert::{Alerting, Secret, Webhook};
+use collector::alert::look::Watch;
+use collector::alert::secret::SecretText;
+use collector::alert::{Alerting, Channel, Settings, Trust};
 use collector::disk::DiskGuard;
 use collector::handoff::Handoff;
 use collector::journal::Journal;
 use collector::plans::ObservedDatabase;
 use collector::receiver::{self, ListenAddress, Listener, Receiver, UnixSocket};
+use collector::store::rules::Source;
 use collector::{alert, assembly, housekeeping, plans, regression, review};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -121,6 +124,9 @@ pub async fn start(options: &ServeOptions, if_taken: IfTaken) -> anyhow::Result<
     if options.plays(Role::Analyzer) && !observed.is_empty() {
         serving.spawn_plans(observed, options.explain.explain_analyze);
     }
+    if options.plays(Role::Analyzer) {
+        alert::introduce(&serving.database.store, &alerting).await?;
+    }
     serving.spawn_all(options, listeners, receiver_options, alerting);
     Ok(serving)
 }
@@ -131,7 +137,7 @@ impl Serving {
         options: &ServeOptions,
         listeners: Listeners,
         receiver_options: receiver::Options,
-        mut alerting: Option<Alerting>,
+        mut alerting: Alerting,
     ) {
         let store = &self.database.store;
         let collects = options.plays(Role::Collector);
@@ -151,7 +157,7 @@ impl Serving {
                     .spawn(receiver::serve(listener, receiver, intake));
             }
         }
-        if let (Some(alerting), None) = (&mut alerting, &options.public_url) {
+        if options.public_url.is_none() {
             alerting.public_url = self.ui.map(|it| format!("http://{it}")).unwrap_or_default();
         }
         let mut vitals = Vitals::new(self.database.people.clone(), store.clone());
@@ -165,7 +171,9 @@ impl Serving {
             vitals.review = Some(Arc::clone(&review_stats));
             vitals.housekeeping = Some(self.housekeeping.clone());
             vitals.disk = self.database.state_dir.is_some().then(|| self.disk.clone());
-            self.spawn_analysis(options, alerting, handoff, review_stats);
+            let alert_stats: Arc<alert::Stats> = Arc::default();
+            vitals.alerts = Some(Arc::clone(&alert_stats));
+            self.spawn_analysis(options, alerting, handoff, review_stats, alert_stats);
             self.spawn_housekeeping(options);
         }
         let vitals = Arc::new(vitals);
@@ -202,9 +210,10 @@ impl Serving {
     fn spawn_analysis(
         &mut self,
         options: &ServeOptions,
-        alerting: Option<Alerting>,
+        alerting: Alerting,
         handoff: Option<Arc<Handoff>>,
         review_stats: Arc<review::Stats>,
+        alert_stats: Arc<alert::Stats>,
     ) {
         let store = &self.database.store;
         let sole_owner = self.database.is_private();
@@ -221,9 +230,10 @@ impl Serving {
             stats,
             shutdown.clone(),
         ));
+        let watch = Watch::new(alerting.public_url.clone(), alerting.pace.clone());
         self.tasks.spawn(review::run(
             store.clone(),
-            alerting.clone(),
+            watch,
             options.resolve_after(),
             sole_owner,
             review_stats,
@@ -235,10 +245,8 @@ impl Serving {
             sole_owner,
             shutdown.clone(),
         ));
-        if let Some(alerting) = alerting {
-            self.tasks
-                .spawn(alert::run(store.clone(), alerting, shutdown));
-        }
+        self.tasks
+            .spawn(alert::run(store.clone(), alerting, alert_stats, shutdown));
     }
 
     fn spawn_plans(&mut self, observed: Vec<ObservedDatabase>, run: bool) {
@@ -325,22 +333,21 @@ pub async fn wait_for_signal() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn alerting(options: &ServeOptions) -> anyhow::Result<Option<Alerting>> {
-    let Some(url) = &options.alert_webhook else {
-        return Ok(None);
-    };
-    let secret = options
-        .alert_webhook_secret
-        .as_deref()
-        .map(Secret::parse)
-        .transpose();
-    let webhook = secret
-        .and_then(|secret| Webhook::new(url, secret))
-        .map_err(|problem| anyhow::anyhow!("--alert-webhook: {problem}"))?;
-    Ok(Some(Alerting {
-        webhook,
+fn alerting(options: &ServeOptions) -> anyhow::Result<Alerting> {
+    let mut alerting = Alerting {
         public_url: options.public_url.clone().unwrap_or_default(),
-    }))
+        ..Alerting::default()
+    };
+    if let Some(url) = &options.alert_webhook {
+        let settings = Settings::Webhook {
+            url: SecretText::new(url),
+            secret: options.alert_webhook_secret.as_deref().map(SecretText::new),
+        };
+        let channel = Channel::open(alert::CHANNEL_WEBHOOK, &settings, &Trust::Trusted)
+            .map_err(|problem| anyhow::anyhow!("--alert-webhook: {problem}"))?;
+        alerting.channels.push((Arc::new(channel), Source::Flag));
+    }
+    Ok(alerting)
 }
 
 /// All listeners, bound before anything runs.

@@ -215,8 +215,22 @@ impl Site {
 
     /// The answer to a POST, as a program or one of our own pages sends it.
     pub async fn post(&self, address: &str, body: &str) -> (StatusCode, HeaderMap, String) {
-        let request = Request::post(address).body(Body::from(body.to_owned()));
-        let answer = self.router.clone().oneshot(request.unwrap()).await.unwrap();
+        self.post_from(address, &[], body).await
+    }
+
+    /// As [`Site::post`], with what a browser says of where it comes from.
+    pub async fn post_from(
+        &self,
+        address: &str,
+        from: &[(&str, &str)],
+        body: &str,
+    ) -> (StatusCode, HeaderMap, String) {
+        let mut request = Request::post(address);
+        for (name, value) in from {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        let answer = self.router.clone().oneshot(request).await.unwrap();
         let (head, body) = answer.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         let body = String::from_utf8(body.to_vec()).unwrap();

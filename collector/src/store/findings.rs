@@ -3,7 +3,6 @@
 use serde_json::Value;
 use sqlx::Executor;
 use std::collections::BTreeMap;
-use uuid::Uuid;
 
 use super::leases::{Lease, renew};
 use super::pool::Connection;
@@ -34,37 +33,6 @@ pub struct Judged {
     pub recent: RecentHits,
     /// 0 info, 1 warning, 2 critical.
     pub severity: i16,
-}
-
-/// A finding that is new enough to be told.
-#[derive(Clone, Debug, sqlx::FromRow)]
-pub struct Untold {
-    /// finding_keys.id
-    pub id: i32,
-    /// The detector's id.
-    pub detector: String,
-    /// The readable fingerprint.
-    pub fingerprint: String,
-    /// The service.
-    pub service: String,
-    /// Its environment, or empty.
-    pub environment: String,
-    /// The endpoint.
-    pub endpoint: String,
-    /// Where it was first seen, or empty.
-    pub version: String,
-    /// One sentence.
-    pub title: String,
-    /// 0 info, 1 warning, 2 critical.
-    pub severity: i16,
-    /// When it was first seen, RFC 3339.
-    pub first_seen: String,
-    /// Now, RFC 3339.
-    pub now: String,
-    /// Traces affected so far.
-    pub traces: i64,
-    /// The worst example's evidence.
-    pub evidence: Value,
 }
 
 /// A finding and what it cost in all that is stored.
@@ -201,75 +169,6 @@ impl Store {
             .bind(gone)
             .execute(&mut *transaction)
             .await?;
-        transaction.commit().await?;
-        Ok(())
-    }
-
-    /// Findings of `detectors` that have affected at least `traces_min` traces and were never told.
-    ///
-    /// # Errors
-    /// Postgres cannot be reached.
-    pub async fn untold_findings(
-        &self,
-        detectors: &[&str],
-        traces_min: i64,
-    ) -> Result<Vec<Untold>, StoreError> {
-        let untold = sqlx::query_as(
-            "select f.id, f.detector, k.fingerprint, s.name as service, s.environment,
-                    e.name as endpoint, coalesce(v.version, '') as version, f.title, f.severity,
-                    to_char(f.first_seen at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') as first_seen,
-                    to_char(now() at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') as now,
-                    f.traces, f.evidence
-             from culprit.findings f
-             join culprit.finding_keys k on k.id = f.id
-             join culprit.services s on s.id = f.service_id
-             join culprit.endpoints e on e.id = f.endpoint_id
-             left join culprit.versions v on v.id = f.version_id
-             where f.detector = any($1) and f.traces >= $2 and f.state = 'new'
-               and not exists (select from culprit.alerts a
-                               where a.finding_id = f.id and a.kind = 'finding.new')
-             order by f.id limit 100",
-        )
-        .bind(detectors)
-        .bind(traces_min)
-        .fetch_all(self.pool())
-        .await?;
-        Ok(untold)
-    }
-
-    /// Opens an alert for a finding and queues what is to be said, in one transaction under the
-    /// review's lease. Does nothing if the finding was told before.
-    ///
-    /// # Errors
-    /// [`StoreError::LeaseLost`] if there is another review; or Postgres failed.
-    pub async fn open_alert(
-        &self,
-        lease: &Lease,
-        finding_id: i32,
-        channel: &str,
-        body: &Value,
-    ) -> Result<(), StoreError> {
-        let mut transaction = self.pool().begin().await?;
-        renew(&mut transaction, lease).await?;
-        let alert: Option<Uuid> = sqlx::query_scalar(
-            "insert into culprit.alerts (id, finding_id, kind) values ($1, $2, 'finding.new')
-             on conflict do nothing returning id",
-        )
-        .bind(Uuid::now_v7())
-        .bind(finding_id)
-        .fetch_optional(&mut *transaction)
-        .await?;
-        if let Some(alert) = alert {
-            sqlx::query(
-                "insert into culprit.outbox (id, alert_id, channel, body) values ($1, $2, $3, $4)",
-            )
-            .bind(Uuid::now_v7())
-            .bind(alert)
-            .bind(channel)
-            .bind(body)
-            .execute(&mut *transaction)
-            .await?;
-        }
         transaction.commit().await?;
         Ok(())
     }

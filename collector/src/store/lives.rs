@@ -584,7 +584,7 @@ mod tests {
         }
 
         async fn look(&self) {
-            review::look(&self.store, &self.lease, None).await.unwrap();
+            review::look(&self.store, &self.lease).await.unwrap();
         }
 
         async fn age(&self) {
@@ -887,8 +887,8 @@ mod tests {
             .unwrap();
         shop.hits(5 * MINUTE_MS, 2, 1).await;
         let (one, other) = tokio::join!(
-            review::look(&shop.store, &shop.lease, None),
-            review::look(&shop.store, &taken, None),
+            review::look(&shop.store, &shop.lease),
+            review::look(&shop.store, &taken),
         );
         assert!(
             matches!(one, Err(StoreError::LeaseLost(REVIEW_SHARD))),

@@ -2,10 +2,12 @@
 //!
 //! Every statement names the schema `culprit`; binds only, never text put together from input.
 
+pub mod alerts_shown;
 pub mod apart;
 pub mod audit;
 pub mod blocks;
 pub mod bottlenecks;
+pub mod channels;
 pub mod compaction;
 pub mod compared;
 pub mod deployments;
@@ -19,7 +21,10 @@ pub mod journal;
 pub mod leases;
 pub mod lives;
 pub mod observed;
+pub mod incidents;
+pub mod signals;
 pub mod outbox;
+pub mod deliveries;
 pub mod overview;
 pub mod partitions;
 pub mod plans;
@@ -33,10 +38,12 @@ pub mod regressions_shown;
 pub mod replica;
 pub mod retention;
 pub mod rollups;
+pub mod rules;
 pub mod regressions;
 pub mod schema;
 pub mod search;
 pub mod services;
+pub mod silences;
 pub mod statements;
 pub mod traces;
 pub mod traces_again;

@@ -18,7 +18,7 @@ use url::Url;
 use super::bottlenecks::answer;
 use super::services::service_json;
 use crate::deployed::{self, Listed, ms_to_ns};
-use crate::pages::{PageError, conflict, not_written};
+use crate::pages::{PageError, not_written};
 use crate::{AppState, format, timestamps};
 
 /// Bytes of a version, a name or an author; longer ones are no name of anything.
@@ -100,7 +100,7 @@ async fn try_remove(state: &AppState, id: &str) -> Result<(), PageError> {
     match removed.map_err(not_written)? {
         Removed::Gone => Ok(()),
         Removed::Unknown => Err(missing(id)),
-        Removed::Seen => Err(conflict(
+        Removed::Seen => Err(PageError::conflict(
             "This deployment was seen in spans (their service.version changed), and that cannot be taken back. \
              Only deployments that were told over the API can be deleted."
                 .to_owned(),

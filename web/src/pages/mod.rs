@@ -4,11 +4,11 @@ pub mod bottlenecks;
 pub mod services;
 pub mod statements;
 pub mod endpoint;
+pub mod slow;
 pub mod deployments;
 pub mod regressions;
 pub mod regression;
 pub mod compare;
-pub mod slow;
 pub mod call_paths;
 pub mod bottleneck;
 pub mod detectors;
@@ -92,6 +92,13 @@ pub enum PageError {
     Broken(anyhow::Error),
 }
 
+impl PageError {
+    /// What was asked for cannot be done as things are: why, and what can.
+    pub fn conflict(text: String) -> PageError {
+        PageError::Refused(StatusCode::CONFLICT, "That cannot be done", text)
+    }
+}
+
 impl From<StoreError> for PageError {
     fn from(error: StoreError) -> Self {
         PageError::Store(error)
@@ -154,23 +161,19 @@ struct ErrorPage {
     text: String,
 }
 
-/// What was asked for does not fit how things are: why, and what can be done.
-pub fn conflict(text: String) -> PageError {
-    PageError::Refused(StatusCode::CONFLICT, "That cannot be done", text)
-}
-
-/// Why something could not be written: a UI may have a database user that only reads.
+/// Why something could not be written: a UI may have a database user, or a server, that only reads.
 pub fn not_written(error: StoreError) -> PageError {
-    /// "insufficient privilege", "read-only transaction".
-    const MAY_ONLY_READ: [&str; 2] = ["42501", "25006"];
-    match error.code() {
-        Some(code) if MAY_ONLY_READ.contains(&&*code) => conflict(
-            "This culprit may only read its database, so nothing was changed. Do it in the UI of the \
-             collector or analyzer, or give this one's database user the right to write."
-                .to_owned(),
-        ),
-        _ => PageError::Store(error),
+    if !error.is_read_only() {
+        return error.into();
     }
+    tracing::warn!(%error, "a change was refused by the database");
+    PageError::Refused(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "This process only reads",
+        "This process only reads; its database user or server takes no writes, and nothing was changed. Act on \
+         another culprit's UI, or give this one a --database-url that may write to the schema culprit."
+            .to_owned(),
+    )
 }
 
 /// For addresses that no route has.

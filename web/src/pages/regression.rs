@@ -20,7 +20,7 @@ use crate::format;
 use crate::line_chart::{self, LineChart, Moment};
 use crate::pages::call_paths::{CallPaths, Section};
 use crate::pages::regressions::{percentile_name, severity};
-use crate::pages::{Frame, PageError, conflict, not_written, render};
+use crate::pages::{Frame, PageError, not_written, render};
 use crate::range::minute_ns;
 use crate::{AppState, address::Address};
 use analyzer::category::Category;
@@ -148,7 +148,7 @@ pub async fn judge(
     match acted.map_err(not_written)? {
         Acted::Done => Ok(()),
         Acted::Unknown => Err(missing()),
-        Acted::NotOpen(state) => Err(conflict(format!(
+        Acted::NotOpen(state) => Err(PageError::conflict(format!(
             "This regression is not open any more: it is {state}. Nothing was changed."
         ))),
     }
