@@ -121,10 +121,13 @@ pub fn router(state: AppState) -> Router {
         .route("/deployments", get(pages::deployments::show))
         .route("/regressions", get(pages::regressions::show))
         .route("/regressions/{id}", get(pages::regression::show))
-        .route("/regressions/{id}/accept", post(pages::regression::accept))
+        .route(
+            "/regressions/{id}/accept",
+            get(pages::regression::back).post(pages::regression::accept),
+        )
         .route(
             "/regressions/{id}/resolve",
-            post(pages::regression::resolve),
+            get(pages::regression::back).post(pages::regression::resolve),
         )
         .route("/detectors", get(pages::detectors::show))
         .route("/traces", get(pages::traces::page))

@@ -82,8 +82,9 @@ pub async fn tell(State(state): State<AppState>, body: Bytes) -> Response {
 }
 
 async fn read_one(state: &AppState, id: &str) -> Result<Deployment, PageError> {
+    // What somebody has just told is there.
     let found = match id.parse() {
-        Ok(id) => state.store.deployment(id).await?,
+        Ok(id) => state.store.for_changes().deployment(id).await?,
         Err(_) => None,
     };
     found.ok_or_else(|| missing(id))
@@ -131,19 +132,7 @@ async fn try_tell(state: &AppState, body: &[u8]) -> Result<(Deployment, bool), P
         .tell_deployment(&told)
         .await
         .map_err(not_written)?;
-    // A replica may not have it yet: what was told is known here.
-    let deployment = state.store.deployment(id).await?.unwrap_or(Deployment {
-        id,
-        service,
-        version: told.version,
-        previous: String::new(),
-        at_ms: told.at_ms,
-        next_at_ms: None,
-        source: "told".to_owned(),
-        description: told.description,
-        url: told.url,
-    });
-    Ok((deployment, is_new))
+    Ok((read_one(state, &id.to_string()).await?, is_new))
 }
 
 fn bad(text: String) -> PageError {

@@ -1,4 +1,4 @@
-//! One regression, as somebody sees it who was woken by it: what, by how much, since when, after what, how
+//! One regression, as somebody who was woken by it sees it: what, by how much, since when, after what, how
 //! sure, why, and what to look at first.
 
 use askama::Template;
@@ -78,6 +78,18 @@ pub async fn resolve(
     act(&state, &id, Verdict::Resolved, &body).await
 }
 
+/// A form's address typed or reloaded: the page that has the form.
+///
+/// # Errors
+/// There is no such regression, or the database is away.
+pub async fn back(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+) -> Result<Redirect, PageError> {
+    let it = named(&state.store, &id).await?;
+    Ok(Redirect::to(&format!("/regressions/{}", it.id)))
+}
+
 async fn act(
     state: &AppState,
     id: &str,
@@ -153,8 +165,9 @@ fn missing() -> PageError {
 /// # Errors
 /// There is none, or the database is away.
 pub async fn named(store: &Store, id: &str) -> Result<ShownRegression, PageError> {
+    // What somebody has just done to it is there.
     let found = match Uuid::parse_str(id) {
-        Ok(id) => store.shown_regression(id).await?,
+        Ok(id) => store.for_changes().shown_regression(id).await?,
         Err(_) => None,
     };
     found.ok_or_else(missing)
@@ -185,7 +198,7 @@ pub async fn read(store: &Store, it: ShownRegression, now_ns: u64) -> Result<Rea
     };
     let sides = sides(&it, now_ns);
     Ok(Read {
-        done: store.done_to_regression(it.id).await?,
+        done: store.for_changes().done_to_regression(it.id).await?,
         chart: chart(store, &it, &sides[1], now_ns).await?,
         paths: compared::call_paths(store, &it.endpoint, &sides[0], &sides[1]).await?,
         deployment,
