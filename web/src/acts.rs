@@ -410,7 +410,7 @@ mod tests {
         }
         let page = site.page("/bottlenecks/1?range=24h").await;
         let page = Html::parse_document(&page);
-        assert_eq!(texts(&page, ".history li .what"), ["ignored by ann"]);
+        assert_eq!(texts(&page, ".history li .did"), ["ignored by ann"]);
         assert_eq!(texts(&page, ".history .said"), ["for 30 days: known"]);
         let forms = Selector::parse("#life form[method=post]").unwrap();
         let actions: Vec<_> = page
