@@ -4,7 +4,20 @@
 pub mod notification;
 pub mod rule;
 pub mod defaults;
+pub mod settings;
+pub mod secret;
+pub mod guard;
+pub mod channel;
 mod webhook;
+mod slack;
+pub mod alertmanager;
+mod pagerduty;
+mod email;
+mod wording;
+mod shrink;
+mod rfc3339;
+mod http;
+mod dial;
 
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
@@ -13,6 +26,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::Store;
 use crate::store::outbox::Message;
+pub use channel::{Channel, Delivery, Kind};
+pub use guard::{Cidr, Trust};
+pub use settings::Settings;
 pub use webhook::{Secret, Webhook};
 
 /// The outbox's name for the generic webhook.
@@ -37,17 +53,6 @@ pub struct Alerting {
     pub webhook: Webhook,
     /// Where people reach the UI; links in messages begin with it.
     pub public_url: String,
-}
-
-/// What a delivery came to.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Delivery {
-    /// The receiver has it (any 2xx).
-    Delivered,
-    /// Not now; maybe later.
-    Failed(String),
-    /// The receiver wants nothing more (410).
-    Gone(String),
 }
 
 /// Delivers what is queued until `shutdown`.
@@ -82,16 +87,18 @@ async fn deliver(store: &Store, alerting: &Alerting, message: Message) {
     let delivery = alerting.webhook.post(id, &message.body).await;
     let noted = match &delivery {
         Delivery::Delivered => store.message_delivered(id).await,
-        Delivery::Failed(error) => {
+        Delivery::Failed { error, .. } => {
             store
                 .message_failed(id, error, retry_after.map(jittered))
                 .await
         }
-        Delivery::Gone(error) => store.message_failed(id, error, None).await,
+        Delivery::Rejected(error) | Delivery::Gone(error) => {
+            store.message_failed(id, error, None).await
+        }
     };
     match delivery {
         Delivery::Delivered => tracing::info!(%id, "an alert is delivered"),
-        Delivery::Failed(error) | Delivery::Gone(error) => {
+        Delivery::Failed { error, .. } | Delivery::Rejected(error) | Delivery::Gone(error) => {
             tracing::warn!(%id, error, attempt = message.attempts, "an alert is not delivered");
         }
     }

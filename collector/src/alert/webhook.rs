@@ -2,45 +2,60 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
-use http::{Request, StatusCode, Uri};
-use http_body_util::Full;
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use serde_json::Value;
-use sha2::Sha256;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 use uuid::Uuid;
 
-use super::Delivery;
+use super::channel::{Delivery, failed};
+use super::guard::Trust;
+use super::http::{Endpoint, Meaning};
+use super::notification::{Alert, Link, Notification};
+use super::rfc3339::rfc3339;
+use super::secret::SecretText;
+use super::shrink::shrink;
+use super::wording;
 
-/// A receiver that takes longer has not got it.
-const TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes of a body, as the standard recommends; what makes it longer is cut.
+const BODY_BYTES_MAX: usize = 20_000;
 
-/// A receiver's URL, given by whoever runs culprit (and so trusted).
-#[derive(Clone)]
+/// Bytes around `data` in a body: the type and the timestamp.
+const ENVELOPE_BYTES: usize = 400;
+
+/// Keys while they are rotated: an old and a new one, with some room. More is a mistake.
+const SECRETS_MAX: usize = 4;
+
+/// Receivers may be mended: everything but "no more" is tried again, as the standard says.
+const MEANING: Meaning = Meaning {
+    rejected: &[],
+    gone: &[410],
+};
+
+/// What stays in `data` however long the rest is.
+const NEEDED: &[&str] = &[
+    "id",
+    "incident",
+    "status",
+    "severity",
+    "title",
+    "starts_at",
+    "ends_at",
+    "url",
+];
+
+/// A receiver's URL and the keys its messages are signed with.
+#[derive(Clone, Debug)]
 pub struct Webhook {
-    url: Uri,
-    secret: Option<Secret>,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    endpoint: Endpoint,
+    secrets: Vec<Secret>,
 }
 
 /// What messages are signed with. Never printed.
 #[derive(Clone)]
 pub struct Secret(Vec<u8>);
-
-impl fmt::Debug for Webhook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The path may hold a token.
-        f.debug_struct("Webhook")
-            .field("host", &self.url.host())
-            .finish_non_exhaustive()
-    }
-}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -58,7 +73,7 @@ impl Secret {
         let encoded = text.trim().strip_prefix("whsec_").ok_or(wanted)?;
         let bytes = STANDARD
             .decode(encoded)
-            .map_err(|error| format!("{wanted}: {error}"))?;
+            .map_err(|_| format!("{wanted}; this one is not base64"))?;
         if (24..=64).contains(&bytes.len()) {
             Ok(Secret(bytes))
         } else {
@@ -76,28 +91,72 @@ impl Secret {
 }
 
 impl Webhook {
-    /// A webhook at `url`, `http` or `https`.
+    /// A webhook at `url`, `http` or `https`, given by whoever runs culprit.
     ///
     /// # Errors
     /// The URL is none, or of another scheme.
     pub fn new(url: &str, secret: Option<Secret>) -> Result<Webhook, String> {
-        let uri: Uri = url
-            .parse()
-            .map_err(|error| format!("it is not a URL: {error}"))?;
-        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
-            return Err("it is not an http:// or https:// URL".into());
-        }
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_webpki_roots()
-            .https_or_http()
-            .enable_http1()
-            .build();
-        let client = Client::builder(TokioExecutor::new()).build(connector);
         Ok(Webhook {
-            url: uri,
-            secret,
-            client,
+            endpoint: Endpoint::secret(&SecretText::new(url), &Trust::Trusted)?,
+            secrets: secret.into_iter().collect(),
         })
+    }
+
+    /// A webhook as its settings say.
+    ///
+    /// # Errors
+    /// The URL or a key is not what it should be, or the URL leads where it may not lead.
+    pub fn open(
+        url: &SecretText,
+        secret: Option<&SecretText>,
+        trust: &Trust,
+    ) -> Result<Webhook, String> {
+        let secrets = match secret.filter(|it| !it.is_empty()) {
+            Some(secret) => secret
+                .read("the signing secret", trust)?
+                .split_whitespace()
+                .map(Secret::parse)
+                .collect::<Result<Vec<_>, _>>()?,
+            None => Vec::new(),
+        };
+        if secrets.len() > SECRETS_MAX {
+            return Err(format!("more than {SECRETS_MAX} signing secrets"));
+        }
+        let endpoint = Endpoint::secret(url, trust)?;
+        Ok(Webhook { endpoint, secrets })
+    }
+
+    /// Where it leads, without secrets.
+    pub fn shown(&self) -> String {
+        self.endpoint.shown()
+    }
+
+    /// The same endpoint, for tests that are in a hurry.
+    #[cfg(test)]
+    pub fn endpoint_mut(&mut self) -> &mut Endpoint {
+        &mut self.endpoint
+    }
+
+    /// Posts each alert by itself. When one fails, those before it are sent again with the next
+    /// attempt, with the same ids.
+    pub async fn deliver(
+        &self,
+        message: Uuid,
+        notification: &Notification,
+        public_url: &str,
+    ) -> Delivery {
+        for (number, alert) in notification.alerts.iter().enumerate() {
+            let id = if number == 0 {
+                message
+            } else {
+                derived(message, alert.incident)
+            };
+            let delivery = self.post(id, &body(notification, alert, public_url)).await;
+            if delivery != Delivery::Delivered {
+                return delivery;
+            }
+        }
+        Delivery::Delivered
     }
 
     /// Posts `body`. Redirects are not followed: a receiver that moved has to be configured anew.
@@ -106,44 +165,106 @@ impl Webhook {
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
-        let timestamp_s = now.as_secs();
-        let mut request = Request::post(&self.url)
-            .header("content-type", "application/json")
-            .header("user-agent", concat!("culprit/", env!("CARGO_PKG_VERSION")))
-            .header("webhook-id", id.to_string())
-            .header("webhook-timestamp", timestamp_s.to_string());
-        if let Some(secret) = &self.secret {
-            request = request.header("webhook-signature", secret.sign(id, timestamp_s, &body));
+        match self
+            .endpoint
+            .post(self.headers(id, now.as_secs(), &body), body)
+            .await
+        {
+            Ok(answer) => answer.delivery(MEANING),
+            Err(error) => failed(error),
         }
-        let request = match request.body(Full::from(body)) {
-            Ok(request) => request,
-            Err(error) => return Delivery::Failed(error.to_string()),
-        };
-        match tokio::time::timeout(TIMEOUT, self.client.request(request)).await {
-            Ok(Ok(response)) => judge(response.status()),
-            Ok(Err(error)) => Delivery::Failed(chain(&error)),
-            Err(_) => Delivery::Failed(format!("no answer within {} s", TIMEOUT.as_secs())),
+    }
+
+    fn headers(&self, id: Uuid, timestamp_s: u64, body: &str) -> HeaderMap {
+        let signatures: Vec<String> = self
+            .secrets
+            .iter()
+            .map(|it| it.sign(id, timestamp_s, body))
+            .collect();
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("webhook-id", id.to_string()),
+            ("webhook-timestamp", timestamp_s.to_string()),
+            ("webhook-signature", signatures.join(" ")),
+        ] {
+            if !value.is_empty() {
+                let value = HeaderValue::try_from(value).expect("ids, digits and base64 are ASCII");
+                headers.insert(HeaderName::from_static(name), value);
+            }
         }
+        headers
     }
 }
 
-fn judge(status: StatusCode) -> Delivery {
-    if status.is_success() {
-        Delivery::Delivered
-    } else if status == StatusCode::GONE {
-        Delivery::Gone("the receiver answered 410: it wants no more messages".into())
-    } else {
-        Delivery::Failed(format!("the receiver answered {status}"))
-    }
+/// The id of a further alert of a message: the same in every attempt, and nobody else's.
+fn derived(message: Uuid, incident: Uuid) -> Uuid {
+    let digest = Sha256::new()
+        .chain_update(message.as_bytes())
+        .chain_update(incident.as_bytes())
+        .finalize();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
-/// An error and what caused it: hyper's own text only says "client error".
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |it| it.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
+/// What is posted about one alert: type, timestamp, data.
+fn body(notification: &Notification, alert: &Alert, public_url: &str) -> Value {
+    let mut data = data(notification, alert, public_url);
+    let what = data.shift_remove("type");
+    let what = what.as_ref().and_then(Value::as_str);
+    let what = what.or(alert.labels.get("kind").map(String::as_str));
+    let what = wording::shorten(what.unwrap_or("alert"), 100).replace('-', "_");
+    shrink(&mut data, BODY_BYTES_MAX - ENVELOPE_BYTES, NEEDED);
+    json!({
+        "type": format!("{what}.{}", notification.event.name()),
+        "timestamp": rfc3339(notification.at_ms),
+        "data": data,
+    })
+}
+
+/// The alert's own data, and around it what all alerts have.
+fn data(notification: &Notification, alert: &Alert, public_url: &str) -> Map<String, Value> {
+    let fires = wording::fires(notification.event, alert);
+    let common = json!({
+        "incident": alert.incident,
+        "fingerprint": alert.fingerprint,
+        "rule": alert.rule,
+        "status": if fires { "firing" } else { "resolved" },
+        "severity": alert.severity,
+        "labels": alert.labels,
+        "title": alert.title,
+        "summary": alert.summary,
+        "facts": alert.facts,
+        "starts_at": rfc3339(alert.started_ms),
+        "ends_at": alert.ended_ms.map(rfc3339),
+        "links": links(alert, public_url),
+    });
+    let mut data = match &alert.data {
+        Value::Object(data) => data.clone(),
+        Value::Null => Map::new(),
+        other => Map::from_iter([("value".to_owned(), other.clone())]),
+    };
+    if let Value::Object(common) = common {
+        for (name, value) in common {
+            // A finding has a fingerprint of its own, which receivers may know it by.
+            if name != "fingerprint" || !data.contains_key(&name) {
+                data.insert(name, value);
+            }
+        }
+    }
+    if let Some(url) = wording::main_url(public_url, alert) {
+        data.insert("url".into(), url.into());
+    }
+    data.entry("id").or_insert_with(|| json!(alert.incident));
+    data
+}
+
+fn links(alert: &Alert, public_url: &str) -> Vec<Value> {
+    let whole = |link: &Link| {
+        let url = wording::url(public_url, link)?;
+        Some(json!({"text": link.text, "url": url}))
+    };
+    alert.links.iter().filter_map(whole).collect()
 }
 
 #[cfg(test)]
