@@ -40,7 +40,7 @@ mod paging;
 mod payload;
 mod framework;
 mod role;
-mod wording;
+pub mod wording;
 pub mod detectors;
 pub mod sketch;
 pub mod regression;

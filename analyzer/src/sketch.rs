@@ -59,7 +59,7 @@ const fn first_bins() -> [u8; 64] {
     first
 }
 
-fn bin_of(ns: u64) -> u16 {
+pub(crate) fn bin_of(ns: u64) -> u16 {
     if ns == 0 {
         return 0;
     }
@@ -154,7 +154,7 @@ impl Sketch {
     }
 
     /// The whole number nearest to the geometric middle of a bin's smallest and largest duration.
-    fn middle_ns(bin: u16) -> u64 {
+    pub(crate) fn middle_ns(bin: u16) -> u64 {
         let (lower, upper) = Self::edges_ns(bin);
         let largest = if bin >= BIN_MAX {
             upper

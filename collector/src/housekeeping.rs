@@ -160,6 +160,7 @@ pub async fn keep_house(
     let today = store.today().await?;
     let policy = options.policy;
     store.drop_quarantined(today - signed(policy.days)).await?;
+    store.forget_history().await?;
     loop {
         let partitions = store.partitions().await?;
         let bytes = look(store, &partitions, stats).await?;

@@ -20,6 +20,7 @@ pub mod disk;
 pub mod housekeeping;
 pub mod store;
 pub mod review;
+pub mod deployments;
 pub mod regression;
 pub mod plans;
 pub mod alert;

@@ -21,6 +21,9 @@ use crate::store::{Store, StoreError};
 /// How often the review looks. A finding is on the list this long after its trace is final.
 const REVIEW_EVERY: Duration = Duration::from_secs(1);
 
+/// Deployments are looked for in every so many-th look: they are told to the minute anyway.
+const DEPLOYMENTS_EVERY: u64 = 10;
+
 /// After an error or while another process reviews.
 const PAUSE: Duration = Duration::from_secs(3);
 
@@ -86,6 +89,9 @@ async fn review(
 ) -> Result<(), StoreError> {
     while !shutdown.is_cancelled() {
         look(store, lease, alerting).await?;
+        if stats.runs.load(Relaxed).is_multiple_of(DEPLOYMENTS_EVERY) {
+            crate::deployments::notice(store, lease, now_ms()).await?;
+        }
         stats.runs.fetch_add(1, Relaxed);
         pause(REVIEW_EVERY, shutdown).await;
     }
@@ -181,6 +187,12 @@ fn message(finding: &Untold, alerting: &Alerting) -> serde_json::Value {
 
 fn shorten(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
+}
+
+/// Since the epoch, ms.
+fn now_ms() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |it| i64::try_from(it.as_millis()).unwrap_or(i64::MAX))
 }
 
 async fn pause(duration: Duration, shutdown: &CancellationToken) {

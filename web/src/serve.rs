@@ -7,7 +7,7 @@ use collector::handoff::Handoff;
 use collector::journal::Journal;
 use collector::plans::ObservedDatabase;
 use collector::receiver::{self, ListenAddress, Listener, Receiver, UnixSocket};
-use collector::{alert, assembly, housekeeping, plans, review};
+use collector::{alert, assembly, housekeeping, plans, regression, review};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -224,6 +224,12 @@ impl Serving {
             alerting.clone(),
             sole_owner,
             review_stats,
+            shutdown.clone(),
+        ));
+        self.tasks.spawn(regression::run(
+            store.clone(),
+            options.settings(),
+            sole_owner,
             shutdown.clone(),
         ));
         if let Some(alerting) = alerting {

@@ -1,3 +1,301 @@
 //! Endpoints that became slower: found, explained, and followed until they are fast again.
+//!
+//! ```text
+//! roll-ups by minute ─→ deployments, sudden, hourly ─→ candidates ─→ requests looked at ─→ regressions ─→ alerts
+//!                       (analyzer::regression)                       (explain)              recovery
+//! ```
+//!
+//! One process watches at a time, under a lease of its own: explaining takes seconds, and findings must not wait.
 
+mod candidate;
+mod deployments;
 pub mod evidence;
+mod explain;
+mod hourly;
+mod recovery;
+mod sudden;
+mod windows;
+
+use analyzer::Settings;
+use futures_util::FutureExt;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, SystemTime};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::store::bottlenecks::Minutes;
+use crate::store::leases::{Lease, REGRESSION_SHARD};
+use crate::store::regressions::{OpenRegression, Slots, WatchedDeployment, WatchedEndpoint};
+use crate::store::{Store, StoreError};
+use candidate::Candidate;
+pub use candidate::quantile_name;
+use windows::{complete_until, minute_of};
+
+/// How often is looked: numbers come by the minute.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+
+/// After an error or while another process watches.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// "Now" is so many minutes.
+const WINDOW_MINUTES: i32 = 10;
+
+/// Regressions opened in one look; a bad deployment may make dozens, each takes a second to explain, and the lease has
+/// to be renewed. The rest is opened by the next looks.
+const OPENED_MAX: usize = 5;
+
+/// Endpoints looked at for what shows over hours, in one look: the hourly work is spread over minutes.
+const HOURLY_ENDPOINTS: usize = 20;
+
+/// What one watch remembers between its looks; all of it can be lost.
+#[derive(Debug, Default)]
+pub struct Watch {
+    settings: Settings,
+    days: sudden::Days,
+    /// Endpoint → until when nobody looks at it again: what looked like a regression was none.
+    dismissed: BTreeMap<i32, i32>,
+    /// The last minute for which sudden changes were looked for.
+    looked_until: i32,
+    /// The hour whose endpoints are being looked at, and those that wait.
+    hour: i32,
+    waiting: Vec<WatchedEndpoint>,
+}
+
+/// What is true of all endpoints at the moment of a look.
+#[derive(Debug)]
+pub struct Moment {
+    /// ms since the epoch.
+    pub now_ms: i64,
+    /// The first minute that is not complete yet.
+    pub until: i32,
+    /// Endpoint → the last minutes.
+    pub recent: BTreeMap<i32, Slots>,
+    /// The endpoints that had requests in them.
+    pub endpoints: BTreeMap<i32, WatchedEndpoint>,
+    /// Those of the last day, the newest first.
+    pub deployments: Vec<WatchedDeployment>,
+}
+
+/// Watches until `shutdown`; gives the lease back then.
+pub async fn run(store: Store, settings: Settings, sole_owner: bool, shutdown: CancellationToken) {
+    let process = Uuid::now_v7();
+    let mut watch = Watch::new(settings);
+    while !shutdown.is_cancelled() {
+        match store
+            .acquire_lease(REGRESSION_SHARD, process, sole_owner)
+            .await
+        {
+            Ok(Some(lease)) => {
+                let watching = watch_on(&store, &lease, &mut watch, &shutdown);
+                // A bug here must not end the process: spans are taken and analysed without it.
+                match AssertUnwindSafe(watching).catch_unwind().await {
+                    Ok(Ok(())) => {
+                        let _ = store.release_lease(&lease).await;
+                    }
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, "the watch for regressions starts anew");
+                    }
+                    Err(_) => {
+                        tracing::error!(
+                            "the watch for regressions panicked, see above; it starts anew"
+                        );
+                    }
+                }
+            }
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, "no lease for the watch for regressions"),
+        }
+        pause(PAUSE, &shutdown).await;
+    }
+}
+
+async fn watch_on(
+    store: &Store,
+    lease: &Lease,
+    watch: &mut Watch,
+    shutdown: &CancellationToken,
+) -> Result<(), StoreError> {
+    let mut next = tokio::time::Instant::now();
+    while !shutdown.is_cancelled() {
+        // The lease is renewed more often than is looked.
+        store.renew_lease(lease).await?;
+        if next <= tokio::time::Instant::now() {
+            next = tokio::time::Instant::now() + LOOK_EVERY;
+            look(store, lease, watch, now_ms()).await?;
+        }
+        pause(Duration::from_secs(3), shutdown).await;
+    }
+    Ok(())
+}
+
+/// One look: what was slow is followed, what is slower now is found, explained and opened. Returns what was opened.
+///
+/// # Errors
+/// The lease is lost, or Postgres failed; what was opened stays.
+pub async fn look(
+    store: &Store,
+    lease: &Lease,
+    watch: &mut Watch,
+    now_ms: i64,
+) -> Result<Vec<Uuid>, StoreError> {
+    let moment = Moment::of(store, now_ms).await?;
+    let open = store.open_regressions().await?;
+    for endpoint in recovery::follow(store, lease, &moment, &open).await? {
+        watch.days.forget(endpoint);
+    }
+    let mut found = deployments::slower(store, lease, &moment, &open).await?;
+    if moment.until > watch.looked_until {
+        watch.looked_until = moment.until;
+        found.extend(sudden::slower(store, &mut watch.days, &moment, &open).await?);
+    }
+    found.extend(watch.hourly(store, &moment, &open).await?);
+    let mut opened = Vec::new();
+    watch.dismissed.retain(|_, until| *until > moment.until);
+    found.retain(|it| !watch.dismissed.contains_key(&it.endpoint.id));
+    for candidate in found.into_iter().take(OPENED_MAX) {
+        store.renew_lease(lease).await?;
+        let (deployment, endpoint) = (candidate.deployment.clone(), candidate.endpoint.id);
+        let look = candidate.look;
+        opened.extend(watch.open(store, lease, &moment, candidate).await?);
+        if let (Some((deployment, _)), Some(look)) = (deployment, look) {
+            store.note_look(lease, deployment, endpoint, look).await?;
+        }
+    }
+    Ok(opened)
+}
+
+impl Watch {
+    /// A watch that analyses requests as these settings say.
+    pub fn new(settings: Settings) -> Watch {
+        Watch {
+            settings,
+            ..Watch::default()
+        }
+    }
+
+    /// Explains a candidate and opens it, unless a closer look says that nothing was shipped.
+    async fn open(
+        &mut self,
+        store: &Store,
+        lease: &Lease,
+        moment: &Moment,
+        mut candidate: Candidate,
+    ) -> Result<Option<Uuid>, StoreError> {
+        let explanation = if candidate.statement.is_none() {
+            let sample = explain::sample(store, &self.settings, &candidate).await?;
+            if let Some(instance) = sample.only_instance(&candidate) {
+                tracing::info!(
+                    endpoint = candidate.endpoint.name,
+                    instance,
+                    "slower, but on one instance only: no regression"
+                );
+                let until = moment.until + WINDOW_MINUTES;
+                self.dismissed.insert(candidate.endpoint.id, until);
+                return Ok(None);
+            }
+            if sample.is_one_instance() {
+                let note = "all requests since are of one instance";
+                candidate.numbers.notes.push(note.to_owned());
+            }
+            sample.explanation()
+        } else {
+            None
+        };
+        let found = candidate.regression(moment.now_ms, explanation);
+        let opened = store.open_regression(lease, &found).await?;
+        if opened.is_some() {
+            tracing::info!(what = found.title, "a regression");
+            self.days.forget(candidate.endpoint.id);
+        }
+        Ok(opened)
+    }
+
+    /// Once an hour, some endpoints at a time.
+    async fn hourly(
+        &mut self,
+        store: &Store,
+        moment: &Moment,
+        open: &[OpenRegression],
+    ) -> Result<Vec<Candidate>, StoreError> {
+        let hour = moment.until / 60;
+        if hour > self.hour {
+            self.hour = hour;
+            self.waiting = moment.endpoints.values().cloned().collect();
+        }
+        let some = self.waiting.len().saturating_sub(HOURLY_ENDPOINTS);
+        let mut found = Vec::new();
+        for endpoint in self.waiting.split_off(some) {
+            found.extend(hourly::slower_statements(store, moment, open, &endpoint).await?);
+            found.extend(hourly::drifting(store, moment, open, &endpoint).await?);
+        }
+        Ok(found)
+    }
+}
+
+impl Moment {
+    async fn of(store: &Store, now_ms: i64) -> Result<Moment, StoreError> {
+        let until = complete_until(now_ms);
+        let window = Minutes {
+            from: until - WINDOW_MINUTES,
+            to: until,
+        };
+        let recent = store.recent_slots(window).await?;
+        let ids: Vec<i32> = recent.keys().copied().collect();
+        Ok(Moment {
+            now_ms,
+            until,
+            endpoints: store.watched_endpoints(&ids).await?,
+            deployments: store
+                .watched_deployments(now_ms - deployments::WATCHED_MS)
+                .await?,
+            recent,
+        })
+    }
+
+    /// The last minutes: "now".
+    fn window(&self) -> Minutes {
+        Minutes {
+            from: self.until - WINDOW_MINUTES,
+            to: self.until,
+        }
+    }
+
+    /// Before this minute an endpoint's past counts no more: somebody has accepted that it is slower since.
+    async fn accepted_minute(&self, store: &Store, endpoint_id: i32) -> Result<i32, StoreError> {
+        Ok(store.accepted_ms(endpoint_id).await?.map_or(0, minute_of))
+    }
+
+    /// When an endpoint was known to be slow in the last two days, ms since the epoch.
+    async fn slow_times(
+        &self,
+        store: &Store,
+        endpoint_id: i32,
+    ) -> Result<Vec<Range<i64>>, StoreError> {
+        let since_ms = self.now_ms - 2 * deployments::WATCHED_MS;
+        store.slow_times(endpoint_id, since_ms).await
+    }
+}
+
+/// The whole endpoint is known to be slower.
+fn is_open(open: &[OpenRegression], endpoint_id: i32) -> bool {
+    open.iter()
+        .any(|it| it.endpoint_id == endpoint_id && it.statement_id == 0)
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |it| it.as_millis() as i64)
+}
+
+async fn pause(duration: Duration, shutdown: &CancellationToken) {
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = tokio::time::sleep(duration) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,9 @@ pub const REVIEW_SHARD: i16 = -1;
 /// Retention's shard: one process at a time takes days away.
 pub const RETENTION_SHARD: i16 = -2;
 
+/// The shard of the watch for regressions: one task for all endpoints.
+pub const REGRESSION_SHARD: i16 = -3;
+
 /// A lease that is not renewed for this long is anybody's, and an analyzer that is not heard of for this
 /// long has no share. Long enough for a pause of the whole machine's scheduling; short enough that a dead
 /// process's shards are taken over, and findings go on, within a quarter of a minute.

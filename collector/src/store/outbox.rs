@@ -18,6 +18,17 @@ pub struct Message {
     pub attempts: i32,
 }
 
+/// What became of the wish to send a dead message again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Replayed {
+    /// It waits again, as this row of the outbox.
+    Queued(Uuid),
+    /// There is no such message, or it is not dead, or it is waiting again already.
+    Missing,
+    /// The receiver was told meanwhile that what it is about is over.
+    Over,
+}
+
 /// A claimed message is nobody else's for this long: longer than any attempt may take.
 const CLAIM_SECONDS: f64 = 60.0;
 
@@ -80,5 +91,46 @@ impl Store {
         .execute(self.pool())
         .await?;
         Ok(())
+    }
+
+    /// Queues a message for the test button of `channel`; gives its id.
+    ///
+    /// # Errors
+    /// Postgres cannot be written to.
+    pub async fn queue_test(
+        &self,
+        channel: &str,
+        _author: &str,
+        _now_ms: i64,
+    ) -> Result<Uuid, StoreError> {
+        let id = Uuid::now_v7();
+        sqlx::query("insert into culprit.outbox (id, channel, body, event) values ($1, $2, $3, 'test')")
+            .bind(id)
+            .bind(channel)
+            .bind(serde_json::json!({"alerts": [{"title": format!("This is a test of the channel {channel}")}]}))
+            .execute(self.writer().pool())
+            .await?;
+        Ok(id)
+    }
+
+    /// Has a dead message sent again.
+    ///
+    /// # Errors
+    /// Postgres cannot be written to.
+    pub async fn replay(&self, message: Uuid, _author: &str) -> Result<Replayed, StoreError> {
+        let id = Uuid::now_v7();
+        let queued = sqlx::query(
+            "insert into culprit.outbox (id, channel, body, incidents, event, replayed_from)
+             select $2, channel, body, incidents, event, id from culprit.outbox
+             where id = $1 and dead_at is not null",
+        )
+        .bind(message)
+        .bind(id)
+        .execute(self.writer().pool())
+        .await?;
+        Ok(match queued.rows_affected() {
+            0 => Replayed::Missing,
+            _ => Replayed::Queued(id),
+        })
     }
 }

@@ -7,3 +7,4 @@ pub mod services;
 pub mod statements;
 pub mod endpoints;
 pub mod profiles;
+pub mod alerts;

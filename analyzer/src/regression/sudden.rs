@@ -1,0 +1,87 @@
+//! Slower all of a sudden, without a deployment that would say when to look?
+//!
+//! ```text
+//! yesterday          ·····|=========|······        the same time, and some before and after: not as slow
+//! the day before now ··|---|---|---|---|---|---|   no stretch as long as now: as slow
+//! now                                          |####|
+//! ```
+//!
+//! This is asked every minute for every endpoint, so by mere number everything rare is asked about too. What protects
+//! is less the level of the tests than the day before: an endpoint that has slow ten minutes now and then has had them
+//! in that day.
+
+use super::ladder::LADDER;
+use super::side::Side;
+use super::{Claim, Comparison, Limits, Slot, Verdict, Why, body, bursts, compare, tail};
+
+/// With fewer stretches before than this (six hours for ten minutes) the day before does not know what is usual. Then
+/// a claim needs [`SHORT_HISTORY`] too.
+const STRETCHES_MIN: usize = 36;
+
+/// Whoever is watched since a few minutes only hears of what is beyond doubt: half as slow again at least, at a level
+/// a thousandth of the usual one.
+const SHORT_HISTORY: (f64, f64) = (1.5, 1e-3);
+
+/// How probable the difference to yesterday may be by chance: it is asked in addition to all else.
+const ALPHA_YESTERDAY: f64 = 0.01;
+
+/// `day`: up to the last 24 hours, up to the window. `window`: the last ten minutes. `yesterday`: the same time of day
+/// 24 hours before, better with half an hour before and after; none if unknown.
+///
+/// Assumes that `day` is what is usual. A regression that lasts becomes part of it after some minutes and is then not
+/// slower than itself: so whoever finds one must keep what it was compared with and ask
+/// [`is_back`](super::is_back) from then on, and must leave times of known regressions out of `day`.
+///
+/// Another load (twice as many requests, say) is no reason against: it may be the cause. It should be told.
+pub fn sudden(day: &[Slot], window: &[Slot], yesterday: &[Slot], weight: f64) -> Comparison {
+    let limits = Limits::sudden();
+    let mut comparison = compare(day, window, weight, &limits);
+    if let Verdict::Slower(claim) = &comparison.verdict {
+        let doubt = short_history(day, window, claim, weight, &limits)
+            .or_else(|| like_yesterday(window, yesterday, claim, weight, &limits));
+        if let Some(why) = doubt {
+            comparison.verdict = Verdict::Not(why);
+        }
+    }
+    comparison
+}
+
+fn short_history(
+    day: &[Slot],
+    window: &[Slot],
+    claim: &Claim,
+    weight: f64,
+    limits: &Limits,
+) -> Option<Why> {
+    let weight = super::weight(weight);
+    let minutes = Side::new(window, weight).minutes(limits.slot_minutes);
+    let scored = Side::new(day, weight).scored(|_| 0.0);
+    let stretches = bursts::stretches(&scored, minutes, 0.0).len();
+    let (ratio_min, share) = SHORT_HISTORY;
+    let is_plain = claim.after_ns as f64 >= claim.before_ns as f64 * ratio_min
+        && claim.p_value <= limits.alpha / 4.0 * share;
+    (stretches < STRETCHES_MIN && !is_plain).then_some(Why::ShortHistory { stretches })
+}
+
+fn like_yesterday(
+    window: &[Slot],
+    yesterday: &[Slot],
+    claim: &Claim,
+    weight: f64,
+    limits: &Limits,
+) -> Option<Why> {
+    let weight = super::weight(weight);
+    let (now, then) = (Side::new(window, weight), Side::new(yesterday, weight));
+    let rung = LADDER
+        .into_iter()
+        .find(|it| it.quantile == claim.quantile)?;
+    if then.requests() < rung.base_min.max(limits.requests_min as f64) {
+        return None;
+    }
+    let outcome = if rung.quantile > 0.5 {
+        tail::test(rung, &then, &now, limits, ALPHA_YESTERDAY).2
+    } else {
+        body::test(&then, &now, limits, ALPHA_YESTERDAY).2
+    };
+    outcome.err().map(|_| Why::LikeYesterday)
+}

@@ -1,0 +1,178 @@
+//! Did an endpoint become slower within the last minutes, whatever the reason? Most services name no version.
+
+use analyzer::regression::{Limits, Slot, Verdict, is_worth_testing, sudden};
+use analyzer::sketch::Sketch;
+use std::collections::HashMap;
+
+use super::candidate::{Candidate, Side, latency, numbers};
+use super::deployments::WARM_UP_MINUTES;
+use super::explain::mean_weight;
+use super::windows::{DAY, minute_of, of_version};
+use super::{Moment, is_open};
+use crate::store::bottlenecks::Minutes;
+use crate::store::regressions::{OpenRegression, WatchedDeployment, WatchedEndpoint};
+use crate::store::{Store, StoreError};
+
+/// What becomes slower so soon after a deployment is attributed to it, minutes.
+const DEPLOYED_BEFORE: i32 = 30;
+
+/// Around the same time yesterday, minutes to both sides.
+const YESTERDAY_AROUND: i32 = 15;
+
+/// A day's latency is good for a tenth of the time that it spans, and at most so many minutes; not the same for all,
+/// so that not all are read at once.
+const DAY_GOOD_FOR_MAX: i32 = 45;
+
+/// Endpoints whose day is kept in mind: some kB each. Beyond it the days are read again.
+const DAYS_MAX: usize = 10_000;
+
+/// The days of endpoints, to tell quickly that nothing has happened: almost always. Endpoint → good until, latency.
+#[derive(Debug, Default)]
+pub struct Days(HashMap<i32, (i32, Sketch)>);
+
+/// What became slower within the last minutes.
+///
+/// # Errors
+/// Postgres cannot be reached, or what is stored is damaged.
+pub async fn slower(
+    store: &Store,
+    days: &mut Days,
+    moment: &Moment,
+    open: &[OpenRegression],
+) -> Result<Vec<Candidate>, StoreError> {
+    let mut found = Vec::new();
+    let deployments = moment.latest_deployments();
+    for endpoint in moment.endpoints.values() {
+        if is_open(open, endpoint.id) {
+            continue;
+        }
+        let deployment = deployments.get(&endpoint.service_id).copied();
+        let window = window(moment, endpoint, deployment);
+        let now = latency(&window);
+        if now.count() < Limits::sudden().requests_min {
+            continue;
+        }
+        let day = days.of(store, moment, endpoint.id).await?;
+        if is_worth_testing(day, &now, &Limits::sudden()) {
+            found.extend(test(store, moment, endpoint, deployment, window).await?);
+        }
+    }
+    Ok(found)
+}
+
+/// The last minutes, without those in which a new version warmed up.
+fn window(
+    moment: &Moment,
+    endpoint: &WatchedEndpoint,
+    deployment: Option<&WatchedDeployment>,
+) -> Vec<Slot> {
+    let Some(slots) = moment.recent.get(&endpoint.id) else {
+        return Vec::new();
+    };
+    let mut window = of_version(slots, None, moment.window(), &[]);
+    if let Some(deployment) = deployment {
+        let deployed = minute_of(deployment.at_ms);
+        window.retain(|it| !(deployed..=deployed + WARM_UP_MINUTES).contains(&it.minute));
+    }
+    window
+}
+
+async fn test(
+    store: &Store,
+    moment: &Moment,
+    endpoint: &WatchedEndpoint,
+    deployment: Option<&WatchedDeployment>,
+    now: Vec<Slot>,
+) -> Result<Option<Candidate>, StoreError> {
+    let window = moment.window();
+    let before = Minutes {
+        from: (window.from - DAY).max(moment.accepted_minute(store, endpoint.id).await?),
+        to: window.from,
+    };
+    let yesterday = Minutes {
+        from: (window.from - DAY - YESTERDAY_AROUND).max(before.from - YESTERDAY_AROUND),
+        to: window.to - DAY + YESTERDAY_AROUND,
+    };
+    let slow = moment.slow_times(store, endpoint.id).await?;
+    let slots = store
+        .endpoint_slots(
+            endpoint.id,
+            Minutes {
+                from: yesterday.from.min(before.from),
+                ..before
+            },
+        )
+        .await?;
+    let base = of_version(&slots, None, before, &slow);
+    let same_time = of_version(&slots, None, yesterday, &slow);
+    let now_side = Side {
+        minutes: window,
+        version: None,
+        version_id: None,
+    };
+    let weight = mean_weight(store, endpoint.id, &now_side).await?;
+    let comparison = sudden(&base, &now, &same_time, weight);
+    let Verdict::Slower(claim) = &comparison.verdict else {
+        tracing::debug!(endpoint = endpoint.name, verdict = ?comparison.verdict, "not slower");
+        return Ok(None);
+    };
+    let mut candidate = Candidate {
+        endpoint: endpoint.clone(),
+        statement: None,
+        kind: "sudden",
+        deployment: None,
+        look: None,
+        base_side: Side {
+            minutes: before,
+            version: None,
+            version_id: None,
+        },
+        now_side,
+        numbers: numbers(&comparison, claim, &now),
+        base,
+        now,
+    };
+    candidate.deployment = deployment
+        .filter(|it| {
+            (0..=DEPLOYED_BEFORE).contains(&(candidate.began_minute() - minute_of(it.at_ms)))
+        })
+        .map(|it| (it.id, it.version.clone()));
+    if candidate.deployment.is_some() {
+        candidate.kind = "deployment";
+    }
+    Ok(Some(candidate))
+}
+
+impl Days {
+    async fn of(
+        &mut self,
+        store: &Store,
+        moment: &Moment,
+        endpoint_id: i32,
+    ) -> Result<&Sketch, StoreError> {
+        let known = self.0.get(&endpoint_id);
+        if known.is_none_or(|it| it.0 < moment.until) {
+            let minutes = Minutes {
+                from: (moment.window().from - DAY)
+                    .max(moment.accepted_minute(store, endpoint_id).await?),
+                to: moment.window().from,
+            };
+            let slots = store.endpoint_slots(endpoint_id, minutes).await?;
+            let slow = moment.slow_times(store, endpoint_id).await?;
+            let slots = of_version(&slots, None, minutes, &slow);
+            let first = slots.first().map_or(minutes.to, |it| it.minute);
+            let good_for = ((minutes.to - first) / 10).min(DAY_GOOD_FOR_MAX) + endpoint_id % 3;
+            if self.0.len() >= DAYS_MAX {
+                self.0.clear();
+            }
+            self.0
+                .insert(endpoint_id, (moment.until + good_for, latency(&slots)));
+        }
+        Ok(&self.0[&endpoint_id].1)
+    }
+
+    /// A regression was opened or is over: what is usual has changed.
+    pub fn forget(&mut self, endpoint_id: i32) {
+        self.0.remove(&endpoint_id);
+    }
+}

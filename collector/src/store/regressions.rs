@@ -1,0 +1,495 @@
+//! Latency by minute and hour as the watch for regressions asks for it, and the regressions it keeps.
+
+use analyzer::regression::Slot;
+use analyzer::sketch::Sketch;
+use futures_util::TryStreamExt;
+use serde_json::Value;
+use sqlx::Row;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use uuid::Uuid;
+
+use super::bottlenecks::Minutes;
+use super::leases::{Lease, renew};
+use super::{Store, StoreError, encoding};
+use crate::regression::evidence::{Explanation, Numbers};
+
+/// Rows read for one look at most, over all endpoints: ten minutes of 2,000 endpoints in five versions. What is
+/// beyond is looked at when there is less.
+const ROWS_MAX: i64 = 100_000;
+
+/// An endpoint's slots, by version.
+pub type Slots = BTreeMap<(i32, i32), Slot>;
+
+/// A deployment whose effect is being watched.
+#[derive(Clone, PartialEq, Debug, sqlx::FromRow)]
+pub struct WatchedDeployment {
+    /// deployments.id
+    pub id: i32,
+    /// services.id
+    pub service_id: i32,
+    /// What was deployed.
+    pub version: String,
+    /// versions.id of it; `None` if no request ever named it.
+    pub version_id: Option<i32>,
+    /// versions.id of what most requests were of before.
+    pub previous_id: Option<i32>,
+    /// When, ms since the epoch.
+    pub at_ms: i64,
+}
+
+/// An endpoint and whose it is.
+#[derive(Clone, PartialEq, Eq, Debug, sqlx::FromRow)]
+pub struct WatchedEndpoint {
+    /// endpoints.id
+    pub id: i32,
+    /// services.id
+    pub service_id: i32,
+    /// Such as `GET /posts`.
+    pub name: String,
+}
+
+/// A regression that was found.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NewRegression {
+    /// endpoints.id
+    pub endpoint_id: i32,
+    /// statements.id; 0 for the whole endpoint.
+    pub statement_id: i32,
+    /// `deployment`, `sudden` or `drift`.
+    pub kind: &'static str,
+    /// deployments.id
+    pub deployment_id: Option<i32>,
+    /// 0 info, 1 warning, 2 critical.
+    pub severity: i16,
+    /// One sentence.
+    pub title: String,
+    /// Slower since, ms since the epoch.
+    pub began_ms: i64,
+    /// Found at, ms since the epoch.
+    pub detected_ms: i64,
+    /// Only requests of this version are its past; `None` for all.
+    pub base_version_id: Option<i32>,
+    /// Its past: minutes since the epoch.
+    pub base: Minutes,
+    /// Only requests of this version are slower; `None` for all.
+    pub version_id: Option<i32>,
+    /// The comparison.
+    pub numbers: Numbers,
+    /// What grew, if that could be told.
+    pub explanation: Option<Explanation>,
+}
+
+/// A regression that lasts.
+#[derive(Clone, PartialEq, Debug)]
+pub struct OpenRegression {
+    /// regressions.id
+    pub id: Uuid,
+    /// endpoints.id
+    pub endpoint_id: i32,
+    /// statements.id; 0 for the whole endpoint.
+    pub statement_id: i32,
+    /// `deployment`, `sudden` or `drift`.
+    pub kind: String,
+    /// Its past: minutes since the epoch.
+    pub base: Minutes,
+    /// Only requests of this version are its past.
+    pub base_version_id: Option<i32>,
+    /// Found at, ms since the epoch.
+    pub detected_ms: i64,
+    /// As before since, ms since the epoch.
+    pub calm_since_ms: Option<i64>,
+    /// The comparison that opened it.
+    pub numbers: Numbers,
+}
+
+impl Store {
+    /// What happened in `minutes` at every endpoint: endpoint → minute and version → requests.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached, or a roll-up is damaged.
+    pub async fn recent_slots(&self, minutes: Minutes) -> Result<BTreeMap<i32, Slots>, StoreError> {
+        let mut all: BTreeMap<i32, Slots> = BTreeMap::new();
+        let mut rows = sqlx::query(
+            "select endpoint_id, minute, version_id, errors, latency from culprit.rollup_minutes
+             where minute >= $1 and minute < $2 and width = 1 limit $3",
+        )
+        .bind(minutes.from)
+        .bind(minutes.to)
+        .bind(ROWS_MAX)
+        .fetch(self.pool());
+        while let Some(row) = rows.try_next().await? {
+            let slots = all.entry(row.try_get("endpoint_id")?).or_default();
+            add(slots, &row)?;
+        }
+        Ok(all)
+    }
+
+    /// What happened in `minutes` at one endpoint. What was merged into an hour stands at its first minute.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached, or a roll-up is damaged.
+    pub async fn endpoint_slots(
+        &self,
+        endpoint_id: i32,
+        minutes: Minutes,
+    ) -> Result<Slots, StoreError> {
+        let mut slots = Slots::new();
+        let mut rows = sqlx::query(
+            "select minute, version_id, errors, latency from culprit.rollup_minutes
+             where endpoint_id = $1 and minute >= $2 and minute < $3",
+        )
+        .bind(endpoint_id)
+        .bind(minutes.from)
+        .bind(minutes.to)
+        .fetch(self.pool());
+        while let Some(row) = rows.try_next().await? {
+            add(&mut slots, &row)?;
+        }
+        Ok(slots)
+    }
+
+    /// An endpoint's statements by hour: statement → a slot per hour, named by its first minute.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached, or a roll-up is damaged.
+    pub async fn statement_slots(
+        &self,
+        endpoint_id: i32,
+        hours: Range<i32>,
+    ) -> Result<BTreeMap<i32, BTreeMap<i32, Slot>>, StoreError> {
+        let mut all: BTreeMap<i32, BTreeMap<i32, Slot>> = BTreeMap::new();
+        let mut rows = sqlx::query(
+            "select hour, statements from culprit.rollup_hours
+             where endpoint_id = $1 and hour >= $2 and hour < $3",
+        )
+        .bind(endpoint_id)
+        .bind(hours.start)
+        .bind(hours.end)
+        .fetch(self.pool());
+        while let Some(row) = rows.try_next().await? {
+            let hour: i32 = row.try_get("hour")?;
+            for (statement, calls) in encoding::statements(row.try_get("statements")?)? {
+                let slots = all.entry(statement).or_default();
+                let slot = slots.entry(hour).or_insert_with(|| empty(hour * 60));
+                slot.latency.merge(&calls.latency);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Endpoints with these ids, and whose they are.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn watched_endpoints(
+        &self,
+        ids: &[i32],
+    ) -> Result<BTreeMap<i32, WatchedEndpoint>, StoreError> {
+        let found: Vec<WatchedEndpoint> =
+            sqlx::query_as("select id, service_id, name from culprit.endpoints where id = any($1)")
+                .bind(ids)
+                .fetch_all(self.pool())
+                .await?;
+        Ok(found.into_iter().map(|it| (it.id, it)).collect())
+    }
+
+    /// A statement's text.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn statement_text(&self, id: i32) -> Result<Option<String>, StoreError> {
+        let text = sqlx::query_scalar("select text from culprit.statements where id = $1")
+            .bind(id)
+            .fetch_optional(self.pool())
+            .await?;
+        Ok(text)
+    }
+
+    /// Deployments since then, the newest first.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn watched_deployments(
+        &self,
+        since_ms: i64,
+    ) -> Result<Vec<WatchedDeployment>, StoreError> {
+        let deployments = sqlx::query_as(
+            "select d.id, d.service_id, d.version, v.id as version_id, p.id as previous_id,
+                    (extract(epoch from d.at) * 1000)::bigint as at_ms
+             from culprit.deployments d
+             left join culprit.versions v on v.service_id = d.service_id and v.version = d.version
+             left join culprit.versions p on p.service_id = d.service_id and p.version = d.previous
+             where d.at >= to_timestamp($1 / 1000.0)
+             order by d.at desc, d.id desc limit 1000",
+        )
+        .bind(since_ms)
+        .fetch_all(self.pool())
+        .await?;
+        Ok(deployments)
+    }
+
+    /// How often the deployments' endpoints were compared: (deployment, endpoint) → looks.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn deployment_looks(
+        &self,
+        deployments: &[i32],
+    ) -> Result<BTreeMap<(i32, i32), u8>, StoreError> {
+        let looks: Vec<(i32, i32, i16)> = sqlx::query_as(
+            "select deployment_id, endpoint_id, looks from culprit.deployment_looks
+             where deployment_id = any($1)",
+        )
+        .bind(deployments)
+        .fetch_all(self.pool())
+        .await?;
+        let looks = looks.into_iter();
+        Ok(looks
+            .map(|(deployment, endpoint, looks)| {
+                ((deployment, endpoint), looks.clamp(0, 255) as u8)
+            })
+            .collect())
+    }
+
+    /// Notes that a deployment's endpoint was compared so often.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`] if somebody else watches; or Postgres failed.
+    pub async fn note_look(
+        &self,
+        lease: &Lease,
+        deployment_id: i32,
+        endpoint_id: i32,
+        looks: u8,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.pool().begin().await?;
+        renew(&mut transaction, lease).await?;
+        sqlx::query(
+            "insert into culprit.deployment_looks (deployment_id, endpoint_id, looks)
+             values ($1, $2, $3)
+             on conflict (deployment_id, endpoint_id) do update set looks = excluded.looks",
+        )
+        .bind(deployment_id)
+        .bind(endpoint_id)
+        .bind(i16::from(looks))
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Opens a regression, unless one is open there already.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`] if somebody else watches; or Postgres failed.
+    pub async fn open_regression(
+        &self,
+        lease: &Lease,
+        found: &NewRegression,
+    ) -> Result<Option<Uuid>, StoreError> {
+        let mut transaction = self.pool().begin().await?;
+        renew(&mut transaction, lease).await?;
+        let id: Option<Uuid> = sqlx::query_scalar(
+            "insert into culprit.regressions
+                (id, endpoint_id, statement_id, kind, deployment_id, state, severity, title, began_at,
+                 detected_at, base_version_id, base_from, base_to, version_id, numbers, explanation)
+             values ($1, $2, $3, $4, $5, 'open', $6, $7, to_timestamp($8 / 1000.0),
+                 to_timestamp($9 / 1000.0), $10, to_timestamp($11::bigint * 60),
+                 to_timestamp($12::bigint * 60), $13, $14, $15)
+             on conflict (endpoint_id, statement_id) where state = 'open' do nothing
+             returning id",
+        )
+        .bind(Uuid::now_v7())
+        .bind(found.endpoint_id)
+        .bind(found.statement_id)
+        .bind(found.kind)
+        .bind(found.deployment_id)
+        .bind(found.severity)
+        .bind(&found.title)
+        .bind(found.began_ms)
+        .bind(found.detected_ms)
+        .bind(found.base_version_id)
+        .bind(i64::from(found.base.from))
+        .bind(i64::from(found.base.to))
+        .bind(found.version_id)
+        .bind(json(&found.numbers)?)
+        .bind(found.explanation.as_ref().map(json).transpose()?)
+        .fetch_optional(&mut *transaction)
+        .await?;
+        if let Some(id) = id {
+            audit(&mut transaction, id, "opened", &found.title).await?;
+        }
+        transaction.commit().await?;
+        Ok(id)
+    }
+
+    /// Every regression that lasts.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached, or a row is damaged.
+    pub async fn open_regressions(&self) -> Result<Vec<OpenRegression>, StoreError> {
+        let rows = sqlx::query(
+            "select id, endpoint_id, statement_id, kind, base_version_id, numbers,
+                    (extract(epoch from base_from) / 60)::integer as base_from,
+                    (extract(epoch from base_to) / 60)::integer as base_to,
+                    (extract(epoch from detected_at) * 1000)::bigint as detected_ms,
+                    (extract(epoch from calm_since) * 1000)::bigint as calm_since_ms
+             from culprit.regressions where state = 'open' order by detected_at",
+        )
+        .fetch_all(self.pool())
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let numbers: Value = row.try_get("numbers")?;
+                Ok(OpenRegression {
+                    id: row.try_get("id")?,
+                    endpoint_id: row.try_get("endpoint_id")?,
+                    statement_id: row.try_get("statement_id")?,
+                    kind: row.try_get("kind")?,
+                    base: Minutes {
+                        from: row.try_get("base_from")?,
+                        to: row.try_get("base_to")?,
+                    },
+                    base_version_id: row.try_get("base_version_id")?,
+                    detected_ms: row.try_get("detected_ms")?,
+                    calm_since_ms: row.try_get("calm_since_ms")?,
+                    numbers: serde_json::from_value(numbers)
+                        .map_err(|error| StoreError::Damaged(error.to_string()))?,
+                })
+            })
+            .collect()
+    }
+
+    /// Since when a regression looks as before; `None`: it does not.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`] if somebody else watches; or Postgres failed.
+    pub async fn note_calm(
+        &self,
+        lease: &Lease,
+        id: Uuid,
+        since_ms: Option<i64>,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.pool().begin().await?;
+        renew(&mut transaction, lease).await?;
+        sqlx::query(
+            "update culprit.regressions set calm_since = to_timestamp($2 / 1000.0)
+             where id = $1 and state = 'open'",
+        )
+        .bind(id)
+        .bind(since_ms)
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// A regression is over.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`] if somebody else watches; or Postgres failed.
+    pub async fn resolve_regression(
+        &self,
+        lease: &Lease,
+        id: Uuid,
+        at_ms: i64,
+        why: &str,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.pool().begin().await?;
+        renew(&mut transaction, lease).await?;
+        let resolved = sqlx::query(
+            "update culprit.regressions set state = 'resolved', resolved_at = to_timestamp($2 / 1000.0)
+             where id = $1 and state = 'open'",
+        )
+        .bind(id)
+        .bind(at_ms)
+        .execute(&mut *transaction)
+        .await?;
+        if resolved.rows_affected() == 1 {
+            audit(&mut transaction, id, "resolved", why).await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Times in which an endpoint was known to be slow, ms since the epoch: no baseline for what comes. Those that
+    /// somebody accepted are what is normal now.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn slow_times(
+        &self,
+        endpoint_id: i32,
+        since_ms: i64,
+    ) -> Result<Vec<Range<i64>>, StoreError> {
+        let times: Vec<(i64, i64)> = sqlx::query_as(
+            "select (extract(epoch from began_at) * 1000)::bigint,
+                    (extract(epoch from resolved_at) * 1000)::bigint
+             from culprit.regressions
+             where endpoint_id = $1 and state = 'resolved' and resolved_at > to_timestamp($2 / 1000.0)
+             order by began_at limit 1000",
+        )
+        .bind(endpoint_id)
+        .bind(since_ms)
+        .fetch_all(self.pool())
+        .await?;
+        Ok(times.into_iter().map(|(from, to)| from..to).collect())
+    }
+
+    /// When somebody last said of an endpoint that it is as slow as it should be, ms since the epoch: what was
+    /// before is no baseline any more.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn accepted_ms(&self, endpoint_id: i32) -> Result<Option<i64>, StoreError> {
+        let at = sqlx::query_scalar(
+            "select max((extract(epoch from began_at) * 1000)::bigint) from culprit.regressions
+             where endpoint_id = $1 and state = 'accepted'",
+        )
+        .bind(endpoint_id)
+        .fetch_one(self.pool())
+        .await?;
+        Ok(at)
+    }
+}
+
+fn empty(minute: i32) -> Slot {
+    Slot {
+        minute,
+        errors: 0,
+        latency: Sketch::default(),
+    }
+}
+
+fn add(slots: &mut Slots, row: &sqlx::postgres::PgRow) -> Result<(), StoreError> {
+    let minute: i32 = row.try_get("minute")?;
+    let slot = slots
+        .entry((minute, row.try_get("version_id")?))
+        .or_insert_with(|| empty(minute));
+    slot.errors += row.try_get::<i64, _>("errors")?;
+    let latency = encoding::sketch(row.try_get("latency")?)?;
+    slot.latency.merge(&latency);
+    Ok(())
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Value, StoreError> {
+    serde_json::to_value(value).map_err(|error| StoreError::Damaged(error.to_string()))
+}
+
+async fn audit(
+    connection: &mut super::pool::Connection,
+    id: Uuid,
+    action: &str,
+    detail: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "insert into culprit.audit (subject, subject_id, action, detail) values ('regression', $1, $2, $3)",
+    )
+    .bind(id.to_string())
+    .bind(action)
+    .bind(detail)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
