@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::alert_options::{AlertOptions, Sections};
 use crate::cli_receiver::ReceiverOptions;
 use crate::exec::{self, ExecOptions};
 use crate::explain_options::ExplainOptions;
@@ -229,22 +230,6 @@ pub struct ServeOptions {
     /// Where people reach the UI; links in alerts begin with it [default: the UI's address].
     #[arg(long, env = "CULPRIT_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
-    /// Post a JSON message here when a new N+1 has affected three traces (Standard Webhooks).
-    #[arg(
-        long,
-        env = "CULPRIT_ALERT_WEBHOOK",
-        hide_env_values = true,
-        value_name = "URL"
-    )]
-    pub alert_webhook: Option<String>,
-    /// Sign these messages: whsec_ and base64. Better given by the environment than as a flag.
-    #[arg(
-        long,
-        env = "CULPRIT_ALERT_WEBHOOK_SECRET",
-        hide_env_values = true,
-        value_name = "SECRET"
-    )]
-    pub alert_webhook_secret: Option<String>,
     /// A host or URL path (* matches anything) that is a log destination; may be repeated.
     #[arg(
         long = "log-destination",
@@ -266,6 +251,10 @@ pub struct ServeOptions {
     #[command(flatten)]
     #[serde(flatten)]
     pub explain: ExplainOptions,
+    /// Who is told, and of what.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub alerts: AlertOptions,
 }
 
 /// What `demo` can be told.
@@ -319,7 +308,8 @@ impl ServeOptions {
                 path.display()
             )
         })?;
-        let file: ServeOptions = toml::from_str(&text).map_err(|error| {
+        let sections = Sections::read(path, &text)?;
+        let mut file: ServeOptions = toml::from_str(&text).map_err(|error| {
             // Without the line itself: it may hold a secret.
             let line = error
                 .span()
@@ -330,6 +320,7 @@ impl ServeOptions {
                 error.message()
             )
         })?;
+        file.alerts = file.alerts.with_sections(sections);
         Ok(self.or(file))
     }
 
@@ -348,12 +339,11 @@ impl ServeOptions {
             listen_ui: self.listen_ui.or(file.listen_ui),
             listen_admin: self.listen_admin.or(file.listen_admin),
             public_url: self.public_url.or(file.public_url),
-            alert_webhook: self.alert_webhook.or(file.alert_webhook),
-            alert_webhook_secret: self.alert_webhook_secret.or(file.alert_webhook_secret),
             log_destinations: list(self.log_destinations, file.log_destinations),
             receiver: self.receiver.or(file.receiver),
             retention: self.retention.or(file.retention),
             explain: self.explain.or(file.explain),
+            alerts: self.alerts.or(file.alerts),
         }
     }
 
@@ -418,7 +408,7 @@ mod tests {
         };
         let options = options.with_file().unwrap();
         assert_eq!(options.public_url.as_deref(), Some("https://flag"));
-        assert_eq!(options.alert_webhook.as_deref(), Some("https://b"));
+        assert_eq!(options.alerts.alert_webhook, Some("https://b".into()));
         assert_eq!(options.database.shards, Some(4));
         assert_eq!(options.receiver.max_streams, Some(9));
         let socket = options.listen_grpc.unwrap().to_string();

@@ -1,6 +1,8 @@
 //! `culprit serve`: Postgres → schema → all listeners → addresses → run → drain.
 
 use anyhow::Context;
+use collector::alert::guard::Trust;
+use collector::alert::secret::SecretText;
 use collector::alert::{Alerting, Secret, Webhook};
 use collector::disk::DiskGuard;
 use collector::handoff::Handoff;
@@ -180,6 +182,7 @@ impl Serving {
                 receiver: vitals.receiver.clone(),
                 vitals,
                 settings: Arc::new(options.settings()),
+                trust: options.alerts.trust(),
             };
             self.spawn_http("--listen-ui", listener, crate::router(state));
         }
@@ -323,16 +326,17 @@ pub async fn wait_for_signal() -> anyhow::Result<()> {
 }
 
 fn alerting(options: &ServeOptions) -> anyhow::Result<Option<Alerting>> {
-    let Some(url) = &options.alert_webhook else {
+    options.alerts.open()?;
+    let alerts = &options.alerts;
+    let Some(url) = &alerts.alert_webhook else {
         return Ok(None);
     };
-    let secret = options
-        .alert_webhook_secret
-        .as_deref()
-        .map(Secret::parse)
-        .transpose();
-    let webhook = secret
-        .and_then(|secret| Webhook::new(url, secret))
+    let read = |it: &SecretText| it.read("it", &Trust::Trusted).map_err(anyhow::Error::msg);
+    let secret = match &alerts.alert_webhook_secret {
+        Some(secret) => Some(Secret::parse(&read(secret)?).map_err(anyhow::Error::msg)?),
+        None => None,
+    };
+    let webhook = Webhook::new(&read(url)?, secret)
         .map_err(|problem| anyhow::anyhow!("--alert-webhook: {problem}"))?;
     Ok(Some(Alerting {
         webhook,
