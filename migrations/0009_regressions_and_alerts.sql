@@ -162,3 +162,11 @@ create index outbox_incidents on culprit.outbox using gin (incidents);
 create index outbox_dead on culprit.outbox (dead_at) where dead_at is not null;
 create index outbox_replayed on culprit.outbox (replayed_from) where replayed_from is not null;
 create index incidents_over on culprit.incidents (resolved_at, id) where state = 'resolved';
+
+-- What each channel was told last of an incident: {"ops": {"event": "opened", "at_ms": …}}. Fixed when it
+-- fires: a channel that is set up later does not get everything that happens to fire then.
+alter table culprit.incidents add column told jsonb not null default '{}';
+-- When an Alertmanager was last told what fires; it forgets what is not said again.
+alter table culprit.alert_channels add column resent_at timestamptz;
+-- How many messages a channel got in the last minute, and which are old.
+create index outbox_created on culprit.outbox (created_at);

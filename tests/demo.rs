@@ -1,17 +1,29 @@
-//! `culprit demo --once`: the planted culprits are found, and nothing else is accused.
+//! `culprit demo`: the planted culprits are found and nothing else is accused; a version is deployed and
+//! taken back, and what culprit says of it arrives.
 
-use crate::support::culprit::{data_directory, run, verify};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::support::culprit::{command, data_directory, run, verify};
+use crate::support::{eventually, http};
+
+/// Free ports: other tests run beside these.
+const LISTEN: [&str; 3] = [
+    "--listen-grpc=127.0.0.1:0",
+    "--listen-http=127.0.0.1:0",
+    "--listen-ui=127.0.0.1:0",
+];
 
 #[test]
 fn the_demo_exhibits_what_was_planted() {
     let data = data_directory();
-    let arguments = [
-        "demo",
-        "--once",
-        "--listen-grpc=127.0.0.1:0",
-        "--listen-http=127.0.0.1:0",
-        "--listen-ui=127.0.0.1:0",
-    ];
+    let arguments = [&["demo", "--once"], &LISTEN[..]].concat();
     let output = run(&arguments, data.path());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -50,5 +62,90 @@ fn the_demo_exhibits_what_was_planted() {
     assert_eq!(findings.iter().find(is_innocent), None, "{text}");
 
     // A second start has them still, and every count is right.
+    verify(data.path());
+}
+
+/// A running `culprit demo`; killed when dropped.
+struct Demo {
+    child: Child,
+    /// What it has printed so far.
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Demo {
+    fn start(data: &Path, more: &[&str]) -> Demo {
+        let mut child = Command::from(command(&["demo"]))
+            .args(LISTEN)
+            .args(more)
+            .arg("--data-dir")
+            .arg(data)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the binary starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let printed = lines.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = stdout.next_line().await {
+                printed.lock().unwrap().push(line);
+            }
+        });
+        Demo { child, lines }
+    }
+
+    /// The first line with `text` in it, as soon as there is one.
+    async fn line(&self, text: &str) -> String {
+        eventually(&format!("a line with {text:?}"), async || {
+            let lines = self.lines.lock().unwrap();
+            lines.iter().find(|it| it.contains(text)).cloned()
+        })
+        .await
+    }
+
+    /// SIGTERM; whether it ended with success.
+    async fn terminate(mut self) -> bool {
+        let pid = Pid::from_raw(self.child.id().expect("it runs") as i32);
+        kill(pid, Signal::SIGTERM).expect("it runs");
+        self.child.wait().await.expect("it ends").success()
+    }
+}
+
+#[tokio::test]
+async fn a_version_is_deployed_and_taken_back() {
+    let data = data_directory();
+    let times = ["--deploy-after=3s", "--roll-back-after=6s", "--rate=30"];
+    let demo = Demo::start(data.path(), &times);
+    let ui = demo.line("  UI  ").await;
+    let ui = &ui[ui.find("http").expect("a URL")..];
+    // Its own receiver takes culprit's signature for good, and shows where to look.
+    demo.line("ALERT  ").await;
+    demo.line(&format!("  {ui}/")).await;
+    demo.line("DEPLOYED  version 1.1.0").await;
+    demo.line("DEPLOYED  version 1.0.0").await;
+
+    let products = format!(
+        "{ui}/api/v1/traces?service=shop&endpoint={}&limit=500",
+        "GET%20/products/%7Bid%7D"
+    );
+    let requests = eventually("requests to all three instances", async || {
+        let (status, body) = http::get(&products).await;
+        assert_eq!(status, 200, "{body}");
+        let page: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        let mut requests = page["requests"].as_array().expect("a list").clone();
+        requests.sort_by_key(|it| it["start_ns"].as_u64());
+        let versions = requests.iter().map(|it| it["version"].as_str().unwrap());
+        let mut versions = Vec::from_iter(versions);
+        versions.dedup();
+        (versions == ["1.0.0", "1.1.0", "1.0.0"]).then_some(requests)
+    })
+    .await;
+    assert!(requests.iter().all(|it| it["error"] == false));
+    let asks_twice = |it: &&serde_json::Value| it["database_calls"] == 2;
+    let slow = requests.iter().filter(asks_twice);
+    let slow = Vec::from_iter(slow.map(|it| it["version"].as_str().unwrap()));
+    assert!(slow.len() > 1, "{} of {}", slow.len(), requests.len());
+    assert!(slow.iter().all(|it| *it == "1.1.0"), "{slow:?}");
+    assert!(demo.terminate().await);
     verify(data.path());
 }

@@ -44,6 +44,7 @@ pub mod wording;
 pub mod detectors;
 pub mod sketch;
 pub mod regression;
+pub mod contrast;
 pub mod profile;
 pub mod history;
 #[cfg(test)]

@@ -9,7 +9,7 @@
 
 mod ladder;
 mod side;
-mod probability;
+pub(crate) mod probability;
 mod tail;
 mod body;
 mod bursts;

@@ -5,16 +5,15 @@
 
 use analyzer::finding::Severity;
 use futures_util::FutureExt;
-use serde_json::json;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::alert::{Alerting, CHANNEL_WEBHOOK};
-use crate::store::findings::{Judged, RecentHits, Untold};
+use crate::alert::look::Watch;
+use crate::store::findings::{Judged, RecentHits};
 use crate::store::leases::{Lease, REVIEW_SHARD};
 use crate::store::{Store, StoreError};
 
@@ -23,18 +22,11 @@ const REVIEW_EVERY: Duration = Duration::from_secs(1);
 
 /// Deployments are looked for in every so many-th look: they are told to the minute anyway.
 const DEPLOYMENTS_EVERY: u64 = 10;
+/// How often states are looked through that change by themselves with time.
+const LIVES_EVERY: Duration = Duration::from_secs(60);
 
 /// After an error or while another process reviews.
 const PAUSE: Duration = Duration::from_secs(3);
-
-/// A finding is told once it has affected so many traces: one may be chance.
-const TRACES_MIN: i64 = 3;
-
-/// What is told when it is new.
-const TOLD: &[&str] = &["n-plus-one-query", "n-plus-one-write", "n-plus-one-call"];
-
-/// Bytes of a statement in a message; a message is 20 kB at most.
-const STATEMENT_BYTES_MAX: usize = 2_000;
 
 /// What reviews have done since the start.
 #[derive(Debug, Default)]
@@ -48,7 +40,8 @@ pub struct Stats {
 /// Reviews until `shutdown`; gives the lease back then.
 pub async fn run(
     store: Store,
-    alerting: Option<Alerting>,
+    mut watch: Watch,
+    resolve_after: Duration,
     sole_owner: bool,
     stats: Arc<Stats>,
     shutdown: CancellationToken,
@@ -57,7 +50,7 @@ pub async fn run(
     while !shutdown.is_cancelled() {
         match store.acquire_lease(REVIEW_SHARD, process, sole_owner).await {
             Ok(Some(lease)) => {
-                let review = review(&store, &lease, alerting.as_ref(), &stats, &shutdown);
+                let review = review(&store, &lease, &mut watch, resolve_after, &stats, &shutdown);
                 // A bug here must not end the process: spans are taken and analysed without it.
                 match AssertUnwindSafe(review).catch_unwind().await {
                     Ok(Ok(())) => {
@@ -83,30 +76,30 @@ pub async fn run(
 async fn review(
     store: &Store,
     lease: &Lease,
-    alerting: Option<&Alerting>,
+    watch: &mut Watch,
+    resolve_after: Duration,
     stats: &Stats,
     shutdown: &CancellationToken,
 ) -> Result<(), StoreError> {
+    let mut lives = Lives::new(resolve_after);
     while !shutdown.is_cancelled() {
-        look(store, lease, alerting).await?;
+        look(store, lease).await?;
+        watch.look(store, lease, now_ms()).await?;
         if stats.runs.load(Relaxed).is_multiple_of(DEPLOYMENTS_EVERY) {
             crate::deployments::notice(store, lease, now_ms()).await?;
         }
+        lives.look(store, lease).await?;
         stats.runs.fetch_add(1, Relaxed);
         pause(REVIEW_EVERY, shutdown).await;
     }
     Ok(())
 }
 
-/// One look: findings are brought up to date, and what is new is queued to be told.
+/// One look: findings are brought up to date.
 ///
 /// # Errors
 /// The lease is lost, or Postgres failed; nothing is half done.
-pub async fn look(
-    store: &Store,
-    lease: &Lease,
-    alerting: Option<&Alerting>,
-) -> Result<(), StoreError> {
+pub async fn look(store: &Store, lease: &Lease) -> Result<(), StoreError> {
     let recent = store.recent_hits().await?;
     let (affecting, gone): (Vec<_>, Vec<_>) = recent.into_iter().partition(is_affecting);
     let gone: Vec<i32> = gone
@@ -116,15 +109,36 @@ pub async fn look(
         .collect();
     let judged: Vec<Judged> = affecting.into_iter().map(judge).collect();
     store.write_findings(lease, &judged, &gone).await?;
-    if let Some(alerting) = alerting {
-        for untold in store.untold_findings(TOLD, TRACES_MIN).await? {
-            let body = message(&untold, alerting);
-            store
-                .open_alert(lease, untold.id, CHANNEL_WEBHOOK, &body)
-                .await?;
+    Ok(())
+}
+
+/// Findings change their states with time too: once a minute some of them are looked at, in turn.
+struct Lives {
+    resolve_after_ms: i64,
+    /// When it is time again.
+    next: Instant,
+    /// Where the last look ended.
+    after: i32,
+}
+
+impl Lives {
+    fn new(resolve_after: Duration) -> Lives {
+        Lives {
+            resolve_after_ms: i64::try_from(resolve_after.as_millis()).unwrap_or(i64::MAX),
+            next: Instant::now(),
+            after: 0,
         }
     }
-    Ok(())
+
+    async fn look(&mut self, store: &Store, lease: &Lease) -> Result<(), StoreError> {
+        if Instant::now() >= self.next {
+            self.after = store
+                .age_findings(lease, self.resolve_after_ms, self.after)
+                .await?;
+            self.next = Instant::now() + LIVES_EVERY;
+        }
+        Ok(())
+    }
 }
 
 /// A late span may have taken a finding's last hit away: it stays as it was.
@@ -150,43 +164,6 @@ fn judge(recent: RecentHits) -> Judged {
         recent,
         severity: severity as i16,
     }
-}
-
-/// The body of a message about a new finding (Standard Webhooks: type, timestamp, data).
-fn message(finding: &Untold, alerting: &Alerting) -> serde_json::Value {
-    let evidence = &finding.evidence;
-    let statement = evidence["statement"]
-        .as_str()
-        .map(|it| shorten(it, STATEMENT_BYTES_MAX));
-    json!({
-        "type": format!("bottleneck.{}.opened", finding.detector.replace('-', "_")),
-        "timestamp": finding.now,
-        "data": {
-            "id": finding.id,
-            "detector": finding.detector,
-            "fingerprint": shorten(&finding.fingerprint, STATEMENT_BYTES_MAX),
-            "title": finding.title,
-            "severity": (["info", "warning", "critical"].get(finding.severity as usize)),
-            "service": finding.service,
-            "environment": finding.environment,
-            "endpoint": finding.endpoint,
-            "version": finding.version,
-            "first_seen": finding.first_seen,
-            "affected_traces": finding.traces,
-            "count": evidence["count"],
-            "sum_ns": evidence["sum_ns"],
-            "saved_ns": evidence["saved_ns"],
-            "statement": statement,
-            "code": evidence["code"],
-            "explanation": evidence["explanation"],
-            "fix": evidence["fix"],
-            "url": format!("{}/bottlenecks/{}", alerting.public_url.trim_end_matches('/'), finding.id),
-        }
-    })
-}
-
-fn shorten(text: &str, bytes_max: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes_max)]
 }
 
 /// Since the epoch, ms.

@@ -235,17 +235,6 @@ impl Lines<'_> {
     }
 }
 
-/// A channel of a flag or of the file, ready to be used.
-#[derive(Clone, Debug)]
-pub struct Configured {
-    /// The channel.
-    pub channel: Arc<Channel>,
-    /// A flag or the file.
-    pub source: Source,
-    /// The flag, or the file's path.
-    pub told_by: String,
-}
-
 impl AlertOptions {
     /// What is not set here is taken from `file`.
     pub fn or(self, file: AlertOptions) -> AlertOptions {
@@ -291,37 +280,29 @@ impl AlertOptions {
     ///
     /// # Errors
     /// One is wrong: says which and why, without secrets.
-    pub fn open(&self) -> anyhow::Result<Vec<Configured>> {
-        let mut opened: Vec<Configured> = Vec::new();
+    pub fn open(&self) -> anyhow::Result<Vec<(Arc<Channel>, Source)>> {
+        let mut opened: Vec<(Arc<Channel>, Source)> = Vec::new();
         for (flag, name, settings) in self.flags()? {
             let channel = Channel::open(name, &settings, &Trust::Trusted)
                 .map_err(|problem| anyhow!("{flag}: {problem}"))?;
-            opened.push(Configured {
-                channel: Arc::new(channel),
-                source: Source::Flag,
-                told_by: flag.to_owned(),
-            });
+            opened.push((Arc::new(channel), Source::Flag));
         }
         for (name, settings, line) in &self.sections.channels {
             let place = || {
                 let path = &self.sections.path;
                 format!("the configuration file {path} is wrong in line {line}")
             };
-            if let Some(other) = opened.iter().find(|it| it.channel.name() == name) {
+            if let Some(other) = opened.iter().find(|it| it.0.name() == name) {
                 let problem = anyhow!(
-                    "{} sets up a channel of the name {name:?} already",
-                    other.told_by
+                    "--alert-{} sets up a channel of the name {name:?} already",
+                    other.0.name()
                 );
                 return Err(problem.context(place()));
             }
             let channel = Channel::open(name, settings, &Trust::Trusted)
                 .map_err(anyhow::Error::msg)
                 .with_context(place)?;
-            opened.push(Configured {
-                channel: Arc::new(channel),
-                source: Source::File,
-                told_by: self.sections.path.clone(),
-            });
+            opened.push((Arc::new(channel), Source::File));
         }
         Ok(opened)
     }
@@ -363,7 +344,7 @@ impl AlertOptions {
             channels.push(("--alert-pagerduty", "pagerduty", settings));
         }
         if let Some(settings) = self.email()? {
-            channels.push(("--alert-smtp", "email", settings));
+            channels.push(("--alert-email", "email", settings));
         }
         Ok(channels)
     }
@@ -437,10 +418,7 @@ url = "http://alertmanager:9093"
         );
         assert!(path.ends_with("culprit.toml"));
         let opened = options.alerts.open().unwrap();
-        let lines: Vec<_> = opened
-            .iter()
-            .map(|it| (it.channel.name(), it.source.name()))
-            .collect();
+        let lines: Vec<_> = opened.iter().map(|it| (it.0.name(), it.1.name())).collect();
         assert_eq!(
             lines,
             [("webhook", "flag"), ("ops", "file"), ("cluster", "file")]

@@ -1,19 +1,23 @@
 //! The command line. The doc comments are the help.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use collector::life;
 use collector::receiver::ListenAddress;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::alert_options::{AlertOptions, Sections};
 use crate::cli_receiver::ReceiverOptions;
+use crate::demo::schedule::After;
 use crate::exec::{self, ExecOptions};
 use crate::explain_options::ExplainOptions;
 use crate::logging::{self, LogOptions};
 use crate::offline::{self, AnalyzeOptions};
 use crate::retention_options::RetentionOptions;
+use crate::time_span::TimeSpan;
 use crate::{bench, demo_command, explain, health, serve, verify};
 
 /// Where every nanosecond of a request went, and what to fix first.
@@ -50,6 +54,16 @@ pub enum Command {
     /// installed on this machine, with full durability, reachable only through a Unix socket.
     Serve(Box<ServeOptions>),
     /// Everything of `serve`, and a demo shop under traffic that exhibits what culprit finds.
+    ///
+    /// Its slow endpoints are on the first page within seconds. Then it tells the story of a bad
+    /// deployment: after six minutes version 1.1.0 of the shop takes over, in which one request in
+    /// eight to GET /products/{id} takes a tenth of a second more. The median does not move, nothing
+    /// fails, and culprit is told nothing; it sees another service.version in the spans, and what it
+    /// makes of that is an alert within some minutes: which endpoint, since which version, by how much,
+    /// because of which call, with a link to the comparison. Ten minutes later 1.0.0 comes back, and
+    /// the alert is resolved.
+    ///
+    /// Alerts are printed by a webhook receiver of the demo's own, unless --alert-webhook names another.
     Demo(Box<DemoOptions>),
     /// Recount all roll-ups from the stored traces and compare; exit code 1 if they differ.
     ///
@@ -230,6 +244,10 @@ pub struct ServeOptions {
     /// Where people reach the UI; links in alerts begin with it [default: the UI's address].
     #[arg(long, env = "CULPRIT_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
+    /// A finding that was not seen for this long, while its endpoint had enough traffic to show it, is
+    /// taken for resolved: 15m, 36h, 7d [default: 24h].
+    #[arg(long, env = "CULPRIT_RESOLVE_AFTER", value_name = "TIME")]
+    pub resolve_after: Option<TimeSpan>,
     /// A host or URL path (* matches anything) that is a log destination; may be repeated.
     #[arg(
         long = "log-destination",
@@ -266,9 +284,17 @@ pub struct DemoOptions {
     /// Send a fixed number of requests, wait until they are analysed, print what was found, exit.
     #[arg(long)]
     pub once: bool,
-    /// Requests per second.
+    /// Requests per second. With fewer, culprit needs longer to be sure of anything.
     #[arg(long, default_value_t = 8.0, value_name = "N")]
     pub rate: f64,
+    /// Deploy version 1.1.0 of the shop so long after the start (90s, 6m, 1h), or never. culprit compares
+    /// the new version with what it has seen of the old one: leave it some minutes for that. Not with
+    /// --once.
+    #[arg(long, default_value = "6m", value_name = "TIME")]
+    pub deploy_after: After,
+    /// Go back to version 1.0.0 so long after that, or never.
+    #[arg(long, default_value = "10m", value_name = "TIME")]
+    pub roll_back_after: After,
 }
 
 impl DatabaseOptions {
@@ -292,6 +318,12 @@ impl ServeOptions {
             log_destinations: self.log_destinations.clone(),
             ..analyzer::Settings::default()
         }
+    }
+
+    /// How long a finding is not seen before it is taken for resolved.
+    pub fn resolve_after(&self) -> Duration {
+        let usual = Duration::from_millis(life::RESOLVE_AFTER_MS as u64);
+        self.resolve_after.map_or(usual, TimeSpan::get)
     }
 
     /// Reads the configuration file, if one is named, under what is set already.
@@ -339,6 +371,7 @@ impl ServeOptions {
             listen_ui: self.listen_ui.or(file.listen_ui),
             listen_admin: self.listen_admin.or(file.listen_admin),
             public_url: self.public_url.or(file.public_url),
+            resolve_after: self.resolve_after.or(file.resolve_after),
             log_destinations: list(self.log_destinations, file.log_destinations),
             receiver: self.receiver.or(file.receiver),
             retention: self.retention.or(file.retention),
@@ -398,7 +431,7 @@ mod tests {
         std::fs::write(
             &path,
             "public-url = 'https://a'\nalert-webhook = 'https://b'\nshards = 4\n\
-             listen-grpc = 'unix:/run/culprit.sock'\nmax-streams = 9\n",
+             listen-grpc = 'unix:/run/culprit.sock'\nmax-streams = 9\nresolve-after = '36h'\n",
         )
         .unwrap();
         let options = ServeOptions {
@@ -411,6 +444,11 @@ mod tests {
         assert_eq!(options.alerts.alert_webhook, Some("https://b".into()));
         assert_eq!(options.database.shards, Some(4));
         assert_eq!(options.receiver.max_streams, Some(9));
+        assert_eq!(options.resolve_after().as_secs(), 36 * 3_600);
+        assert_eq!(
+            ServeOptions::default().resolve_after().as_secs(),
+            24 * 3_600
+        );
         let socket = options.listen_grpc.unwrap().to_string();
         assert_eq!(socket, "unix:/run/culprit.sock");
     }

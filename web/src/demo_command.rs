@@ -1,8 +1,10 @@
-//! `culprit demo`: everything of `serve`, the shop, its traffic, and what to look for.
+//! `culprit demo`: everything of `serve`, the shop, its traffic, its deployments, its alerts, and what to
+//! look for.
 
 use anyhow::Context;
 use collector::store::Store;
 use sqlx::postgres::PgConnectOptions;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -10,7 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::DemoOptions;
 use crate::database::Database;
-use crate::demo::{self, RunningDemo, WHAT_TO_LOOK_FOR};
+use crate::demo::alert_receiver::AlertReceiver;
+use crate::demo::schedule::Schedule;
+use crate::demo::shop::Version;
+use crate::demo::{self, RunningDemo, WHAT_GETS_SLOWER, WHAT_TO_LOOK_FOR};
 use crate::format;
 use crate::serve::{self, IfTaken, Serving};
 
@@ -30,13 +35,35 @@ const SEED: u64 = 7;
 ///
 /// # Errors
 /// Something could not be started, or (`--once`) the analysis did not finish in time.
-pub async fn run(options: DemoOptions) -> anyhow::Result<ExitCode> {
+pub async fn run(mut options: DemoOptions) -> anyhow::Result<ExitCode> {
     let since = Instant::now();
+    // Until the end: what is not delivered then is sent again at the next start, to another receiver.
+    let _receiver = receive_alerts(&mut options).await?;
     let serving = serve::start(&options.serve, IfTaken::UseAnother).await?;
     serving.print_addresses(since);
     let result = run_shop(&options, &serving).await;
     serving.stop().await;
     result
+}
+
+/// Alerts go to a receiver of the demo's own, unless somebody has one.
+async fn receive_alerts(options: &mut DemoOptions) -> anyhow::Result<Option<AlertReceiver>> {
+    if options.once || options.serve.alerts.alert_webhook.is_some() {
+        return Ok(None);
+    }
+    let receiver = AlertReceiver::start(say).await?;
+    options.serve.alerts.alert_webhook = Some(receiver.url.as_str().into());
+    options.serve.alerts.alert_webhook_secret = Some(receiver.secret.as_str().into());
+    Ok(Some(receiver))
+}
+
+/// With the time, as the UI shows it.
+fn say(lines: &[String]) {
+    let now = format!("{} UTC", format::clock(format::now_ns()));
+    for (number, line) in lines.iter().enumerate() {
+        let now = if number == 0 { &now } else { "" };
+        println!("{now:<12}  {line}");
+    }
 }
 
 async fn run_shop(options: &DemoOptions, serving: &Serving) -> anyhow::Result<ExitCode> {
@@ -55,22 +82,79 @@ async fn run_shop(options: &DemoOptions, serving: &Serving) -> anyhow::Result<Ex
         shop.stop().await;
         return result;
     }
-    println!(
-        "  Shop       http://{}\n\nWhat to look for, a few seconds from now:",
-        shop.shop_address
-    );
-    for (endpoint, what) in WHAT_TO_LOOK_FOR {
-        println!("  {endpoint:<24} {what}");
+    let steps = Schedule {
+        deploy: options.deploy_after,
+        roll_back: options.roll_back_after,
     }
+    .steps();
+    println!("  Shop       http://{}", shop.shop_address);
+    print_what_to_look_for(&steps);
     if let Some(ui) = serving.ui {
         println!(
-            "\nOpen http://{ui} and see what to fix first. Ctrl-C stops everything; the data stays."
+            "\nOpen http://{ui} and see what to fix first. Ctrl-C stops everything; the data stays.\n"
         );
     }
     shop.keep_sending();
-    serve::wait_for_signal().await?;
+    let signalled = deploy_until_signal(&mut shop, &steps).await;
     shop.stop().await;
-    Ok(ExitCode::SUCCESS)
+    signalled.map(|()| ExitCode::SUCCESS)
+}
+
+fn print_what_to_look_for(steps: &[(Duration, Version)]) {
+    println!("\nWhat to look for, a few seconds from now:");
+    for (endpoint, what) in WHAT_TO_LOOK_FOR {
+        println!("  {endpoint:<24} {what}");
+    }
+    if steps.is_empty() {
+        return;
+    }
+    println!("\nAnd then, a bad deployment:");
+    let mut from_now = Duration::ZERO;
+    for (after, version) in steps {
+        from_now += *after;
+        let when = format!("in {}", format::duration(from_now.as_nanos() as u64));
+        println!("  {when:<24} {}", announced(*version));
+    }
+}
+
+fn announced(version: Version) -> String {
+    match version {
+        Version::V1_1_0 => format!("version 1.1.0 of the shop: {WHAT_GETS_SLOWER}"),
+        Version::V1_0_0 => "back to version 1.0.0".to_owned(),
+    }
+}
+
+/// One version after the other; a deployment that has begun is finished.
+async fn deploy_until_signal(
+    shop: &mut RunningDemo,
+    steps: &[(Duration, Version)],
+) -> anyhow::Result<()> {
+    let mut signal = pin!(serve::wait_for_signal());
+    for (after, version) in steps {
+        tokio::select! {
+            signalled = &mut signal => return signalled,
+            () = tokio::time::sleep(*after) => {}
+        }
+        shop.deploy(*version).await?;
+        say(&deployed(*version));
+    }
+    signal.await
+}
+
+fn deployed(version: Version) -> Vec<String> {
+    let lines = match version {
+        Version::V1_1_0 => [
+            format!("DEPLOYED  version 1.1.0 of the shop: {WHAT_GETS_SLOWER}."),
+            "          Nobody tells culprit. It leaves out two minutes of warm-up, then waits until it \
+             can be sure."
+                .to_owned(),
+        ],
+        Version::V1_0_0 => [
+            "DEPLOYED  version 1.0.0 of the shop again: GET /products/{id} is fine.".to_owned(),
+            "          The alert is resolved once it has stayed so for a while.".to_owned(),
+        ],
+    };
+    lines.into()
 }
 
 fn shop_database(database: &Database, options: &DemoOptions) -> anyhow::Result<PgConnectOptions> {

@@ -24,6 +24,9 @@ pub mod firing;
 pub mod form;
 pub mod moment;
 pub mod retention_options;
+pub mod time_span;
+pub mod csrf;
+pub mod acts;
 pub mod explain_options;
 pub mod alert_options;
 pub mod pages;
@@ -66,6 +69,7 @@ use collector::store::Store;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::csrf::Reached;
 use crate::firing::Firing;
 use crate::vitals::Vitals;
 
@@ -86,6 +90,8 @@ pub struct AppState {
     pub settings: Arc<Settings>,
     /// Where channels made here may lead.
     pub trust: Trust,
+    /// How people reach this process: what comes from elsewhere may change nothing.
+    pub reached: Reached,
 }
 
 /// Forms are a few fields: more is refused with 413.
@@ -94,21 +100,28 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 /// Every route.
 pub fn router(state: AppState) -> Router {
     let admin = admin::router(state.vitals.clone());
-    Router::new()
+    let reached = state.reached.clone();
+    let router = Router::new()
         // Pages.
         .route("/", get(pages::bottlenecks::show))
         .route("/services", get(pages::services::show))
         .route("/statements", get(pages::statements::show))
         .route("/statements.csv", get(pages::statements::csv))
         .route("/endpoints/{id}", get(pages::endpoint::show))
+        .route("/endpoints/{id}/slow", get(pages::slow::show))
         .route("/endpoints/{id}/flame.svg", get(pages::endpoint::flame_svg))
         .route(
             "/endpoints/{id}/flame.txt",
             get(pages::endpoint::flame_text),
         )
         .route("/bottlenecks/{id}", get(pages::bottleneck::show))
+        .route(
+            "/bottlenecks/{id}/{act}",
+            get(pages::bottleneck::back).post(pages::bottleneck::act),
+        )
         .route("/detectors", get(pages::detectors::show))
         .route("/traces", get(pages::traces::page))
+        .route("/traces/events", get(pages::live::events))
         .route("/traces/{id}", get(pages::trace::page))
         .route("/traces/{id}/flame.svg", get(pages::trace::flame_svg))
         .route("/search", get(pages::search::page))
@@ -135,6 +148,10 @@ pub fn router(state: AppState) -> Router {
         )
         .route("/api/v1/bottlenecks", get(api::bottlenecks::list))
         .route("/api/v1/bottlenecks/{id}", get(api::bottlenecks::one))
+        .route(
+            "/api/v1/bottlenecks/{id}/{act}",
+            post(api::bottlenecks::act),
+        )
         .route("/api/v1/traces", get(api::traces::list))
         .route("/api/v1/traces/{id}", get(api::traces::one))
         .route("/api/v1/traces/{id}/analysis", get(api::traces::analysis))
@@ -153,8 +170,8 @@ pub fn router(state: AppState) -> Router {
         ))
         .with_state(state)
         .merge(admin)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(axum::middleware::map_response(guard))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+    csrf::protect(router, reached).layer(axum::middleware::map_response(guard))
 }
 
 fn alert_pages() -> Router<AppState> {
@@ -217,7 +234,8 @@ async fn guard(mut response: Response) -> Response {
         frame-ancestors 'none'";
     let fixed: [(HeaderName, &'static str); 4] = [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
+        // Not "no-referrer": forms of our own would come from the origin "null" then.
+        (header::REFERRER_POLICY, "same-origin"),
         (
             HeaderName::from_static("cross-origin-opener-policy"),
             "same-origin",

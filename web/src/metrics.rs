@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use collector::disk::DiskGuard;
 use collector::store::overview::{Counted, Overview};
 use collector::store::pool::Connections;
-use collector::{assembly, housekeeping, journal, receiver, review};
+use collector::{alert, assembly, housekeeping, journal, receiver, review};
 
 use crate::exposition::{CONTENT_TYPE, Kind, Samples};
 use crate::process::Usage;
@@ -125,6 +125,12 @@ static ALL: &[Metric] = &[
         |it, out| it.whole(|whole| by_state(&whole.alerts, out))),
     gauge("culprit_alerts_waiting_attempts", "Attempts made so far for messages that still wait.",
         |it, out| it.whole(|whole| out.add(&[], whole.attempts as f64))),
+    gauge("culprit_alerts_oldest_waiting_seconds", "Age of the oldest message that waits; 0 if none does.",
+        |it, out| it.whole(|whole| out.add(&[], whole.oldest_waiting_s))),
+    gauge("culprit_incidents", "Incidents by state; of the resolved ones those of the last day.",
+        |it, out| it.whole(|whole| by_state(&whole.incidents, out))),
+    counter("culprit_alert_deliveries_total", "Attempts of this process to deliver a message, by kind of channel and outcome.",
+        |it, out| it.alerts(|stats| for (kind, outcome, count) in stats.attempts() { out.add(&[("kind", kind), ("outcome", outcome)], count as f64) })),
     // The database.
     gauge("culprit_postgres_up", "1 if the database answers and takes writes.",
         |it, out| out.add(&[], f64::from(it.overview.is_some()))),
@@ -211,6 +217,10 @@ impl Reading<'_> {
 
     fn review(&self, tell: impl FnOnce(&review::Stats)) {
         self.vitals.review.as_deref().map(tell);
+    }
+
+    fn alerts(&self, tell: impl FnOnce(&alert::Stats)) {
+        self.vitals.alerts.as_deref().map(tell);
     }
 
     fn housekeeping(&self, tell: impl FnOnce(&housekeeping::Stats)) {

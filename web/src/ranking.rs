@@ -3,7 +3,9 @@
 
 use analyzer::sketch::Sketch;
 use collector::deltas::MINUTES_KEPT;
+use collector::life::State;
 use collector::store::bottlenecks::{EndpointWindow, FindingFacts, HitsWindow, Minutes};
+use collector::store::lives::Settled;
 use collector::store::{Store, StoreError};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -235,24 +237,64 @@ impl Ranking {
 /// The order makes no sense, or the database does not answer.
 pub async fn load(store: &Store, filters: &Filters, now_ns: u64) -> Result<Ranking, PageError> {
     let sort = Sort::parse(&filters.sort)?;
+    let states = states(&filters.state)?;
     let window = filters.range.window(now_ns);
     let endpoints = store.endpoint_windows(window).await?;
     let hits = store.hits_windows(window, None).await?;
-    let ids: Vec<i32> = hits
-        .iter()
-        .filter(|it| it.1.requests > 0)
-        .map(|it| *it.0)
-        .collect();
+    let settled = store.settled_findings().await?;
+    let seen = hits.iter().filter(|it| it.1.requests > 0).map(|it| *it.0);
+    let mut ids: BTreeSet<i32> = seen.collect();
+    // What is resolved has no requests in the window: it is listed all the same, if that is asked for.
+    let asked = |it: &&Settled| states.iter().any(|state| state.name() == it.state);
+    ids.extend(
+        settled
+            .iter()
+            .filter(asked)
+            .take(SETTLED_MAX)
+            .map(|it| it.id),
+    );
+    let ids: Vec<i32> = ids.into_iter().collect();
     let facts = store.finding_facts(&ids).await?;
     let covered = Covered::exact(store, window, first_minute(&endpoints), now_ns).await?;
     Ok(rank(
         filters,
-        sort,
+        (&states, sort),
         (window, covered),
         endpoints,
-        facts,
+        (facts, &settled),
         hits,
     ))
+}
+
+/// Settled findings without requests in the window that a list shows at most: the latest ones.
+const SETTLED_MAX: usize = 500;
+
+/// The states that a list is asked for; none: those that need somebody.
+///
+/// # Errors
+/// There is no such state.
+pub fn states(chosen: &str) -> Result<Vec<State>, PageError> {
+    match chosen {
+        "" | "active" => return Ok(State::SHOWN.to_vec()),
+        "all" => return Ok(State::ALL.to_vec()),
+        _ => {}
+    }
+    let states = chosen.split(',').map(|it| State::parse(it.trim()));
+    states.collect::<Option<_>>().ok_or_else(|| {
+        let names = State::ALL.map(State::name).join(", ");
+        PageError::BadRequest(format!(
+            "A state is one or several, with commas, of {names}; or all of them: all."
+        ))
+    })
+}
+
+/// A state as people call it.
+pub fn state_title(name: &str) -> &str {
+    if name == State::Regressed.name() {
+        "came back"
+    } else {
+        name
+    }
 }
 
 /// One finding with its numbers; `None` if there is no such finding.
@@ -282,10 +324,10 @@ pub async fn load_one(
 
 fn rank(
     filters: &Filters,
-    sort: Sort,
+    (states, sort): (&[State], Sort),
     (window, covered): (Minutes, Covered),
     endpoints: BTreeMap<i32, EndpointWindow>,
-    facts: Vec<FindingFacts>,
+    (facts, settled): (Vec<FindingFacts>, &[Settled]),
     mut hits: HashMap<i32, HitsWindow>,
 ) -> Ranking {
     let chosen = |it: &&EndpointWindow| is_chosen(filters, &it.service, &it.environment, &it.name);
@@ -298,6 +340,14 @@ fn rank(
         states: BTreeMap::new(),
         choices: choices(&endpoints, &facts),
     };
+    let listed: BTreeSet<i32> = facts.iter().map(|it| it.id).collect();
+    for it in settled.iter().filter(|it| !listed.contains(&it.id)) {
+        if is_chosen(filters, &it.service, &it.environment, &it.endpoint)
+            && (filters.detector.is_empty() || filters.detector == it.detector)
+        {
+            *ranking.states.entry(it.state.clone()).or_default() += 1;
+        }
+    }
     for facts in facts {
         if !is_chosen(filters, &facts.service, &facts.environment, &facts.endpoint)
             || !(filters.detector.is_empty() || filters.detector == facts.detector)
@@ -305,7 +355,7 @@ fn rank(
             continue;
         }
         *ranking.states.entry(facts.state.clone()).or_default() += 1;
-        if filters.state.is_empty() || filters.state == facts.state {
+        if states.iter().any(|it| it.name() == facts.state) {
             let hits = hits.remove(&facts.id).unwrap_or_default();
             ranking
                 .rows
@@ -383,9 +433,17 @@ fn totals(endpoints: Vec<&EndpointWindow>) -> Totals {
     totals
 }
 
+/// Of those that cost nothing the latest change stands first.
+fn settled_last(row: &Row) -> Reverse<u64> {
+    Reverse(match row.cost_ns {
+        0 => row.facts.state_since_ns,
+        _ => 0,
+    })
+}
+
 fn sort_rows(rows: &mut [Row], sort: Sort) {
     // First by cost, so that equals stay ranked by it.
-    rows.sort_by_key(|it| (Reverse(it.cost_ns), it.facts.id));
+    rows.sort_by_key(|it| (Reverse(it.cost_ns), settled_last(it), it.facts.id));
     for (at, row) in rows.iter_mut().enumerate() {
         row.rank = at + 1;
     }
@@ -452,7 +510,54 @@ pub(crate) mod tests {
         let endpoints = BTreeMap::from([(1, endpoint), (2, inner)]);
         let covered = Covered::new(window, first_minute(&endpoints), minute_ns(1_000));
         let all = HashMap::from([(1, hits(300)), (2, hits(30))]);
-        rank(filters, sort, (window, covered), endpoints, facts, all)
+        let states = states(&filters.state).unwrap();
+        rank(
+            filters,
+            (&states, sort),
+            (window, covered),
+            endpoints,
+            (facts, &settled()),
+            all,
+        )
+    }
+
+    /// Another finding of the first endpoint, which is resolved, and one of the second.
+    fn settled() -> [Settled; 2] {
+        [1, 2].map(|id| Settled {
+            id: 10 + id,
+            state: "resolved".into(),
+            detector: "n-plus-one-query".into(),
+            service: format!("shop-{id}"),
+            environment: String::new(),
+            endpoint: if id == 1 { "GET /posts" } else { "GET /inner" }.into(),
+        })
+    }
+
+    #[test]
+    fn states_are_names_with_commas() {
+        let names = |chosen| {
+            let states = states(chosen).unwrap();
+            states.into_iter().map(State::name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(""), ["new", "open", "acknowledged", "regressed"]);
+        assert_eq!(names("ignored, resolved"), ["ignored", "resolved"]);
+        assert_eq!(names("all").len(), 6);
+        for wrong in ["fixed", "new,", "New", "new,,open"] {
+            let Err(PageError::BadRequest(text)) = states(wrong) else {
+                panic!("{wrong}");
+            };
+            assert!(text.contains("regressed"), "{text}");
+        }
+    }
+
+    #[test]
+    fn settled_ones_are_counted_and_not_listed() {
+        let ranking = drawn(&Filters::default(), Sort::Cost);
+        assert_eq!(ranking.rows.len(), 2);
+        assert_eq!(ranking.states["resolved"], 2);
+        let filters = Filters::parse(Some("service=shop-1&state=resolved")).unwrap();
+        let ranking = drawn(&filters, Sort::Cost);
+        assert_eq!((ranking.rows.len(), ranking.states["resolved"]), (0, 1));
     }
 
     #[test]

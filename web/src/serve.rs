@@ -1,9 +1,8 @@
 //! `culprit serve`: Postgres → schema → all listeners → addresses → run → drain.
 
 use anyhow::Context;
-use collector::alert::guard::Trust;
-use collector::alert::secret::SecretText;
-use collector::alert::{Alerting, Secret, Webhook};
+use collector::alert::Alerting;
+use collector::alert::look::Watch;
 use collector::disk::DiskGuard;
 use collector::handoff::Handoff;
 use collector::journal::Journal;
@@ -21,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::AppState;
 use crate::admin;
 use crate::cli::{Role, ServeOptions};
+use crate::csrf::Reached;
 use crate::database::{Database, Purpose};
 use crate::retention_options::Bytes;
 use crate::vitals::Vitals;
@@ -122,6 +122,9 @@ pub async fn start(options: &ServeOptions, if_taken: IfTaken) -> anyhow::Result<
     if options.plays(Role::Analyzer) && !observed.is_empty() {
         serving.spawn_plans(observed, options.explain.explain_analyze);
     }
+    if options.plays(Role::Analyzer) {
+        alert::introduce(&serving.database.store, &alerting).await?;
+    }
     serving.spawn_all(options, listeners, receiver_options, alerting);
     Ok(serving)
 }
@@ -132,7 +135,7 @@ impl Serving {
         options: &ServeOptions,
         listeners: Listeners,
         receiver_options: receiver::Options,
-        mut alerting: Option<Alerting>,
+        mut alerting: Alerting,
     ) {
         let store = &self.database.store;
         let collects = options.plays(Role::Collector);
@@ -152,7 +155,7 @@ impl Serving {
                     .spawn(receiver::serve(listener, receiver, intake));
             }
         }
-        if let (Some(alerting), None) = (&mut alerting, &options.public_url) {
+        if options.public_url.is_none() {
             alerting.public_url = self.ui.map(|it| format!("http://{it}")).unwrap_or_default();
         }
         let mut vitals = Vitals::new(self.database.people.clone(), store.clone());
@@ -166,7 +169,9 @@ impl Serving {
             vitals.review = Some(Arc::clone(&review_stats));
             vitals.housekeeping = Some(self.housekeeping.clone());
             vitals.disk = self.database.state_dir.is_some().then(|| self.disk.clone());
-            self.spawn_analysis(options, alerting, handoff, review_stats);
+            let alert_stats: Arc<alert::Stats> = Arc::default();
+            vitals.alerts = Some(Arc::clone(&alert_stats));
+            self.spawn_analysis(options, alerting, handoff, review_stats, alert_stats);
             self.spawn_housekeeping(options);
         }
         let vitals = Arc::new(vitals);
@@ -183,6 +188,7 @@ impl Serving {
                 vitals,
                 settings: Arc::new(options.settings()),
                 trust: options.alerts.trust(),
+                reached: Reached::new(options.public_url.as_deref(), self.ui),
             };
             self.spawn_http("--listen-ui", listener, crate::router(state));
         }
@@ -203,9 +209,10 @@ impl Serving {
     fn spawn_analysis(
         &mut self,
         options: &ServeOptions,
-        alerting: Option<Alerting>,
+        alerting: Alerting,
         handoff: Option<Arc<Handoff>>,
         review_stats: Arc<review::Stats>,
+        alert_stats: Arc<alert::Stats>,
     ) {
         let store = &self.database.store;
         let sole_owner = self.database.is_private();
@@ -222,9 +229,11 @@ impl Serving {
             stats,
             shutdown.clone(),
         ));
+        let watch = Watch::new(alerting.public_url.clone(), alerting.pace.clone());
         self.tasks.spawn(review::run(
             store.clone(),
-            alerting.clone(),
+            watch,
+            options.resolve_after(),
             sole_owner,
             review_stats,
             shutdown.clone(),
@@ -235,10 +244,8 @@ impl Serving {
             sole_owner,
             shutdown.clone(),
         ));
-        if let Some(alerting) = alerting {
-            self.tasks
-                .spawn(alert::run(store.clone(), alerting, shutdown));
-        }
+        self.tasks
+            .spawn(alert::run(store.clone(), alerting, alert_stats, shutdown));
     }
 
     fn spawn_plans(&mut self, observed: Vec<ObservedDatabase>, run: bool) {
@@ -325,23 +332,16 @@ pub async fn wait_for_signal() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn alerting(options: &ServeOptions) -> anyhow::Result<Option<Alerting>> {
-    options.alerts.open()?;
-    let alerts = &options.alerts;
-    let Some(url) = &alerts.alert_webhook else {
-        return Ok(None);
-    };
-    let read = |it: &SecretText| it.read("it", &Trust::Trusted).map_err(anyhow::Error::msg);
-    let secret = match &alerts.alert_webhook_secret {
-        Some(secret) => Some(Secret::parse(&read(secret)?).map_err(anyhow::Error::msg)?),
-        None => None,
-    };
-    let webhook = Webhook::new(&read(url)?, secret)
-        .map_err(|problem| anyhow::anyhow!("--alert-webhook: {problem}"))?;
-    Ok(Some(Alerting {
-        webhook,
+fn alerting(options: &ServeOptions) -> anyhow::Result<Alerting> {
+    let (rules, file) = options.alerts.rules();
+    Ok(Alerting {
+        channels: options.alerts.open()?,
+        rules: rules.to_vec(),
+        file: file.to_owned(),
+        trust: options.alerts.trust(),
         public_url: options.public_url.clone().unwrap_or_default(),
-    }))
+        ..Alerting::default()
+    })
 }
 
 /// All listeners, bound before anything runs.

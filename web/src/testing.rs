@@ -139,20 +139,26 @@ fn value(value: &Value<'_>) -> Option<any_value::Value> {
 pub struct Site {
     /// Its tables.
     pub store: Store,
-    router: Router,
+    /// Its routes.
+    pub router: Router,
 }
 
 impl Site {
     /// A site on a database of this test's own.
     pub async fn with(traces: &[&StoredTrace]) -> Site {
         let site = Site::on(collector::testing::store().await);
-        let journal = Journal::start(site.store.clone());
+        site.add(traces).await;
+        site
+    }
+
+    /// More traces arrive.
+    pub async fn add(&self, traces: &[&StoredTrace]) {
+        let journal = Journal::start(self.store.clone());
         for trace in traces {
-            let accepted = collector::otlp::accept(trace.otlp.clone().into(), site.store.shards());
+            let accepted = collector::otlp::accept(trace.otlp.clone().into(), self.store.shards());
             journal.append(accepted.unwrap().batch).await.unwrap();
         }
-        site.assemble().await;
-        site
+        self.assemble().await;
     }
 
     /// A site on a database that is there.
@@ -167,6 +173,7 @@ impl Site {
             trust: collector::alert::guard::Trust::Guarded {
                 allow_private: Vec::new(),
             },
+            reached: Default::default(),
         };
         Site {
             store,
@@ -207,6 +214,16 @@ impl Site {
     pub async fn get(&self, address: &str) -> (StatusCode, HeaderMap, String) {
         let (status, headers, body) = self.get_bytes(address).await;
         (status, headers, String::from_utf8(body).unwrap())
+    }
+
+    /// The answer to a POST, as a program or one of our own pages sends it.
+    pub async fn post(&self, address: &str, body: &str) -> (StatusCode, HeaderMap, String) {
+        let request = Request::post(address).body(Body::from(body.to_owned()));
+        let answer = self.router.clone().oneshot(request.unwrap()).await.unwrap();
+        let (head, body) = answer.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        (head.status, head.headers, body)
     }
 
     /// As [`Site::get`], whatever the body is.

@@ -39,6 +39,8 @@ pub struct Vitals {
     pub assembly: Option<Arc<assembly::Stats>>,
     /// What the review did.
     pub review: Option<Arc<review::Stats>>,
+    /// What was sent to channels.
+    pub alerts: Option<Arc<collector::alert::Stats>>,
     /// What was removed, kept and measured.
     pub housekeeping: Option<Arc<housekeeping::Stats>>,
     /// The private Postgres' disk.
@@ -86,6 +88,7 @@ impl Vitals {
             journal: None,
             assembly: None,
             review: None,
+            alerts: None,
             housekeeping: None,
             disk: None,
             postgres: None,

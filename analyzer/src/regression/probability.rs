@@ -73,6 +73,25 @@ pub(super) fn exceedances_at_least(k: f64, n0: f64, r: f64, n1: f64) -> f64 {
     }
 }
 
+/// How probable it is that among `n` drawn of `all` at least `k` are of the `with` marked ones: the survival function of
+/// the hypergeometric distribution.
+pub(crate) fn hypergeometric_at_least(k: f64, with: f64, n: f64, all: f64) -> f64 {
+    // Fewer there cannot be.
+    let least = (n + with - all).max(0.0);
+    if k <= least {
+        return 1.0;
+    }
+    let most = n.min(with);
+    let mut sum = 0.0;
+    let mut k = k;
+    while k <= most {
+        let ln = ln_choose(with, k) + ln_choose(all - with, n - k) - ln_choose(all, n);
+        sum += ln.exp();
+        k += 1.0;
+    }
+    sum.min(1.0)
+}
+
 /// How probable it is that a standard normal value is at least `z`.
 pub(super) fn normal_at_least(z: f64) -> f64 {
     if z.is_nan() {

@@ -98,12 +98,6 @@ impl Alertmanager {
         self.endpoint.shown()
     }
 
-    /// The same endpoint, for tests that are in a hurry.
-    #[cfg(test)]
-    pub fn endpoint_mut(&mut self) -> &mut Endpoint {
-        &mut self.endpoint
-    }
-
     /// Posts all alerts at once. What is sent again is the same message, with a later end.
     pub async fn deliver(&self, notification: &Notification, public_url: &str) -> Delivery {
         let now = SystemTime::now()
@@ -210,4 +204,165 @@ fn sanitised(name: &str) -> String {
         sanitised.insert(0, '_');
     }
     sanitised
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::notification::Event;
+    use crate::alert::receivers::{PUBLIC_URL, Receiver, WholeUrl, hostile, notification};
+    use serde::Deserialize;
+    use std::collections::BTreeMap;
+
+    /// A postable alert of its OpenAPI description, and nothing else.
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Postable {
+        labels: BTreeMap<String, String>,
+        annotations: BTreeMap<String, String>,
+        #[serde(rename = "startsAt")]
+        starts_at: String,
+        #[serde(rename = "endsAt")]
+        ends_at: String,
+        #[serde(rename = "generatorURL")]
+        generator_url: Option<WholeUrl>,
+    }
+
+    impl Postable {
+        fn check(&self) {
+            let is_name = |it: &str| {
+                it.starts_with(|it: char| it.is_ascii_alphabetic() || it == '_')
+                    && it.chars().all(|it| it.is_ascii_alphanumeric() || it == '_')
+            };
+            assert!(!self.labels.is_empty());
+            for (name, value) in self.labels.iter().chain(&self.annotations) {
+                assert!(is_name(name), "{name:?}");
+                assert!(!value.is_empty() && value.encode_utf16().count() <= 2_000);
+                assert!(!value.contains(['\0', '\u{202e}']), "{value:?}");
+            }
+            for time in [&self.starts_at, &self.ends_at] {
+                assert!(time.len() == 24 && time.ends_with('Z'), "{time}");
+            }
+            assert!(self.starts_at <= self.ends_at);
+        }
+    }
+
+    fn open(url: &str) -> Alertmanager {
+        Alertmanager::open(url, None, (None, None), &Trust::Trusted).unwrap()
+    }
+
+    async fn sent(notification: &Notification) -> Vec<Postable> {
+        let receiver = Receiver::saying(200, &[], "").await;
+        let delivery = open(&receiver.url).deliver(notification, PUBLIC_URL).await;
+        assert_eq!(delivery, Delivery::Delivered);
+        assert_eq!(receiver.received()[0].path, "/api/v2/alerts");
+        let alerts: Vec<Postable> = receiver.bodies().remove(0);
+        alerts.iter().for_each(Postable::check);
+        alerts
+    }
+
+    #[tokio::test]
+    async fn alerts_are_told_as_it_wants_them() {
+        let alert = sent(&notification(Event::Opened, 1)).await.remove(0);
+        let labels = [
+            ("alertname", "latency-regression"),
+            ("endpoint", "POST /checkout"),
+            ("environment", "production"),
+            ("fingerprint", "f1a9e20000"),
+            ("kind", "regression"),
+            ("service", "shop"),
+            ("severity", "critical"),
+        ];
+        let told = alert
+            .labels
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        assert!(told.eq(labels), "{:?}", alert.labels);
+        assert_eq!(
+            alert.annotations["p99"],
+            "180 ms → 420 ms (1,204 requests before, 310 after)"
+        );
+        assert_eq!(alert.annotations["_99th"], "slow & <odd>");
+        assert_eq!(
+            alert.annotations["link_a_slow_trace"],
+            "https://culprit.example/base/traces/00ff"
+        );
+        assert!(alert.annotations["summary"].starts_with("p99 of POST /checkout"));
+        assert!(alert.annotations["description"].starts_with("One call grew"));
+        assert_eq!(alert.starts_at, "2023-11-14T22:13:20.000Z");
+        let url = alert.generator_url.unwrap();
+        assert_eq!(url.as_str(), "https://culprit.example/base/regressions/7");
+    }
+
+    #[test]
+    fn a_firing_alert_lasts_four_resends_and_a_resolved_one_is_over() {
+        let now_ms = 1_700_001_000_000;
+        let ends = |event| {
+            let body = body(&notification(event, 1), PUBLIC_URL, now_ms);
+            (body[0]["labels"].clone(), body[0]["endsAt"].clone())
+        };
+        let (opened, reminded) = (ends(Event::Opened), ends(Event::Reminder));
+        assert_eq!(opened, reminded);
+        assert_eq!(opened.1, rfc3339(now_ms + 240_000));
+        assert_eq!(ends(Event::Flapping), opened);
+        let resolved = ends(Event::Resolved);
+        assert_eq!(resolved.0, opened.0, "it is resolved by the same labels");
+        assert_eq!(resolved.1, "2023-11-14T22:27:20.000Z");
+    }
+
+    #[tokio::test]
+    async fn many_and_hostile_alerts_keep_the_shape() {
+        assert_eq!(sent(&notification(Event::Opened, 40)).await.len(), 40);
+        let mut odd = notification(Event::Opened, 1);
+        odd.alerts = vec![hostile()];
+        let alert = sent(&odd).await.remove(0);
+        assert_eq!(alert.labels["_9"], "nine");
+        assert!(alert.labels.contains_key("end_point_") && !alert.labels.contains_key("empty"));
+        // What ended before it began, as clocks may have it, is not refused.
+        odd.event = Event::Resolved;
+        odd.alerts[0].ended_ms = Some(odd.alerts[0].started_ms - 5_000);
+        sent(&odd).await;
+    }
+
+    #[tokio::test]
+    async fn secrets_are_sent_and_not_shown() {
+        let receiver = Receiver::saying(401, &[], "t0ken-t0ken dXNlcjpwYXNzd29yZA==").await;
+        let secret = SecretText::new("t0ken-t0ken");
+        let url = format!("{}/prefix/", receiver.url);
+        let bearer = Alertmanager::open(&url, Some(&secret), (None, None), &Trust::Trusted);
+        let password = SecretText::new("password");
+        let basic = (Some("user"), Some(&password));
+        let basic = Alertmanager::open(&url, None, basic, &Trust::Trusted);
+        for (alertmanager, header) in [
+            (bearer.unwrap(), "Bearer t0ken-t0ken"),
+            (basic.unwrap(), "Basic dXNlcjpwYXNzd29yZA=="),
+        ] {
+            let delivery = alertmanager
+                .deliver(&notification(Event::Opened, 1), "")
+                .await;
+            let received = receiver.received().pop().unwrap();
+            assert_eq!(received.headers["authorization"], header);
+            assert_eq!(received.path, "/prefix/api/v2/alerts");
+            let shown = format!("{delivery:?} {alertmanager:?} {}", alertmanager.shown());
+            let secret = header.split(' ').next_back().unwrap();
+            assert!(!shown.contains(secret), "{shown}");
+        }
+        let half = Alertmanager::open(&url, None, (Some("user"), None), &Trust::Trusted);
+        assert!(half.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_it_does_not_understand_is_not_repeated() {
+        for (status, is_rejected) in [(400, true), (422, true), (404, false), (503, false)] {
+            let receiver = Receiver::saying(status, &[], "bad label").await;
+            let delivery = open(&receiver.url)
+                .deliver(&notification(Event::Opened, 1), "")
+                .await;
+            assert_eq!(
+                matches!(delivery, Delivery::Rejected(_)),
+                is_rejected,
+                "{delivery:?}"
+            );
+        }
+    }
 }

@@ -211,3 +211,109 @@ pub fn failed(error: impl Into<String>) -> Delivery {
         retry_after: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::notification::Event;
+    use crate::alert::receivers::{PUBLIC_URL, Receiver, notification};
+    use serde_json::{Value, json};
+
+    fn open(settings: Value, trust: &Trust) -> Result<Channel, String> {
+        let settings: Settings = serde_json::from_value(settings).unwrap();
+        Channel::open("on call", &settings, trust)
+    }
+
+    #[test]
+    fn kinds_have_one_name() {
+        for kind in Kind::ALL {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+        }
+    }
+
+    #[test]
+    fn a_channel_says_where_it_leads_and_nothing_secret() {
+        for (settings, shown) in [
+            (
+                json!({"kind": "webhook", "url": "https://hooks.example/s3cr3t?k=s3cr3t",
+                       "secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"}),
+                "webhook https://hooks.example/…",
+            ),
+            (
+                json!({"kind": "slack", "url": "https://hooks.slack.com/services/T/B/s3cr3t"}),
+                "slack https://hooks.slack.com/…",
+            ),
+            (
+                json!({"kind": "alertmanager", "url": "http://am:9093", "bearer-token": "s3cr3t"}),
+                "alertmanager http://am:9093/…",
+            ),
+            (
+                json!({"kind": "pagerduty", "routing-key": "s3cr3t"}),
+                "pagerduty https://events.pagerduty.com/…",
+            ),
+            (
+                json!({"kind": "email", "smtp": "smtps://ops@mx.example", "password": "s3cr3t",
+                       "from": "c@x.example", "to": ["o@x.example"]}),
+                "email o@x.example via mx.example:465",
+            ),
+        ] {
+            let channel = open(settings, &Trust::Trusted).unwrap();
+            assert_eq!(channel.shown(), shown);
+            assert_eq!(format!("{channel:?}"), format!("Channel(on call: {shown})"));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_the_channels_name() {
+        let guarded = Trust::Guarded {
+            allow_private: Vec::new(),
+        };
+        for (settings, problem) in [
+            (
+                json!({"kind": "slack", "url": "env:PATH"}),
+                "CULPRIT_SECRET_",
+            ),
+            (
+                json!({"kind": "slack", "url": "file:/etc/passwd"}),
+                "may not refer to files",
+            ),
+            (
+                json!({"kind": "slack", "url": "http://hooks.slack.com/x"}),
+                "without encryption",
+            ),
+            (
+                json!({"kind": "alertmanager", "url": "https://10.0.0.1"}),
+                "--alert-allow-private",
+            ),
+            (
+                json!({"kind": "pagerduty", "routing-key": " "}),
+                "the routing key is empty",
+            ),
+            (
+                json!({"kind": "webhook", "url": "https://x.example", "secret": "hunter2"}),
+                "a webhook secret is `whsec_`",
+            ),
+        ] {
+            let error = open(settings, &guarded).unwrap_err();
+            assert!(error.contains("channel \"on call\": "), "{error}");
+            assert!(
+                error.contains(problem) && !error.contains("hunter2"),
+                "{error}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn guarded_settings_reach_the_networks_they_may() {
+        let receiver = Receiver::saying(200, &[], "").await;
+        let settings = json!({"kind": "alertmanager", "url": receiver.url});
+        let opened = notification(Event::Opened, 1);
+        let allow_private = vec!["127.0.0.1/32".parse().unwrap()];
+        let allowed = open(settings.clone(), &Trust::Guarded { allow_private }).unwrap();
+        let delivery = allowed.deliver(Uuid::nil(), &opened, PUBLIC_URL).await;
+        assert_eq!(delivery, Delivery::Delivered);
+        let allow_private = vec!["127.0.0.2/32".parse().unwrap()];
+        let refused = open(settings, &Trust::Guarded { allow_private }).unwrap_err();
+        assert!(refused.contains("without encryption"), "{refused}");
+    }
+}

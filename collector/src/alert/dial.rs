@@ -25,6 +25,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// more is cut off.
 const RECEIVED_BYTES_MAX: usize = 256 * 1024;
 
+/// The addresses of a name, for a test.
+#[cfg(test)]
+pub type Lookup = Arc<dyn Fn(&str) -> Vec<IpAddr> + Send + Sync>;
+
 /// Who knows the addresses of names.
 #[derive(Clone)]
 pub enum Names {
@@ -32,7 +36,7 @@ pub enum Names {
     System,
     /// A test.
     #[cfg(test)]
-    Fixed(Arc<dyn Fn(&str) -> Vec<IpAddr> + Send + Sync>),
+    Fixed(Lookup),
 }
 
 impl fmt::Debug for Names {

@@ -271,3 +271,223 @@ impl From<Cidr> for String {
         cidr.to_string()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HTTPS: &[u16] = &[443, 80];
+
+    /// First and last addresses of every range, and those just outside.
+    #[test]
+    fn what_is_public_and_what_is_not() {
+        for address in [
+            "1.1.1.1",
+            "8.8.8.8",
+            "9.255.255.255",
+            "11.0.0.0",
+            "100.63.255.255",
+            "100.128.0.0",
+            "126.255.255.255",
+            "128.0.0.1",
+            "169.253.255.255",
+            "169.255.0.0",
+            "172.15.255.255",
+            "172.32.0.0",
+            "191.255.255.255",
+            "192.0.1.0",
+            "192.0.3.0",
+            "192.88.98.255",
+            "192.88.100.0",
+            "192.167.255.255",
+            "192.169.0.0",
+            "198.17.255.255",
+            "198.20.0.0",
+            "198.51.99.255",
+            "198.51.101.0",
+            "203.0.112.255",
+            "203.0.114.0",
+            "223.255.255.255",
+            "2001:200::1",
+            "2001:db7:ffff:ffff::1",
+            "2001:db9::1",
+            "2003::1",
+            "2606:4700:4700::1111",
+            "2a00:1450:4001:80b::200e",
+            "3ffe::1",
+            "64:ff9b::8.8.8.8",
+        ] {
+            assert!(is_public(address.parse().unwrap()), "{address}");
+        }
+        for address in [
+            "0.0.0.0",
+            "0.255.255.255",
+            "10.0.0.0",
+            "10.255.255.255",
+            "100.64.0.0",
+            "100.127.255.255",
+            "127.0.0.1",
+            "127.255.255.255",
+            "169.254.0.0",
+            "169.254.169.254",
+            "172.16.0.0",
+            "172.31.255.255",
+            "192.0.0.0",
+            "192.0.0.255",
+            "192.0.2.1",
+            "192.88.99.1",
+            "192.168.0.0",
+            "192.168.255.255",
+            "198.18.0.0",
+            "198.19.255.255",
+            "198.51.100.7",
+            "203.0.113.7",
+            "224.0.0.1",
+            "239.255.255.255",
+            "240.0.0.0",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::7f00:1",
+            "::ffff:127.0.0.1",
+            "::ffff:8.8.8.8",
+            "::ffff:0:8.8.8.8",
+            "64:ff9b::127.0.0.1",
+            "64:ff9b::10.1.2.3",
+            "64:ff9b::169.254.169.254",
+            "64:ff9b:1::8.8.8.8",
+            "64:ff9b:0:0:1::1",
+            "100::1",
+            "2001::1",
+            "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+            "2001:2::1",
+            "2001:10::1",
+            "2001:20::1",
+            "2001:1ff:ffff::1",
+            "2001:db8::1",
+            "2002:7f00:1::1",
+            "2002:808:808::1",
+            "3fff::1",
+            "3fff:fff:ffff::1",
+            "4000::1",
+            "5f00::1",
+            "fc00::1",
+            "fd12:3456::1",
+            "fe80::1",
+            "febf::1",
+            "fec0::1",
+            "ff02::1",
+        ] {
+            assert!(!is_public(address.parse().unwrap()), "{address}");
+        }
+    }
+
+    fn guarded(networks: &[&str]) -> Trust {
+        Trust::Guarded {
+            allow_private: networks.iter().map(|it| it.parse().unwrap()).collect(),
+        }
+    }
+
+    fn vet(trust: &Trust, host: &str, port: u16, encrypted: bool) -> Result<(), String> {
+        let target = Target {
+            host,
+            port,
+            encrypted,
+            ports: HTTPS,
+        };
+        trust.vet_target(target)?;
+        host.parse()
+            .map_or(Ok(()), |address| trust.vet_address(target, address))
+    }
+
+    #[test]
+    fn guarded_settings_lead_to_public_receivers_only() {
+        let trust = guarded(&[]);
+        assert_eq!(vet(&trust, "hooks.example", 443, true), Ok(()));
+        assert_eq!(vet(&trust, "1.1.1.1", 443, true), Ok(()));
+        for (host, port, encrypted, why) in [
+            ("hooks.example", 80, false, "without encryption"),
+            (
+                "hooks.example",
+                5432,
+                true,
+                "port 5432 is not one of 443, 80",
+            ),
+            ("10.0.0.1", 443, true, "--alert-allow-private"),
+            ("[::1]", 443, true, "--alert-allow-private"),
+            ("localhost", 443, true, "--alert-allow-private"),
+            ("x.LocalHost", 443, true, "--alert-allow-private"),
+            ("metadata.google.internal", 443, true, "public Internet"),
+        ] {
+            let refused = vet(&trust, host, port, encrypted).unwrap_err();
+            assert!(refused.contains(why), "{host}: {refused}");
+        }
+    }
+
+    #[test]
+    fn allowed_networks_are_open_and_their_neighbours_are_not() {
+        let trust = guarded(&["10.1.0.0/16", "fd00:1::/32"]);
+        assert_eq!(vet(&trust, "10.1.255.255", 9093, false), Ok(()));
+        assert_eq!(vet(&trust, "::ffff:10.1.0.1", 9093, false), Ok(()));
+        assert_eq!(vet(&trust, "fd00:1::5", 9093, false), Ok(()));
+        assert!(vet(&trust, "10.2.0.0", 9093, false).is_err());
+        assert!(vet(&trust, "10.2.0.0", 443, true).is_err());
+        assert!(vet(&trust, "fd00:2::5", 9093, false).is_err());
+        // What is public remains held to encryption and the usual ports.
+        assert!(vet(&trust, "1.1.1.1", 443, false).is_err());
+        assert!(vet(&trust, "1.1.1.1", 9093, true).is_err());
+    }
+
+    #[test]
+    fn no_network_opens_the_credentials_of_machines() {
+        let trust = guarded(&["0.0.0.0/0", "::/0"]);
+        assert_eq!(vet(&trust, "127.0.0.1", 80, false), Ok(()));
+        for host in [
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "168.63.129.16",
+            "100.100.100.200",
+            "fd00:ec2::254",
+            "metadata.google.internal",
+            "METADATA",
+        ] {
+            assert!(vet(&trust, host, 80, false).is_err(), "{host}");
+        }
+    }
+
+    #[test]
+    fn who_may_not_reach_an_address_does_not_learn_it() {
+        let target = Target {
+            host: "internal.example",
+            port: 443,
+            encrypted: true,
+            ports: HTTPS,
+        };
+        let address = "10.1.2.3".parse().unwrap();
+        let refused = guarded(&[]).vet_address(target, address).unwrap_err();
+        assert!(!refused.contains("10.1"), "{refused}");
+        assert_eq!(Trust::Trusted.vet_address(target, address), Ok(()));
+    }
+
+    #[test]
+    fn networks_are_read_as_they_are_written() {
+        for (text, shown) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("192.168.1.7", "192.168.1.7/32"),
+            ("fd00::/8", "fd00::/8"),
+            ("::1", "::1/128"),
+        ] {
+            assert_eq!(text.parse::<Cidr>().unwrap().to_string(), shown);
+        }
+        for text in [
+            "",
+            "10.0.0.0/33",
+            "fd00::/129",
+            "10.0.0/8",
+            "host/8",
+            "10.0.0.0/-1",
+        ] {
+            assert!(text.parse::<Cidr>().is_err(), "{text}");
+        }
+    }
+}

@@ -238,7 +238,7 @@ impl Endpoint {
             // The status says it all: a body that never ends or breaks off changes nothing.
             let until = deadline - self.timeout / 10;
             let _ = tokio::time::timeout_at(until, read(body, &mut bytes)).await;
-            self.without_secrets(&excerpt(&bytes))
+            excerpt(&self.without_secrets(&String::from_utf8_lossy(&bytes)))
         };
         Answer {
             status: head.status,
@@ -330,8 +330,7 @@ async fn read(mut body: Incoming, bytes: &mut Vec<u8>) {
 }
 
 /// One line of printable text.
-fn excerpt(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
+fn excerpt(text: &str) -> String {
     let words: Vec<&str> = text
         .split(|it: char| it.is_whitespace() || it.is_control())
         .filter(|it| !it.is_empty())
@@ -356,10 +355,323 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 }
 
 /// An error and what caused it: hyper's own text only says "client error".
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |it| it.source());
     causes
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::receivers::{Receiver, Then, bad_server};
+    use std::net::IpAddr;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    const MEANING: Meaning = Meaning {
+        rejected: &[400],
+        gone: &[410],
+    };
+
+    fn endpoint(url: &str) -> Endpoint {
+        let mut endpoint = Endpoint::secret(&SecretText::new(url), &Trust::Trusted).unwrap();
+        endpoint.in_test(Duration::from_millis(500), None);
+        endpoint
+    }
+
+    async fn post(endpoint: &Endpoint) -> Delivery {
+        match endpoint.post(HeaderMap::new(), "{}".into()).await {
+            Ok(answer) => answer.delivery(MEANING),
+            Err(error) => super::super::channel::failed(error),
+        }
+    }
+
+    #[track_caller]
+    fn error(delivery: Delivery) -> String {
+        match delivery {
+            Delivery::Failed { error, .. } => error,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn every_success_is_a_delivery() {
+        for status in [200, 201, 202, 204] {
+            let receiver = Receiver::saying(status, &[], "").await;
+            let url = format!("{}/a/b?token=t0ken-t0ken", receiver.url);
+            assert_eq!(post(&endpoint(&url)).await, Delivery::Delivered);
+            let received = &receiver.received()[0];
+            assert_eq!(received.path, "/a/b?token=t0ken-t0ken");
+            assert_eq!(received.headers["content-type"], "application/json");
+            assert_eq!(&received.body[..], b"{}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_not_followed() {
+        let target = Receiver::saying(200, &[], "").await;
+        let location: &'static str = target.url.clone().leak();
+        let headers: &'static [(&str, &str)] = vec![("location", location)].leak();
+        for status in [301, 302, 303, 307, 308] {
+            let receiver = Receiver::saying(status, headers, "").await;
+            let error = error(post(&endpoint(&receiver.url)).await);
+            assert!(error.contains("a redirect to 127.0.0.1;"), "{error}");
+            assert_eq!(receiver.received().len(), 1);
+        }
+        assert_eq!(target.received().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn statuses_mean_what_the_channel_says() {
+        for (status, expected) in [
+            (
+                400,
+                Delivery::Rejected("the receiver answered 400 Bad Request: no".into()),
+            ),
+            (
+                410,
+                Delivery::Gone("the receiver answered 410 Gone: no".into()),
+            ),
+        ] {
+            let receiver = Receiver::saying(status, &[], "no").await;
+            assert_eq!(post(&endpoint(&receiver.url)).await, expected);
+        }
+        let receiver = Receiver::saying(500, &[("content-type", "text/html")], "<h1>no</h1>").await;
+        let error = error(post(&endpoint(&receiver.url)).await);
+        assert_eq!(error, "the receiver answered 500 Internal Server Error");
+    }
+
+    #[tokio::test]
+    async fn the_receiver_says_when_to_come_back() {
+        let receiver = Receiver::saying(429, &[("retry-after", "17")], "").await;
+        let Delivery::Failed { retry_after, .. } = post(&endpoint(&receiver.url)).await else {
+            panic!("a failure is expected");
+        };
+        assert_eq!(retry_after, Some(Duration::from_secs(17)));
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("120", Some(120)),
+            ("99999999", Some(86_400)),
+            ("Tue, 14 Nov 2023 22:14:20 GMT", Some(60)),
+            ("Tue, 14 Nov 2023 22:13:00 GMT", Some(0)),
+            ("Mon, 14 Nov 2033 22:13:00 GMT", Some(86_400)),
+            ("-5", None),
+            ("soon", None),
+        ] {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
+            let expected = expected.map(Duration::from_secs);
+            assert_eq!(retry_after(&headers, now), expected, "{text}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    #[tokio::test]
+    async fn a_receiver_that_hangs_has_not_got_it() {
+        for bytes in ["", "HTTP/1.1 2", "HTTP/1.1 200 OK\r\ncontent-le"] {
+            let url = bad_server(bytes, Then::Hang).await;
+            let error = error(post(&endpoint(&url)).await);
+            assert_eq!(error, "no answer within 0.5 s", "{bytes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn half_an_answer_is_none() {
+        for bytes in ["", "HTTP/1.1 200 OK\r\ncontent-le", "SSH-2.0-OpenSSH_9\r\n"] {
+            let url = bad_server(bytes, Then::Close).await;
+            let error = error(post(&endpoint(&url)).await);
+            assert!(!error.is_empty() && !error.contains("no answer"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_status_counts_whatever_happens_to_the_body() {
+        for then in [Then::Hang, Then::Close, Then::GoOn] {
+            let head = "HTTP/1.1 200 OK\r\ncontent-length: 9999999999\r\n\r\n";
+            let url = bad_server(head, then).await;
+            assert_eq!(post(&endpoint(&url)).await, Delivery::Delivered);
+
+            let head = "HTTP/1.1 400 Bad\r\ncontent-length: 9999999999\r\n\r\ninvalid_blocks";
+            let url = bad_server(head, then).await;
+            let Delivery::Rejected(error) = post(&endpoint(&url)).await else {
+                panic!("a rejection is expected");
+            };
+            assert!(error.contains("invalid_blocks"), "{error}");
+            assert!(error.chars().count() < 300, "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn headers_that_never_end_are_cut_off() {
+        let url = bad_server("HTTP/1.1 200 OK\r\nx: ", Then::GoOn).await;
+        let started = Instant::now();
+        let error = error(post(&endpoint(&url)).await);
+        assert!(
+            !error.contains("no answer"),
+            "{error} after {:?}",
+            started.elapsed()
+        );
+    }
+
+    #[tokio::test]
+    async fn errors_hold_no_secrets_and_no_control_characters() {
+        let body = "no such hook /services/T0P/s3cr3t-t0ken\u{1b}[31m\u{202e}, key k3y-k3y-k3y";
+        let receiver = Receiver::saying(500, &[], body).await;
+        let mut endpoint = endpoint(&format!("{}/services/T0P/s3cr3t-t0ken", receiver.url));
+        endpoint.hide("k3y-k3y-k3y");
+        let error = error(post(&endpoint).await);
+        assert!(error.ends_with("no such hook … [31m, key …"), "{error}");
+        assert!(!format!("{endpoint:?} {}", endpoint.shown()).contains("t0ken"));
+
+        let refused = Endpoint::secret(
+            &"https://hooks.example:99999/s3cr3t".into(),
+            &Trust::Trusted,
+        );
+        assert!(!refused.unwrap_err().contains("s3cr3t"));
+    }
+
+    fn allowing_loopback() -> Trust {
+        Trust::Guarded {
+            allow_private: vec!["127.0.0.0/8".parse().unwrap()],
+        }
+    }
+
+    /// Names that are what `lookup` says, and how often it was asked.
+    fn names(addresses: &'static [&'static str]) -> (Names, Arc<AtomicUsize>) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let names = Names::Fixed(Arc::new(move |_| {
+            let number = count.fetch_add(1, Ordering::Relaxed);
+            // The second answer leads into the network.
+            let addresses = if number == 0 {
+                addresses
+            } else {
+                &["10.0.0.1"]
+            };
+            let parsed = addresses.iter().map(|it| it.parse::<IpAddr>().unwrap());
+            parsed.collect()
+        }));
+        (names, asked)
+    }
+
+    #[tokio::test]
+    async fn what_was_judged_is_connected_to() {
+        let receiver = Receiver::saying(200, &[], "").await;
+        let url = receiver.url.replace("127.0.0.1", "receiver.example");
+        let mut endpoint = Endpoint::at(&url, &allowing_loopback()).unwrap();
+        let (names, asked) = names(&["127.0.0.1"]);
+        endpoint.in_test(TIMEOUT, Some(names));
+        assert_eq!(post(&endpoint).await, Delivery::Delivered);
+        assert_eq!(
+            asked.load(Ordering::Relaxed),
+            1,
+            "the name is resolved once"
+        );
+        let host = receiver.received()[0].headers["host"].clone();
+        assert_eq!(format!("http://{}", host.to_str().unwrap()), url);
+        // And anew for the next message.
+        let error = error(post(&endpoint).await);
+        assert!(error.contains("without encryption"), "{error}");
+        assert_eq!(receiver.received().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn one_bad_address_among_good_ones_is_enough() {
+        let receiver = Receiver::saying(200, &[], "").await;
+        let url = receiver.url.replace("127.0.0.1", "receiver.example");
+        let mut endpoint = Endpoint::at(&url, &allowing_loopback()).unwrap();
+        endpoint.in_test(TIMEOUT, Some(names(&["127.0.0.1", "192.168.0.1"]).0));
+        error(post(&endpoint).await);
+        assert_eq!(receiver.received().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn tls_names_the_receiver_and_wants_its_certificate() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let hello = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut hello = vec![0; 4096];
+            let length = stream.read(&mut hello).await.unwrap();
+            hello.truncate(length);
+            hello
+        });
+        let url = format!("https://receiver.example.:{port}/");
+        let mut endpoint = Endpoint::at(&url, &allowing_loopback()).unwrap();
+        endpoint.in_test(TIMEOUT, Some(names(&["127.0.0.1"]).0));
+        let error = error(post(&endpoint).await);
+        assert!(error.contains("no TLS with receiver.example"), "{error}");
+        let hello = hello.await.unwrap();
+        let name = b"receiver.example";
+        assert!(hello.windows(name.len()).any(|it| it == name));
+    }
+
+    /// What `url` makes of odd hosts is what is judged.
+    #[test]
+    fn tricks_with_urls_lead_nowhere() {
+        let guarded = Trust::Guarded {
+            allow_private: Vec::new(),
+        };
+        for url in [
+            "https://127.0.0.1/",
+            "https://2130706433/",
+            "https://0x7f000001/",
+            "https://0177.0.0.1/",
+            "https://127.1/",
+            "https://0/",
+            "https://127.0.0.1./",
+            "https://①②⑦.0.0.1/",
+            "https://127。0。0。1/",
+            "https://[::1]/",
+            "https://[::ffff:127.0.0.1]/",
+            "https://[::ffff:7f00:1]/",
+            "https://[64:ff9b::7f00:1]/",
+            "https://[2002:7f00:1::]/",
+            "https://localhost/",
+            "https://localhost./",
+            "https://LOCALHOST/",
+            "https://lo\u{ad}calhost/",
+            "https://a.localhost/",
+            "https://metadata.google.internal./",
+            "https://metadata/",
+            "https://169.254.169.254/latest/meta-data/",
+            "https://0xa9fea9fe/",
+            "https://10.0.0.1:443/",
+            "https:\\\\10.0.0.1/",
+            "https:10.0.0.1",
+            "https://hooks.example@10.0.0.1/",
+            "https://10.0.0.1#@hooks.example/",
+            "https://user@hooks.example/",
+            "https://user:password@hooks.example/",
+            "https://hooks.example:22/",
+            "http://hooks.example/",
+            "ftp://hooks.example/",
+            "file:///etc/passwd",
+            "gopher://hooks.example/",
+            "data:text/plain,x",
+            "https://",
+            "hooks.example",
+            "",
+        ] {
+            assert!(Endpoint::at(url, &guarded).is_err(), "{url}");
+        }
+        for url in [
+            "https://hooks.example/",
+            "https://hooks.example.:443/x?y#z",
+            "https://bücher.example/",
+            "https://1.1.1.1/",
+            "https://[2606:4700:4700::1111]/",
+        ] {
+            assert!(Endpoint::at(url, &guarded).is_ok(), "{url}");
+        }
+    }
 }

@@ -1,9 +1,17 @@
-//! The outbox's worker: what is queued is delivered at least once, with the same id in every
-//! attempt, so that receivers can tell a repetition.
+//! Alerts: rules and what is true now → signals → incidents → messages in the outbox → channels.
+//!
+//! A [`look`] of the review turns what is stored into incidents and queued messages, in one transaction;
+//! the [`worker`] delivers them. What stands between is pure: [`signal`], [`engine`], [`grouping`].
 
 pub mod notification;
 pub mod rule;
 pub mod defaults;
+pub mod signal;
+pub mod engine;
+pub mod silence;
+pub mod grouping;
+pub mod look;
+pub mod worker;
 pub mod settings;
 pub mod secret;
 pub mod guard;
@@ -18,99 +26,135 @@ mod shrink;
 mod rfc3339;
 mod http;
 mod dial;
+#[cfg(test)]
+mod receivers;
+#[cfg(test)]
+mod tests;
 
-use futures_util::FutureExt;
-use std::panic::AssertUnwindSafe;
-use std::time::Duration;
-use tokio_util::sync::CancellationToken;
+use std::sync::Arc;
+use uuid::Uuid;
 
-use crate::store::Store;
-use crate::store::outbox::Message;
 pub use channel::{Channel, Delivery, Kind};
 pub use guard::{Cidr, Trust};
 pub use settings::Settings;
 pub use webhook::{Secret, Webhook};
+pub use worker::{Stats, run};
 
-/// The outbox's name for the generic webhook.
+use crate::store::channels::ConfiguredChannel;
+use crate::store::rules::Source;
+use crate::store::{Store, StoreError};
+use engine::Pace;
+use notification::{Alert, Event, Fact, Link, Notification, Severity};
+use rule::Rule;
+
+/// The name of the channel that a flag sets up.
 pub const CHANNEL_WEBHOOK: &str = "webhook";
 
-/// How often the outbox is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// Messages claimed at once: a claim must outlast the delivery, so one after the other.
-const MESSAGES_MAX: i64 = 1;
-
-/// When a message that failed is tried again, by the number of attempts so far: the schedule of
-/// Standard Webhooks. After the last one it is dead and stays in the outbox for people to see.
-const RETRY_AFTER_S: [f64; 9] = [
-    5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0,
-];
-
-/// Where alerts go.
+/// How a process tells alerts.
 #[derive(Clone, Debug)]
 pub struct Alerting {
-    /// The receiver.
-    pub webhook: Webhook,
+    /// The channels of flags and of the configuration file, and which of the two. Those that
+    /// people set up are read from the database.
+    pub channels: Vec<(Arc<Channel>, Source)>,
+    /// The configuration file's rules.
+    pub rules: Vec<Rule>,
+    /// The configuration file's path; empty if there is none.
+    pub file: String,
+    /// Where channels that people set up may lead.
+    pub trust: Trust,
     /// Where people reach the UI; links in messages begin with it.
     pub public_url: String,
+    /// The engine's times.
+    pub pace: Pace,
 }
 
-/// Delivers what is queued until `shutdown`.
-pub async fn run(store: Store, alerting: Alerting, shutdown: CancellationToken) {
-    while !shutdown.is_cancelled() {
-        match store.claim_messages(MESSAGES_MAX).await {
-            Ok(messages) if !messages.is_empty() => {
-                for message in messages {
-                    // A bug here must not end the process; the message is claimed again later.
-                    let delivery = AssertUnwindSafe(deliver(&store, &alerting, message));
-                    if delivery.catch_unwind().await.is_err() {
-                        tracing::error!("the delivery of an alert panicked, see above");
-                    }
-                }
-                continue;
-            }
-            Ok(_) => {}
-            Err(error) => tracing::debug!(%error, "the outbox cannot be read"),
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+impl Default for Alerting {
+    fn default() -> Self {
+        Alerting {
+            channels: Vec::new(),
+            rules: Vec::new(),
+            file: String::new(),
+            trust: Trust::Guarded {
+                allow_private: Vec::new(),
+            },
+            public_url: String::new(),
+            pace: Pace::default(),
         }
     }
 }
 
-async fn deliver(store: &Store, alerting: &Alerting, message: Message) {
-    let id = message.id;
-    let retry_after = RETRY_AFTER_S
-        .get(message.attempts.max(1) as usize - 1)
-        .copied();
-    let delivery = alerting.webhook.post(id, &message.body).await;
-    let noted = match &delivery {
-        Delivery::Delivered => store.message_delivered(id).await,
-        Delivery::Failed { error, .. } => {
-            store
-                .message_failed(id, error, retry_after.map(jittered))
-                .await
-        }
-        Delivery::Rejected(error) | Delivery::Gone(error) => {
-            store.message_failed(id, error, None).await
-        }
+/// Makes the rules and the channels of this process's flags and file known to all processes; what they do not
+/// have any more goes. So all processes that analyse are to be given the same ones.
+///
+/// # Errors
+/// Postgres cannot be written to.
+pub async fn introduce(store: &Store, alerting: &Alerting) -> Result<(), StoreError> {
+    store
+        .sync_rules(Source::File, &alerting.rules, &alerting.file)
+        .await?;
+    // After the file's, so that one it does not have any more is back.
+    store
+        .sync_rules(Source::BuiltIn, &defaults::rules(), "")
+        .await?;
+    for source in [Source::Flag, Source::File] {
+        let channels = configured(alerting, source);
+        store.sync_channels(source, &channels).await?;
+    }
+    Ok(())
+}
+
+fn configured(alerting: &Alerting, source: Source) -> Vec<ConfiguredChannel> {
+    let channels = alerting.channels.iter().filter(|it| it.1 == source);
+    channels
+        .map(|(channel, _)| ConfiguredChannel {
+            name: channel.name().to_owned(),
+            kind: channel.kind().name().to_owned(),
+            shown: channel.shown(),
+            told_by: match source {
+                Source::File => alerting.file.clone(),
+                // Channels of flags are named after them.
+                _ => format!("--alert-{}", channel.name()),
+            },
+        })
+        .collect()
+}
+
+/// What the test button of a channel sends.
+pub fn test_notification(channel: &str, now_ms: i64) -> Notification {
+    let labels = [
+        ("alertname", "Test"),
+        ("service", "culprit"),
+        ("kind", "test"),
+    ]
+    .map(|(label, value)| (label.to_owned(), value.to_owned()))
+    .into();
+    let alert = Alert {
+        incident: Uuid::now_v7(),
+        fingerprint: signal::fingerprint(&labels),
+        rule: "Test".into(),
+        firing: false,
+        severity: Severity::Info,
+        labels,
+        title: format!("This is a test of the channel {channel}"),
+        summary: "Nothing is wrong: somebody pressed the test button. Alerts arrive here.".into(),
+        facts: vec![Fact {
+            name: "channel".into(),
+            value: channel.to_owned(),
+        }],
+        data: serde_json::json!({"type": "test"}),
+        links: vec![Link {
+            text: "the alerts".into(),
+            path: "/alerts".into(),
+        }],
+        started_ms: now_ms,
+        // PagerDuty and Alertmanagers must not keep it open.
+        ended_ms: Some(now_ms),
     };
-    match delivery {
-        Delivery::Delivered => tracing::info!(%id, "an alert is delivered"),
-        Delivery::Failed { error, .. } | Delivery::Rejected(error) | Delivery::Gone(error) => {
-            tracing::warn!(%id, error, attempt = message.attempts, "an alert is not delivered");
-        }
+    Notification {
+        event: Event::Test,
+        group: "culprit".into(),
+        alerts: vec![alert],
+        omitted: 0,
+        at_ms: now_ms,
     }
-    if let Err(error) = noted {
-        tracing::warn!(%id, %error, "the delivery cannot be noted; it may be repeated");
-    }
-}
-
-/// Up to a tenth more, so that messages that failed together do not return together.
-fn jittered(seconds: f64) -> f64 {
-    let nanos = std::time::SystemTime::now()
-        .duration_since(std::time::SystemTime::UNIX_EPOCH)
-        .map_or(0, |it| it.subsec_nanos());
-    seconds * (1.0 + f64::from(nanos % 1_000) / 10_000.0)
 }

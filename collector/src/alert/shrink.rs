@@ -10,6 +10,9 @@ const TEXT_CHARS: [usize; 7] = [4_000, 2_000, 1_000, 500, 250, 100, 50];
 /// Elements that are left of lists when short texts are not enough.
 const LIST_ELEMENTS: usize = 10;
 
+/// Bytes of a URL that is left alone: half of one leads elsewhere.
+const URL_BYTES_MAX: usize = 2_000;
+
 /// The name under which the cut values are listed.
 const TRUNCATED: &str = "truncated";
 
@@ -87,6 +90,7 @@ impl Cut {
 
     fn value(&mut self, path: &str, value: &mut Value) {
         match value {
+            Value::String(text) if is_url(text) => {}
             Value::String(text) => {
                 let short = super::wording::shorten(text, self.chars);
                 if short != *text {
@@ -123,6 +127,11 @@ impl Cut {
     }
 }
 
+fn is_url(text: &str) -> bool {
+    let is_whole = !text.contains(char::is_whitespace);
+    is_whole && text.len() <= URL_BYTES_MAX && text.starts_with("http")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +155,14 @@ mod tests {
         assert_eq!(it["truncated"], json!(["statement"]));
         assert_eq!(it["service"], "shop");
         assert!(it["statement"].as_str().unwrap().ends_with("é…"));
+    }
+
+    #[test]
+    fn a_url_is_whole_or_not_there() {
+        let url = format!("https://culprit.example/?q={}", "x".repeat(300));
+        let mut it = object(json!({"url": url, "texts": vec!["y".repeat(300); 9]}));
+        shrink(&mut it, 1_500, &["url"]);
+        assert_eq!(it["url"], url);
     }
 
     #[test]

@@ -30,6 +30,9 @@ const REST_BYTES: usize = 400;
 const SHARED_CHARS_MAX: usize = 300;
 const ALONE_CHARS_MAX: usize = 1_000;
 
+/// UTF-16 units of what stands in for the blocks where they cannot be shown.
+const FALLBACK_CHARS_MAX: usize = 500;
+
 /// Buttons side by side.
 const BUTTONS_MAX: usize = 5;
 
@@ -63,12 +66,6 @@ impl Slack {
         self.endpoint.shown()
     }
 
-    /// The same endpoint, for tests that are in a hurry.
-    #[cfg(test)]
-    pub fn endpoint_mut(&mut self) -> &mut Endpoint {
-        &mut self.endpoint
-    }
-
     /// Posts all alerts in one message.
     pub async fn deliver(&self, notification: &Notification, public_url: &str) -> Delivery {
         let body = body(notification, public_url).to_string();
@@ -81,15 +78,18 @@ impl Slack {
 
 fn body(notification: &Notification, public_url: &str) -> Value {
     let headline = wording::headline(notification);
+    // The title alone, so that what is resolved has the same one as what was opened.
+    let title = match notification.alerts.as_slice() {
+        [alert] if notification.omitted == 0 => wording::title(alert),
+        _ => headline.clone(),
+    };
     let mut body = json!({
-        "text": escape(&fallback(notification, &headline), SECTION_CHARS_MAX),
+        // Shown by telephones and read by screen readers.
+        "text": escape(&headline, FALLBACK_CHARS_MAX),
         "unfurl_links": false,
-        "blocks": [{
-            "type": "header",
-            "text": plain(&headline, HEADER_CHARS_MAX),
-        }],
+        "blocks": [{"type": "header", "text": plain(&title, HEADER_CHARS_MAX)}],
     });
-    let is_alone = notification.alerts.len() == 1;
+    let is_alone = notification.alerts.len() + notification.omitted == 1;
     let mut told = 0;
     for alert in &notification.alerts {
         let blocks = blocks(notification, alert, public_url, is_alone);
@@ -104,14 +104,6 @@ fn body(notification: &Notification, public_url: &str) -> Value {
         push(&mut body, vec![context(&note)]);
     }
     body
-}
-
-/// What notifications on telephones show, and screen readers read.
-fn fallback(notification: &Notification, headline: &str) -> String {
-    match notification.alerts.as_slice() {
-        [alert] => format!("{}: {headline}", wording::status(notification.event, alert)),
-        _ => headline.to_owned(),
-    }
 }
 
 /// Appends an alert's blocks, or as many of its first as there is room for if it is the first
@@ -248,4 +240,269 @@ fn escape(text: &str, chars_max: usize) -> String {
         escaped.push_str(piece);
     }
     escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::notification::Event;
+    use crate::alert::receivers::{PUBLIC_URL, Receiver, WholeUrl, hostile, notification};
+    use serde::Deserialize;
+
+    /// A message as Slack documents it, and nothing else.
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Message {
+        text: String,
+        unfurl_links: bool,
+        blocks: Vec<Block>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+    enum Block {
+        Header {
+            text: Text,
+        },
+        Section {
+            text: Option<Text>,
+            fields: Option<Vec<Text>>,
+        },
+        Context {
+            elements: Vec<Text>,
+        },
+        Actions {
+            elements: Vec<Button>,
+        },
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+    enum Text {
+        PlainText { text: String, emoji: bool },
+        Mrkdwn { text: String, verbatim: bool },
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Button {
+        #[serde(rename = "type")]
+        kind: String,
+        action_id: String,
+        text: Text,
+        url: WholeUrl,
+    }
+
+    impl Text {
+        fn check(&self, chars_max: usize) {
+            let text = self.as_str();
+            let length = text.encode_utf16().count();
+            assert!((1..=chars_max).contains(&length), "{length}: {text}");
+            assert!(!text.contains(['\0', '\u{202e}', '\r']), "{text:?}");
+            match self {
+                Text::PlainText { text, emoji } => assert!(!emoji && !text.contains('\n')),
+                Text::Mrkdwn { text, verbatim } => {
+                    assert!(verbatim);
+                    check_escapes(text);
+                }
+            }
+        }
+
+        fn as_str(&self) -> &str {
+            match self {
+                Text::PlainText { text, .. } | Text::Mrkdwn { text, .. } => text,
+            }
+        }
+    }
+
+    fn check_escapes(text: &str) {
+        assert!(!text.contains(['<', '>']), "{text}");
+        for (start, _) in text.match_indices('&') {
+            let rest = &text[start..];
+            let is_whole = ["&amp;", "&lt;", "&gt;"]
+                .iter()
+                .any(|it| rest.starts_with(it));
+            assert!(is_whole, "{rest}");
+        }
+    }
+
+    impl Message {
+        fn check(&self) {
+            assert!(!self.text.is_empty() && !self.unfurl_links);
+            check_escapes(&self.text);
+            assert!(
+                (1..=50).contains(&self.blocks.len()),
+                "{}",
+                self.blocks.len()
+            );
+            for block in &self.blocks {
+                match block {
+                    Block::Header { text } => {
+                        assert!(matches!(text, Text::PlainText { .. }));
+                        text.check(150);
+                    }
+                    Block::Section { text, fields } => {
+                        assert!(text.is_some() || fields.is_some());
+                        text.iter().for_each(|it| it.check(3_000));
+                        let fields = fields.as_deref().unwrap_or_default();
+                        assert!(fields.len() <= 10);
+                        fields.iter().for_each(|it| it.check(2_000));
+                    }
+                    Block::Context { elements } => {
+                        assert!((1..=10).contains(&elements.len()));
+                        elements.iter().for_each(|it| it.check(3_000));
+                    }
+                    Block::Actions { elements } => {
+                        assert!((1..=25).contains(&elements.len()));
+                        elements.iter().for_each(Button::check);
+                    }
+                }
+            }
+        }
+
+        fn header(&self) -> &str {
+            match &self.blocks[0] {
+                Block::Header { text } => text.as_str(),
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn texts(&self) -> String {
+            format!("{self:?}")
+        }
+    }
+
+    impl Button {
+        fn check(&self) {
+            assert_eq!(self.kind, "button");
+            assert!(self.action_id.len() <= 255);
+            assert!(matches!(self.text, Text::PlainText { .. }));
+            self.text.check(75);
+            assert!(self.url.as_str().len() <= 3_000);
+            assert!(
+                self.url
+                    .as_str()
+                    .starts_with("https://culprit.example/base/")
+            );
+        }
+    }
+
+    async fn sent(notification: &Notification, public_url: &str) -> Message {
+        let receiver = Receiver::saying(200, &[], "ok").await;
+        let url = SecretText::new(format!("{}/services/T/B/x", receiver.url));
+        let slack = Slack::open(&url, &Trust::Trusted).unwrap();
+        assert_eq!(
+            slack.deliver(notification, public_url).await,
+            Delivery::Delivered
+        );
+        let received = receiver.received();
+        assert_eq!(received[0].path, "/services/T/B/x");
+        assert!(
+            received[0].body.len() <= 13_000,
+            "{}",
+            received[0].body.len()
+        );
+        let message: Message = receiver.bodies().remove(0);
+        message.check();
+        message
+    }
+
+    #[tokio::test]
+    async fn one_alert_is_told_whole() {
+        let opened = sent(&notification(Event::Opened, 1), PUBLIC_URL).await;
+        let title = "p99 of POST /checkout went from 180 ms to 420 ms after 1.1.0";
+        assert_eq!(opened.header(), title);
+        assert_eq!(opened.text, format!("Critical: {title}"));
+        let texts = opened.texts();
+        for part in [
+            "*Critical* · shop (production)",
+            "One call grew",
+            "*p99*\\n180 ms → 420 ms (1,204 requests before, 310 after)",
+            "slow &amp; &lt;odd&gt;",
+            "/base/regressions/7",
+            "a slow trace",
+        ] {
+            assert!(texts.contains(part), "{part}: {texts}");
+        }
+        let resolved = sent(&notification(Event::Resolved, 1), PUBLIC_URL).await;
+        assert_eq!(resolved.header(), opened.header());
+        assert_eq!(resolved.text, format!("Resolved: {title}"));
+        assert!(
+            resolved
+                .texts()
+                .contains("*Resolved* · shop (production) · lasted 14 min")
+        );
+    }
+
+    #[tokio::test]
+    async fn without_a_public_url_there_are_no_buttons() {
+        let message = sent(&notification(Event::Opened, 1), "").await;
+        assert!(
+            !message
+                .blocks
+                .iter()
+                .any(|it| matches!(it, Block::Actions { .. }))
+        );
+    }
+
+    #[tokio::test]
+    async fn many_alerts_are_one_message_that_fits() {
+        let mut many = notification(Event::Opened, 40);
+        many.omitted = 5;
+        let message = sent(&many, PUBLIC_URL).await;
+        assert_eq!(message.header(), "45 alerts: shop (production)");
+        let told = message.texts().matches("*Critical*").count();
+        let rest = format!("{} more", 45 - told);
+        assert!(
+            told >= 8 && message.texts().contains(&rest),
+            "{told}: {}",
+            message.texts()
+        );
+    }
+
+    #[tokio::test]
+    async fn hostile_texts_call_nobody_and_fit() {
+        let mut one = notification(Event::Opened, 1);
+        one.alerts = vec![hostile()];
+        one.group = one.alerts[0].title.clone();
+        let message = sent(&one, PUBLIC_URL).await;
+        assert!(message.texts().contains("&lt;!channel&gt;"));
+
+        one.alerts = vec![hostile(); 40];
+        let message = sent(&one, PUBLIC_URL).await;
+        assert!(message.texts().contains(" more; "));
+    }
+
+    #[tokio::test]
+    async fn answers_mean_what_slack_says() {
+        for (status, body, expected) in [
+            (
+                404,
+                "no_service",
+                "Gone(\"the receiver answered 404 Not Found: no_service\")",
+            ),
+            (
+                410,
+                "channel_is_archived",
+                "Gone(\"the receiver answered 410 Gone: channel_is_archived\")",
+            ),
+            (
+                400,
+                "invalid_blocks",
+                "Rejected(\"the receiver answered 400 Bad Request: invalid_blocks\")",
+            ),
+        ] {
+            let receiver = Receiver::saying(status, &[], body).await;
+            let slack = Slack::open(&SecretText::new(&receiver.url), &Trust::Trusted).unwrap();
+            let delivery = slack.deliver(&notification(Event::Opened, 1), "").await;
+            assert_eq!(format!("{delivery:?}"), expected);
+        }
+        let receiver = Receiver::saying(429, &[("retry-after", "30")], "rate_limited").await;
+        let slack = Slack::open(&SecretText::new(&receiver.url), &Trust::Trusted).unwrap();
+        let delivery = slack.deliver(&notification(Event::Opened, 1), "").await;
+        let Delivery::Failed { retry_after, .. } = delivery else {
+            panic!("{delivery:?}");
+        };
+        assert_eq!(retry_after, Some(std::time::Duration::from_secs(30)));
+    }
 }

@@ -131,12 +131,6 @@ impl Webhook {
         self.endpoint.shown()
     }
 
-    /// The same endpoint, for tests that are in a hurry.
-    #[cfg(test)]
-    pub fn endpoint_mut(&mut self) -> &mut Endpoint {
-        &mut self.endpoint
-    }
-
     /// Posts each alert by itself. When one fails, those before it are sent again with the next
     /// attempt, with the same ids.
     pub async fn deliver(
@@ -270,6 +264,192 @@ fn links(alert: &Alert, public_url: &str) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alert::notification::Event;
+    use crate::alert::receivers::{PUBLIC_URL, Receiver, WholeUrl, hostile, notification};
+    use serde::Deserialize;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    /// A body as the README documents it.
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Body {
+        #[serde(rename = "type")]
+        kind: String,
+        timestamp: String,
+        data: Data,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Data {
+        id: Value,
+        incident: Uuid,
+        status: String,
+        severity: String,
+        title: String,
+        starts_at: String,
+        ends_at: Option<String>,
+        url: Option<WholeUrl>,
+        truncated: Option<Vec<String>>,
+        #[serde(flatten)]
+        rest: BTreeMap<String, Value>,
+    }
+
+    const OLD: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3";
+    const NEW: &str = "whsec_YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXo=";
+
+    fn open(receiver: &Receiver, secret: Option<&str>) -> Webhook {
+        let url = SecretText::new(format!("{}/hook", receiver.url));
+        Webhook::open(&url, secret.map(SecretText::new).as_ref(), &Trust::Trusted).unwrap()
+    }
+
+    async fn sent(notification: &Notification) -> Vec<Body> {
+        let receiver = Receiver::saying(204, &[], "").await;
+        let webhook = open(&receiver, None);
+        let delivery = webhook
+            .deliver(Uuid::from_u128(7), notification, PUBLIC_URL)
+            .await;
+        assert_eq!(delivery, Delivery::Delivered);
+        for received in receiver.received() {
+            assert!(
+                received.body.len() <= BODY_BYTES_MAX,
+                "{}",
+                received.body.len()
+            );
+        }
+        receiver.bodies()
+    }
+
+    #[tokio::test]
+    async fn a_body_says_what_where_and_since_when() {
+        let body = sent(&notification(Event::Resolved, 1)).await.remove(0);
+        assert_eq!(body.kind, "regression.latency.resolved");
+        assert_eq!(body.timestamp, "2023-11-14T22:28:20.000Z");
+        let data = body.data;
+        assert_eq!(data.id, json!(data.incident));
+        assert_eq!(
+            (data.status.as_str(), data.severity.as_str()),
+            ("resolved", "critical")
+        );
+        assert_eq!(data.starts_at, "2023-11-14T22:13:20.000Z");
+        assert_eq!(data.ends_at.unwrap(), "2023-11-14T22:27:20.000Z");
+        assert_eq!(
+            data.url.unwrap().as_str(),
+            "https://culprit.example/base/regressions/7"
+        );
+        assert_eq!(data.rest["before_ns"], 180_000_000);
+        assert_eq!(data.rest["labels"]["endpoint"], "POST /checkout");
+        assert_eq!(data.rest["facts"][0]["name"], "p99");
+        assert_eq!(
+            data.rest["links"][1]["url"],
+            "https://culprit.example/base/traces/00ff"
+        );
+        assert!(!data.rest.contains_key("type") && data.truncated.is_none());
+    }
+
+    /// Receivers that were written for findings find everything where it was.
+    #[tokio::test]
+    async fn a_finding_keeps_its_fields() {
+        let finding = json!({
+            "type": "bottleneck.n_plus_one_query",
+            "id": 7, "detector": "n-plus-one-query", "fingerprint": "select ?",
+            "service": "shop", "environment": "", "endpoint": "GET /posts", "version": "1.1.0",
+            "first_seen": "2023-11-14T22:13:20Z", "affected_traces": 3, "count": 20,
+            "sum_ns": 5, "saved_ns": 4, "statement": "select 1", "code": null,
+            "explanation": "…", "fix": "…",
+        });
+        let mut opened = notification(Event::Opened, 1);
+        opened.alerts[0].data = finding.clone();
+        let body = sent(&opened).await.remove(0);
+        assert_eq!(body.kind, "bottleneck.n_plus_one_query.opened");
+        assert_eq!(body.data.id, 7);
+        for (name, value) in finding.as_object().unwrap() {
+            if !["type", "id"].contains(&name.as_str()) {
+                assert_eq!(&body.data.rest[name], value, "{name}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn every_alert_is_a_message_with_a_stable_id() {
+        let receiver = Receiver::saying(200, &[], "").await;
+        let webhook = open(&receiver, None);
+        let message = Uuid::from_u128(7);
+        for _attempt in 0..2 {
+            webhook
+                .deliver(message, &notification(Event::Opened, 40), "")
+                .await;
+        }
+        let ids = receiver.received().into_iter().map(|it| {
+            let id = it.headers["webhook-id"].to_str().unwrap().to_owned();
+            id.parse::<Uuid>().unwrap()
+        });
+        let ids: Vec<Uuid> = ids.collect();
+        assert_eq!(ids[0], message);
+        assert_eq!(ids[..40], ids[40..]);
+        assert_eq!(BTreeSet::from_iter(&ids).len(), 40);
+    }
+
+    #[tokio::test]
+    async fn two_keys_make_two_signatures() {
+        let receiver = Receiver::saying(200, &[], "").await;
+        let webhook = open(&receiver, Some(&format!("{NEW} {OLD}")));
+        let id = Uuid::from_u128(7);
+        webhook
+            .deliver(id, &notification(Event::Opened, 1), "")
+            .await;
+        let received = receiver.received().remove(0);
+        let timestamp_s = received.headers["webhook-timestamp"]
+            .to_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let body = std::str::from_utf8(&received.body).unwrap();
+        let signatures =
+            [NEW, OLD].map(|it| Secret::parse(it).unwrap().sign(id, timestamp_s, body));
+        assert_eq!(received.headers["webhook-signature"], signatures.join(" "));
+
+        let unsigned = Receiver::saying(200, &[], "").await;
+        open(&unsigned, None)
+            .deliver(id, &notification(Event::Opened, 1), "")
+            .await;
+        assert!(
+            !unsigned.received()[0]
+                .headers
+                .contains_key("webhook-signature")
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_too_long_is_cut_and_told() {
+        let mut odd = notification(Event::Opened, 1);
+        odd.alerts = vec![hostile()];
+        let body = sent(&odd).await.remove(0);
+        let cut = body.data.truncated.unwrap();
+        assert!(cut.contains(&"statement".to_owned()), "{cut:?}");
+        assert_eq!(body.data.incident, hostile().incident);
+        assert!(body.data.title.starts_with("<!channel>"));
+    }
+
+    #[tokio::test]
+    async fn only_410_is_the_end() {
+        for (status, is_gone) in [(410, true), (400, false), (404, false), (502, false)] {
+            let receiver = Receiver::saying(status, &[], "").await;
+            let delivery = open(&receiver, None)
+                .deliver(Uuid::from_u128(7), &notification(Event::Opened, 3), "")
+                .await;
+            assert_eq!(
+                matches!(delivery, Delivery::Gone(_)),
+                is_gone,
+                "{delivery:?}"
+            );
+            assert_eq!(matches!(delivery, Delivery::Failed { .. }), !is_gone);
+            assert_eq!(
+                receiver.received().len(),
+                1,
+                "the first failure ends the attempt"
+            );
+        }
+    }
 
     /// Computed with `openssl dgst -sha256 -mac HMAC`, not with this code.
     #[test]

@@ -37,14 +37,20 @@ pub fn title(alert: &Alert) -> String {
     }
 }
 
-/// One line for the whole message: the alert's title, or how many there are.
+/// One line for the whole message: `Critical: p99 of …`, or how many there are.
 pub fn headline(notification: &Notification) -> String {
-    let group = line(&notification.group);
-    match notification.alerts.as_slice() {
-        [] => group,
-        [alert] if notification.omitted == 0 => title(alert),
-        alerts => format!("{} alerts: {group}", alerts.len() + notification.omitted),
+    let count = notification.alerts.len() + notification.omitted;
+    if let ([alert], 1) = (notification.alerts.as_slice(), count) {
+        return format!("{}: {}", status(notification.event, alert), title(alert));
     }
+    let what = match notification.event {
+        Event::Opened => "alerts",
+        Event::Reminder => "alerts still firing",
+        Event::Flapping => "alerts flapping",
+        Event::Resolved => "alerts resolved",
+        Event::Test => "test alerts",
+    };
+    format!("{count} {what}: {}", line(&notification.group))
 }
 
 /// `14 min`, from the start to the end.
@@ -116,4 +122,73 @@ pub fn shorten(text: &str, chars_max: usize) -> String {
         short.push('…');
     }
     short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::receivers::{link, notification};
+
+    #[test]
+    fn what_turns_or_hides_is_taken_out() {
+        assert_eq!(clean("a\u{202e}b\u{200b}c\0d\te\n"), "abc\u{fffd}d\te\n");
+        assert_eq!(line(" a\r\nBcc: b\t c\u{85}d "), "a Bcc: b c\u{fffd}d");
+        assert_eq!(line("日本語 é 🦊"), "日本語 é 🦊");
+    }
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        assert_eq!(shorten("abc", 3), "abc");
+        assert_eq!(shorten("abcd", 3), "ab…");
+        assert_eq!(shorten("🦊🦊🦊", 4), "🦊…");
+        assert_eq!(
+            (shorten("ab", 1), shorten("ab", 0)),
+            ("…".into(), String::new())
+        );
+    }
+
+    #[test]
+    fn links_are_whole_or_left_out() {
+        let page = link("page", "/traces/1?q=<a b>");
+        let whole = url("https://culprit.example/", &page).unwrap();
+        assert_eq!(whole, "https://culprit.example/traces/1?q=%3Ca%20b%3E");
+        assert_eq!(url("", &page), None);
+        assert_eq!(url("javascript:alert(1)", &page), None);
+    }
+
+    #[test]
+    fn the_headline_says_how_many_and_what_became_of_them() {
+        let one = headline(&notification(Event::Reminder, 1));
+        assert!(
+            one.starts_with("Still firing: p99 of POST /checkout"),
+            "{one}"
+        );
+        let mut many = notification(Event::Resolved, 2);
+        many.omitted = 1;
+        assert_eq!(headline(&many), "3 alerts resolved: shop (production)");
+    }
+
+    /// An alert that flaps is not resolved by the message that says so.
+    #[test]
+    fn what_flaps_fires() {
+        let mut flapping = notification(Event::Flapping, 1);
+        flapping.alerts[0].firing = false;
+        assert!(fires(Event::Flapping, &flapping.alerts[0]));
+        assert_eq!(status(Event::Flapping, &flapping.alerts[0]), "Flapping");
+    }
+
+    #[test]
+    fn how_long_it_lasted() {
+        let mut alert = notification(Event::Resolved, 1).alerts.remove(0);
+        for (ms, expected) in [
+            (-5, "less than a minute"),
+            (59_999, "less than a minute"),
+            (840_000, "14 min"),
+            (3 * 3_600_000, "3 h"),
+            (72 * 3_600_000, "3 days"),
+        ] {
+            alert.ended_ms = Some(alert.started_ms + ms);
+            assert_eq!(lasted(&alert).unwrap(), expected);
+        }
+    }
 }

@@ -5,13 +5,12 @@
 //! compared. For a slower tail these are the slow requests since, and as large a share of the slowest ones before.
 
 use analyzer::Settings;
-use analyzer::profile::{Compared, Difference, Measure, Profile, ProfileSum, difference};
-use analyzer::span::Spans;
+use analyzer::profile::{Compared, Difference, Measure, difference};
 use std::collections::BTreeMap;
 
 use super::candidate::{Candidate, Side};
 use super::evidence::{Contributor, Explanation};
-use crate::otlp::decode_into;
+use crate::looked::{Looked, folded, look, spread};
 use crate::store::requests::{ListedRequest, RequestFilter};
 use crate::store::{Store, StoreError};
 
@@ -20,9 +19,6 @@ const REQUESTS_MAX: usize = 100;
 
 /// Rows asked for to find them among other versions' requests.
 const ROWS_MAX: i64 = 400;
-
-/// Larger traces are passed over: they would take the time of all others, and say nothing else.
-const SPANS_MAX: u32 = 5_000;
 
 /// Contributors that are told; more is a list nobody reads.
 const CONTRIBUTORS_MAX: usize = 10;
@@ -35,14 +31,6 @@ const EXAMPLES_MAX: usize = 3;
 
 /// With fewer slow requests it is chance that they are of one instance.
 const SLOW_REQUESTS_MIN: usize = 5;
-
-/// What tells the instances of a service apart, the surest first.
-const INSTANCE: &[&str] = &[
-    "service.instance.id",
-    "k8s.pod.name",
-    "container.id",
-    "host.name",
-];
 
 /// Requests of both sides.
 #[derive(Debug, Default)]
@@ -58,15 +46,6 @@ pub struct Sample {
     /// What part of the requests since `now` is taken from.
     share: f64,
     of_slow_ones: bool,
-}
-
-/// One request, analysed again.
-#[derive(Debug)]
-pub struct Looked {
-    ids: (String, String),
-    profile: Profile,
-    /// Empty if its sender does not say.
-    instance: String,
 }
 
 /// How many requests a stored one stands for on average, at least 1: senders may keep only a part of their traces.
@@ -106,14 +85,14 @@ pub async fn sample(
     let base = rows(store, id, &candidate.base_side, base_slow_ns).await?;
     let any_now = rows(store, id, &candidate.now_side, 0).await?;
     let mut any_base = rows(store, id, &candidate.base_side, 0).await?;
-    let any = look(store, settings, spread(any_now)).await?;
+    let any = look(store, settings, spread(any_now, REQUESTS_MAX)).await?;
     any_base.sort_by_key(|it| it.duration_ns);
     let middle = any_base.len().saturating_sub(EXAMPLES_MAX) / 2;
     let ordinary = any_base.iter().skip(middle).take(EXAMPLES_MAX).map(ids);
     Ok(Sample {
         ordinary: ordinary.collect(),
-        now: look(store, settings, spread(now)).await?,
-        base: look(store, settings, spread(base)).await?,
+        now: look(store, settings, spread(now, REQUESTS_MAX)).await?,
+        base: look(store, settings, spread(base, REQUESTS_MAX)).await?,
         instances: by_instance(&any)
             .into_iter()
             .map(|(name, count)| (name.to_owned(), count))
@@ -153,7 +132,7 @@ impl Sample {
         if self.now.is_empty() || self.base.is_empty() {
             return None;
         }
-        let (now, base) = (sum(&self.now), sum(&self.base));
+        let (now, base) = (folded(&self.now), folded(&self.base));
         let difference = difference(
             Compared {
                 profile: &now,
@@ -210,40 +189,12 @@ impl Sample {
             examples: since
                 .iter()
                 .take(EXAMPLES_MAX)
-                .map(|it| it.1.ids.clone())
+                .map(|it| it.1.ids())
                 .collect(),
             category: node.category.name().to_owned(),
             path: path.into_iter().map(str::to_owned).collect(),
         }
     }
-}
-
-impl Looked {
-    /// Time of a path on the critical path, ns; 0 if this request did not go there.
-    fn critical_ns(&self, path: &[&str]) -> i64 {
-        let nodes = &self.profile.nodes;
-        let mut found = None;
-        for name in path {
-            let below = found.map(|it: usize| it as u32);
-            let mut children = nodes
-                .iter()
-                .enumerate()
-                .filter(|(_, it)| it.parent == below);
-            found = match children.find(|(_, it)| &*it.name == *name) {
-                Some((at, _)) => Some(at),
-                None => return 0,
-            };
-        }
-        found.map_or(0, |at| nodes[at].critical_ns)
-    }
-}
-
-fn sum(requests: &[Looked]) -> Profile {
-    let mut sum = ProfileSum::default();
-    for it in requests {
-        sum.merge(&it.profile, 1);
-    }
-    sum.total()
 }
 
 /// How many are of which instance; those whose sender does not say are left out.
@@ -282,52 +233,5 @@ async fn rows(
             .as_ref()
             .is_none_or(|version| it.version == *version)
     });
-    rows.retain(|it| it.spans <= SPANS_MAX);
     Ok(rows)
-}
-
-/// Some of them, from the whole time and not only the newest.
-fn spread(mut rows: Vec<ListedRequest>) -> Vec<ListedRequest> {
-    let every = rows.len().div_ceil(REQUESTS_MAX).max(1);
-    let mut at = 0;
-    rows.retain(|_| {
-        at += 1;
-        (at - 1) % every == 0
-    });
-    rows
-}
-
-async fn look(
-    store: &Store,
-    settings: &Settings,
-    rows: Vec<ListedRequest>,
-) -> Result<Vec<Looked>, StoreError> {
-    let mut looked = Vec::with_capacity(rows.len());
-    for row in rows {
-        let Some(stored) = store.trace(row.trace_id).await? else {
-            continue;
-        };
-        let settings = settings.clone();
-        let analysing =
-            tokio::task::spawn_blocking(move || analysed(&row, &stored.otlp, &settings)).await;
-        let request = analysing.map_err(|error| StoreError::Damaged(error.to_string()))?;
-        looked.extend(request);
-    }
-    Ok(looked)
-}
-
-/// A request's call paths and instance; `None` if the trace holds it no more, or is damaged.
-fn analysed(row: &ListedRequest, otlp: &[u8], settings: &Settings) -> Option<Looked> {
-    let mut spans = Spans::default();
-    decode_into(&mut spans, otlp, |_| true).ok()?;
-    let analysis = analyzer::analyze(spans, settings);
-    let mut entries = analysis.entries.iter();
-    let entry = entries.find(|it| analysis.trace.span(it.span).id == row.span_id)?;
-    let span = analysis.trace.span(entry.span);
-    let instance = analysis.trace.spans.resource_text(span, INSTANCE);
-    Some(Looked {
-        ids: ids(row),
-        profile: Profile::of(&analysis, entry, 1),
-        instance: instance.unwrap_or_default().to_owned(),
-    })
 }

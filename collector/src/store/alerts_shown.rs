@@ -312,7 +312,7 @@ impl Store {
             .bind(&filter.rule)
             .bind(&filter.service)
             .bind(LIVE_SHOWN)
-            .fetch_all(self.writer().pool())
+            .fetch_all(self.for_changes().pool())
             .await?;
         Ok(rows.into_iter().map(Incident::from).collect())
     }
@@ -342,7 +342,7 @@ impl Store {
             .bind(after.map(|it| it.resolved_us))
             .bind(after.map(|it| it.id))
             .bind(limit)
-            .fetch_all(self.writer().pool())
+            .fetch_all(self.for_changes().pool())
             .await?;
         Ok(rows.into_iter().map(Incident::from).collect())
     }
@@ -355,7 +355,7 @@ impl Store {
         let text = format!("select {INCIDENT} from culprit.incidents where id = $1");
         let row: Option<Row> = sqlx::query_as(sqlx::AssertSqlSafe(text))
             .bind(id)
-            .fetch_optional(self.writer().pool())
+            .fetch_optional(self.for_changes().pool())
             .await?;
         Ok(row.map(Incident::from))
     }
@@ -386,7 +386,7 @@ impl Store {
              from (select labels, rule from culprit.incidents
                    order by started_at desc limit 5000) as latest",
         )
-        .fetch_one(self.writer().pool())
+        .fetch_one(self.for_changes().pool())
         .await?;
         Ok(choices)
     }
@@ -402,7 +402,7 @@ impl Store {
         author: &str,
         comment: &str,
     ) -> Result<Changed, StoreError> {
-        let mut transaction = self.writer().pool().begin().await?;
+        let mut transaction = self.for_changes().pool().begin().await?;
         let updated = sqlx::query(
             "update culprit.incidents set acknowledged_by = $2
              where id = $1 and state <> 'resolved' and (acknowledged_by is null) <> ($2 is null)",
@@ -443,7 +443,7 @@ impl Store {
         .bind(subject)
         .bind(id)
         .bind(ACTS_SHOWN)
-        .fetch_all(self.writer().pool())
+        .fetch_all(self.for_changes().pool())
         .await?;
         acts.reverse();
         Ok(acts)
@@ -461,7 +461,7 @@ impl Store {
         let mut messages: Vec<ShownMessage> = sqlx::query_as(sqlx::AssertSqlSafe(text))
             .bind(incident)
             .bind(MESSAGES_SHOWN)
-            .fetch_all(self.writer().pool())
+            .fetch_all(self.for_changes().pool())
             .await?;
         messages.reverse();
         Ok(messages)
@@ -475,7 +475,7 @@ impl Store {
         let text = format!("select {MESSAGE} from culprit.outbox o where o.id = $1");
         let message = sqlx::query_as(sqlx::AssertSqlSafe(text))
             .bind(id)
-            .fetch_optional(self.writer().pool())
+            .fetch_optional(self.for_changes().pool())
             .await?;
         Ok(message)
     }
@@ -491,7 +491,7 @@ impl Store {
         let attempts = sqlx::query_as(sqlx::AssertSqlSafe(text))
             .bind(messages)
             .bind(MESSAGES_SHOWN * 10)
-            .fetch_all(self.writer().pool())
+            .fetch_all(self.for_changes().pool())
             .await?;
         Ok(attempts)
     }
@@ -512,7 +512,7 @@ impl Store {
         let attempts = sqlx::query_as(sqlx::AssertSqlSafe(text))
             .bind(channel)
             .bind(limit)
-            .fetch_all(self.writer().pool())
+            .fetch_all(self.for_changes().pool())
             .await?;
         Ok(attempts)
     }
@@ -528,7 +528,7 @@ impl Store {
         );
         let messages = sqlx::query_as(sqlx::AssertSqlSafe(text))
             .bind(DEAD_SHOWN)
-            .fetch_all(self.writer().pool())
+            .fetch_all(self.for_changes().pool())
             .await?;
         Ok(messages)
     }
@@ -544,7 +544,7 @@ impl Store {
              from culprit.outbox where delivered_at is null and dead_at is null
              group by channel order by channel",
         )
-        .fetch_all(self.writer().pool())
+        .fetch_all(self.for_changes().pool())
         .await?;
         Ok(backlog)
     }

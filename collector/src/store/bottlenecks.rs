@@ -53,8 +53,12 @@ pub struct EndpointWindow {
 pub struct FindingFacts {
     /// findings.id
     pub id: i32,
-    /// `new` or `open`.
+    /// Where it stands in its life, see [`crate::life::State`].
     pub state: String,
+    /// Since when, ns since the epoch.
+    pub state_since_ns: u64,
+    /// How often it came back.
+    pub regressed: i32,
     /// The detector's id.
     pub detector: String,
     /// The service.
@@ -292,6 +296,7 @@ impl Store {
                     e.name as endpoint, coalesce(v.version, '') as version, f.severity, f.confidence,
                     f.title, (extract(epoch from f.first_seen) * 1000000)::bigint as first_seen_us,
                     (extract(epoch from f.last_seen) * 1000000)::bigint as last_seen_us, f.traces,
+                    (extract(epoch from f.state_since) * 1000000)::bigint as state_since_us, f.regressed,
                     k.fingerprint, f.evidence
              from culprit.findings f
              join culprit.finding_keys k on k.id = f.id
@@ -353,6 +358,8 @@ fn facts(row: &PgRow) -> Result<FindingFacts, StoreError> {
     Ok(FindingFacts {
         id: row.try_get("id")?,
         state: row.try_get("state")?,
+        state_since_ns: ns("state_since_us")?,
+        regressed: row.try_get("regressed")?,
         detector: row.try_get("detector")?,
         service: row.try_get("service")?,
         environment: row.try_get("environment")?,

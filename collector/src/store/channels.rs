@@ -162,7 +162,7 @@ impl Store {
     pub async fn channels(&self) -> Result<Vec<StoredChannel>, StoreError> {
         let text = format!("select {COLUMNS} from culprit.alert_channels order by name");
         let channels = sqlx::query_as(sqlx::AssertSqlSafe(text))
-            .fetch_all(self.writer().pool())
+            .fetch_all(self.for_changes().pool())
             .await?;
         Ok(channels)
     }
@@ -175,7 +175,7 @@ impl Store {
         let text = format!("select {COLUMNS} from culprit.alert_channels where name = $1");
         let channel = sqlx::query_as(sqlx::AssertSqlSafe(text))
             .bind(name)
-            .fetch_optional(self.writer().pool())
+            .fetch_optional(self.for_changes().pool())
             .await?;
         Ok(channel)
     }
@@ -190,7 +190,7 @@ impl Store {
         channel: &NewChannel<'_>,
         author: &str,
     ) -> Result<Changed, StoreError> {
-        let mut transaction = self.writer().pool().begin().await?;
+        let mut transaction = self.for_changes().pool().begin().await?;
         sqlx::query("select pg_advisory_xact_lock(hashtext('culprit.alert_channels'))")
             .execute(&mut *transaction)
             .await?;
@@ -276,7 +276,7 @@ impl Store {
         may: impl Fn(Source) -> bool,
         statement: sqlx::query::Query<'a, sqlx::Postgres, sqlx::postgres::PgArguments>,
     ) -> Result<Changed, StoreError> {
-        let mut transaction = self.writer().pool().begin().await?;
+        let mut transaction = self.for_changes().pool().begin().await?;
         let source: Option<String> = sqlx::query_scalar(
             "select source from culprit.alert_channels where name = $1 for update",
         )

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 use sqlx::Executor;
-use uuid::Uuid;
+use std::collections::BTreeMap;
 
 use super::leases::{Lease, renew};
 use super::pool::Connection;
-use super::{Store, StoreError, encoding};
+use super::{Store, StoreError, encoding, lives};
 use crate::store::encoding::Hits;
 
 /// What the ticks of yesterday and today say of one finding.
@@ -22,6 +22,8 @@ pub struct RecentHits {
     pub first_version_id: i32,
     /// The worst example, as stored by the ticks.
     pub example: Value,
+    /// When the latest of these requests began, as far as that is known, ms since the epoch.
+    pub last_seen_ms: i64,
 }
 
 /// A finding as the review judges it now.
@@ -31,37 +33,6 @@ pub struct Judged {
     pub recent: RecentHits,
     /// 0 info, 1 warning, 2 critical.
     pub severity: i16,
-}
-
-/// A finding that is new enough to be told.
-#[derive(Clone, Debug, sqlx::FromRow)]
-pub struct Untold {
-    /// finding_keys.id
-    pub id: i32,
-    /// The detector's id.
-    pub detector: String,
-    /// The readable fingerprint.
-    pub fingerprint: String,
-    /// The service.
-    pub service: String,
-    /// Its environment, or empty.
-    pub environment: String,
-    /// The endpoint.
-    pub endpoint: String,
-    /// Where it was first seen, or empty.
-    pub version: String,
-    /// One sentence.
-    pub title: String,
-    /// 0 info, 1 warning, 2 critical.
-    pub severity: i16,
-    /// When it was first seen, RFC 3339.
-    pub first_seen: String,
-    /// Now, RFC 3339.
-    pub now: String,
-    /// Traces affected so far.
-    pub traces: i64,
-    /// The worst example's evidence.
-    pub evidence: Value,
 }
 
 /// A finding and what it cost in all that is stored.
@@ -131,7 +102,7 @@ impl Store {
     /// # Errors
     /// Postgres cannot be reached, or a row is damaged.
     pub async fn recent_hits(&self) -> Result<Vec<RecentHits>, StoreError> {
-        let rows: Vec<(i32, i64, i32, Vec<u8>, Value)> = sqlx::query_as(
+        let rows: Vec<RecentRow> = sqlx::query_as(
             "with grown as (
                  select h.finding_id, sum(h.traces)::bigint as traces, max(h.minute) as latest,
                         (array_agg(h.version_id order by h.minute))[1] as version_id
@@ -142,7 +113,9 @@ impl Store {
                    and h.minute < extract(epoch from now()) / 60 + 10
                  group by h.finding_id, f.traces
                  having sum(h.traces) <> coalesce(f.traces, 0))
-             select h.finding_id, grown.traces, grown.version_id, h.hits, coalesce(h.examples -> 0, 'null')
+             select h.finding_id, grown.traces, grown.version_id, h.hits,
+                    coalesce(h.examples -> 0, 'null') as worst, h.minute, h.traces as slot_traces,
+                    jsonb_path_query_array(h.examples, '$[*].start_ns') as starts
              from culprit.finding_hits h join grown using (finding_id)
              where h.day >= (now() at time zone 'utc')::date - 1 and h.minute > grown.latest - 60
              order by h.finding_id, h.minute",
@@ -150,24 +123,22 @@ impl Store {
         .fetch_all(self.pool())
         .await?;
         let mut recent: Vec<RecentHits> = Vec::new();
-        for (finding_id, traces, first_version_id, hits, worst) in rows {
-            if recent.last().is_none_or(|it| it.finding_id != finding_id) {
-                let (hits, example) = (Hits::default(), Value::Null);
-                recent.push(RecentHits {
-                    finding_id,
-                    traces,
-                    hits,
-                    first_version_id,
-                    example,
-                });
-            }
-            let Some(it) = recent.last_mut() else {
-                continue;
+        for of_one in rows.chunk_by(|one, next| one.finding_id == next.finding_id) {
+            let mut it = RecentHits {
+                finding_id: of_one[0].finding_id,
+                traces: of_one[0].traces,
+                hits: Hits::default(),
+                first_version_id: of_one[0].version_id,
+                example: Value::Null,
+                last_seen_ms: last_seen_ms(of_one),
             };
-            it.hits.merge(&encoding::hits(&hits)?, 1);
-            if worst["saved_ns"].as_u64() >= it.example["saved_ns"].as_u64() {
-                it.example = worst;
+            for row in of_one {
+                it.hits.merge(&encoding::hits(&row.hits)?, 1);
+                if row.worst["saved_ns"].as_u64() >= it.example["saved_ns"].as_u64() {
+                    it.example = row.worst.clone();
+                }
             }
+            recent.push(it);
         }
         Ok(recent)
     }
@@ -189,88 +160,15 @@ impl Store {
             .execute("set local idle_in_transaction_session_timeout = '5s'")
             .await?;
         renew(&mut transaction, lease).await?;
+        let resolved = lives::resolved(&mut transaction, judged).await?;
         for it in judged {
             upsert(&mut transaction, it).await?;
         }
+        lives::tell_relapses(&mut transaction, &resolved).await?;
         sqlx::query("update culprit.findings set traces = 0 where id = any($1)")
             .bind(gone)
             .execute(&mut *transaction)
             .await?;
-        sqlx::query(
-            "update culprit.findings set state = 'open'
-             where state = 'new' and first_seen < now() - interval '1 day' and traces >= 3",
-        )
-        .execute(&mut *transaction)
-        .await?;
-        transaction.commit().await?;
-        Ok(())
-    }
-
-    /// Findings of `detectors` that have affected at least `traces_min` traces and were never told.
-    ///
-    /// # Errors
-    /// Postgres cannot be reached.
-    pub async fn untold_findings(
-        &self,
-        detectors: &[&str],
-        traces_min: i64,
-    ) -> Result<Vec<Untold>, StoreError> {
-        let untold = sqlx::query_as(
-            "select f.id, f.detector, k.fingerprint, s.name as service, s.environment,
-                    e.name as endpoint, coalesce(v.version, '') as version, f.title, f.severity,
-                    to_char(f.first_seen at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') as first_seen,
-                    to_char(now() at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') as now,
-                    f.traces, f.evidence
-             from culprit.findings f
-             join culprit.finding_keys k on k.id = f.id
-             join culprit.services s on s.id = f.service_id
-             join culprit.endpoints e on e.id = f.endpoint_id
-             left join culprit.versions v on v.id = f.version_id
-             where f.detector = any($1) and f.traces >= $2 and f.state = 'new'
-               and not exists (select from culprit.alerts a
-                               where a.finding_id = f.id and a.kind = 'finding.new')
-             order by f.id limit 100",
-        )
-        .bind(detectors)
-        .bind(traces_min)
-        .fetch_all(self.pool())
-        .await?;
-        Ok(untold)
-    }
-
-    /// Opens an alert for a finding and queues what is to be said, in one transaction under the
-    /// review's lease. Does nothing if the finding was told before.
-    ///
-    /// # Errors
-    /// [`StoreError::LeaseLost`] if there is another review; or Postgres failed.
-    pub async fn open_alert(
-        &self,
-        lease: &Lease,
-        finding_id: i32,
-        channel: &str,
-        body: &Value,
-    ) -> Result<(), StoreError> {
-        let mut transaction = self.pool().begin().await?;
-        renew(&mut transaction, lease).await?;
-        let alert: Option<Uuid> = sqlx::query_scalar(
-            "insert into culprit.alerts (id, finding_id, kind) values ($1, $2, 'finding.new')
-             on conflict do nothing returning id",
-        )
-        .bind(Uuid::now_v7())
-        .bind(finding_id)
-        .fetch_optional(&mut *transaction)
-        .await?;
-        if let Some(alert) = alert {
-            sqlx::query(
-                "insert into culprit.outbox (id, alert_id, channel, body) values ($1, $2, $3, $4)",
-            )
-            .bind(Uuid::now_v7())
-            .bind(alert)
-            .bind(channel)
-            .bind(body)
-            .execute(&mut *transaction)
-            .await?;
-        }
         transaction.commit().await?;
         Ok(())
     }
@@ -284,12 +182,11 @@ async fn upsert(connection: &mut Connection, judged: &Judged) -> Result<(), Stor
             (id, state, detector, service_id, endpoint_id, version_id, severity, confidence, title,
              first_seen, last_seen, traces, evidence)
          select k.id, 'new', k.detector, k.service_id, k.endpoint_id, $2, $3, $4, $5,
-             now(), now(), $6, $7
+             least(now(), to_timestamp($8 / 1000.0)), least(now(), to_timestamp($8 / 1000.0)), $6, $7
          from culprit.finding_keys k where k.id = $1
          on conflict (id) do update set
              severity = excluded.severity, confidence = excluded.confidence, title = excluded.title,
-             last_seen = case when excluded.traces > findings.traces then now()
-                              else findings.last_seen end,
+             last_seen = greatest(findings.last_seen, excluded.last_seen),
              traces = excluded.traces, evidence = excluded.evidence",
     )
     .bind(recent.finding_id)
@@ -299,7 +196,44 @@ async fn upsert(connection: &mut Connection, judged: &Judged) -> Result<(), Stor
     .bind(evidence["title"].as_str().unwrap_or_default())
     .bind(recent.traces)
     .bind(evidence)
+    .bind(recent.last_seen_ms as f64)
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// What a few ticks counted of a finding within ten minutes or an hour.
+#[derive(Debug, sqlx::FromRow)]
+struct RecentRow {
+    finding_id: i32,
+    /// Of yesterday and today.
+    traces: i64,
+    version_id: i32,
+    hits: Vec<u8>,
+    /// The worst example.
+    worst: Value,
+    minute: i32,
+    /// Of this row.
+    slot_traces: i64,
+    /// When the examples began, ns since the epoch.
+    starts: Value,
+}
+
+/// When the latest request began: of the last minutes in which late spans have left any, the latest
+/// example, or their beginning.
+fn last_seen_ms(rows: &[RecentRow]) -> i64 {
+    let mut slots: BTreeMap<i32, i64> = BTreeMap::new();
+    for row in rows {
+        *slots.entry(row.minute).or_default() += row.slot_traces;
+    }
+    let last = slots.iter().rfind(|it| *it.1 > 0).map(|it| *it.0);
+    let Some(minute) = last.or_else(|| slots.keys().next_back().copied()) else {
+        return 0;
+    };
+    let starts = rows.iter().filter(|it| it.minute == minute);
+    let starts = starts.flat_map(|it| it.starts.as_array().into_iter().flatten());
+    let latest_ns = starts.filter_map(Value::as_u64).max().unwrap_or_default();
+    i64::try_from(latest_ns / 1_000_000)
+        .unwrap_or(i64::MAX)
+        .max(i64::from(minute) * 60_000)
 }

@@ -4,6 +4,7 @@
 
 pub mod alerts_shown;
 pub mod apart;
+pub mod audit;
 pub mod blocks;
 pub mod bottlenecks;
 pub mod channels;
@@ -17,8 +18,12 @@ pub mod findings;
 pub mod history;
 pub mod journal;
 pub mod leases;
+pub mod lives;
 pub mod observed;
+pub mod incidents;
+pub mod signals;
 pub mod outbox;
+pub mod deliveries;
 pub mod overview;
 pub mod partitions;
 pub mod plans;
@@ -230,6 +235,12 @@ impl StoreError {
             StoreError::Postgres(sqlx::Error::Database(error)) => error.code(),
             _ => None,
         }
+    }
+
+    /// This database or this user takes no writes at all.
+    pub fn is_read_only(&self) -> bool {
+        let code = self.code();
+        [READ_ONLY_TRANSACTION, "42501"].contains(&code.as_deref().unwrap_or_default())
     }
 
     /// Postgres refuses what was to be written, and would refuse it again: a value it cannot hold, a

@@ -21,6 +21,10 @@ pub struct Overview {
     pub alerts: Vec<Counted>,
     /// Attempts made so far for messages that still wait.
     pub attempts: i64,
+    /// Age of the oldest message that waits, seconds; 0 if none does.
+    pub oldest_waiting_s: f64,
+    /// Incidents by state: `pending`, `firing`, and those `resolved` within the last day.
+    pub incidents: Vec<Counted>,
     /// Traces in quarantine.
     pub quarantined: i64,
     /// Names in the dictionaries.
@@ -119,17 +123,22 @@ impl Store {
                      when o.dead_at is not null then 'dead' else 'waiting' end
              group by s.state order by s.state",
         );
-        let attempts = sqlx::query_scalar(
-            "select coalesce(sum(attempts), 0)::bigint from culprit.outbox
-             where delivered_at is null and dead_at is null",
-        );
+        let (attempts, oldest_waiting_s) = sqlx::query_as(
+            "select coalesce(sum(attempts), 0)::bigint,
+                    coalesce(extract(epoch from now() - min(created_at)), 0)::float8
+             from culprit.outbox where delivered_at is null and dead_at is null",
+        )
+        .fetch_one(self.pool())
+        .await?;
         let quarantined =
             sqlx::query_scalar("select count(distinct trace_id) from culprit.quarantine");
         Ok(Overview {
             journal: self.journal_backlog().await?,
             findings: findings.fetch_all(self.pool()).await?,
             alerts: alerts.fetch_all(self.pool()).await?,
-            attempts: attempts.fetch_one(self.pool()).await?,
+            attempts,
+            oldest_waiting_s,
+            incidents: self.incidents_by_state().await?,
             quarantined: quarantined.fetch_one(self.pool()).await?,
             dictionaries: self.dictionary_sizes().await?,
         })

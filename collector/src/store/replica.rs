@@ -23,8 +23,9 @@ impl Store {
         })
     }
 
-    /// Where changes go, and where what people have just changed is read again: the primary.
-    pub(super) fn writer(&self) -> Store {
+    /// Where people's changes are written, and read back at once: the primary, if this reads from a
+    /// replica.
+    pub fn for_changes(&self) -> Store {
         self.primary().unwrap_or_else(|| self.clone())
     }
 

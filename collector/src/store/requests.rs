@@ -220,7 +220,7 @@ impl Store {
     }
 
     /// As [`Store::requests`], of these endpoints, whatever names the filter has.
-    pub(crate) async fn requests_of(
+    pub async fn requests_of(
         &self,
         filter: &RequestFilter,
         endpoints: Option<Vec<i32>>,

@@ -165,7 +165,7 @@ impl Store {
              from culprit.alert_rules where enabled or not $1 order by name",
         )
         .bind(enabled_only)
-        .fetch_all(self.writer().pool())
+        .fetch_all(self.for_changes().pool())
         .await?;
         let rules = rows.into_iter().filter_map(|row| {
             let rule = serde_json::from_value(row.rule)
@@ -194,7 +194,7 @@ impl Store {
         enabled: bool,
         author: &str,
     ) -> Result<Changed, StoreError> {
-        let mut transaction = self.writer().pool().begin().await?;
+        let mut transaction = self.for_changes().pool().begin().await?;
         sqlx::query("select pg_advisory_xact_lock(hashtext('culprit.alert_rules'))")
             .execute(&mut *transaction)
             .await?;
@@ -296,7 +296,7 @@ impl Store {
         may: fn(Source) -> bool,
         statement: sqlx::query::Query<'a, sqlx::Postgres, sqlx::postgres::PgArguments>,
     ) -> Result<Changed, StoreError> {
-        let mut transaction = self.writer().pool().begin().await?;
+        let mut transaction = self.for_changes().pool().begin().await?;
         let source: Option<String> =
             sqlx::query_scalar("select source from culprit.alert_rules where name = $1 for update")
                 .bind(name)

@@ -151,7 +151,7 @@ impl Store {
         let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(text))
             .bind(now_ms)
             .bind(limit)
-            .fetch_all(self.writer().pool())
+            .fetch_all(self.for_changes().pool())
             .await?;
         Ok(rows.into_iter().map(Silence::from).collect())
     }
@@ -164,7 +164,7 @@ impl Store {
         let text = format!("select {COLUMNS} from culprit.silences where id = $1");
         let row: Option<Row> = sqlx::query_as(sqlx::AssertSqlSafe(text))
             .bind(id)
-            .fetch_optional(self.writer().pool())
+            .fetch_optional(self.for_changes().pool())
             .await?;
         Ok(row.map(Silence::from))
     }
@@ -174,7 +174,7 @@ impl Store {
     /// # Errors
     /// Postgres cannot be written to.
     pub async fn add_silence(&self, silence: &Silence) -> Result<Changed, StoreError> {
-        let mut transaction = self.writer().pool().begin().await?;
+        let mut transaction = self.for_changes().pool().begin().await?;
         let there: i64 = sqlx::query_scalar(
             "select count(*) from culprit.silences
              where ended_by is null and ends_at > to_timestamp($1 / 1000.0)",
@@ -225,7 +225,7 @@ impl Store {
         now_ms: i64,
         author: &str,
     ) -> Result<Changed, StoreError> {
-        let mut transaction = self.writer().pool().begin().await?;
+        let mut transaction = self.for_changes().pool().begin().await?;
         let ended = sqlx::query(
             "update culprit.silences
              set ended_by = $3, ends_at = greatest(starts_at, to_timestamp($2 / 1000.0))

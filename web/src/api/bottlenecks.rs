@@ -3,12 +3,17 @@
 
 use analyzer::sketch::Sketch;
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use collector::life::Life;
+use collector::store::Store;
+use collector::store::audit::Done;
 use serde_json::{Value, json};
 
 use crate::AppState;
+use crate::acts::{self, Wish};
 use crate::format;
 use crate::pages::{PageError, READ_ONLY, is_read_only};
 use crate::range::{Covered, Filters};
@@ -26,6 +31,60 @@ pub async fn one(
     RawQuery(query): RawQuery,
 ) -> Response {
     answer(read_one(&state, &id, query.as_deref()).await)
+}
+
+/// Acknowledges, ignores, resolves or reopens a finding; answers with its life.
+pub async fn act(
+    State(state): State<AppState>,
+    Path((id, act)): Path<(String, String)>,
+    body: Bytes,
+) -> Response {
+    answer(carry_out(&state, &id, &act, &body).await)
+}
+
+async fn carry_out(state: &AppState, id: &str, act: &str, body: &[u8]) -> Result<Value, PageError> {
+    let wish = Wish::from_json(body)?;
+    let now_ms = (format::now_ns() / 1_000_000) as i64;
+    let (id, life) = acts::carry_out(&state.store, id, act, wish, now_ms).await?;
+    let history = state
+        .store
+        .for_changes()
+        .history("finding", &id.to_string())
+        .await?;
+    let mut it = life_json(&life, &history);
+    it["id"] = json!(id);
+    Ok(it)
+}
+
+/// A finding's life, from where it is changed: what somebody has just done is there.
+async fn read_life(store: &Store, id: i32) -> Result<Option<Value>, PageError> {
+    let store = store.for_changes();
+    let Some(life) = store.life(id).await? else {
+        return Ok(None);
+    };
+    let history = store.history("finding", &id.to_string()).await?;
+    Ok(Some(life_json(&life, &history)))
+}
+
+fn life_json(life: &Life, history: &[Done]) -> Value {
+    let at = |ms: i64| {
+        format::at(
+            u64::try_from(ms)
+                .unwrap_or_default()
+                .saturating_mul(1_000_000),
+        )
+    };
+    let done = |it: &Done| json!({ "at": at(it.at_ms), "author": it.author, "action": it.action, "detail": it.detail });
+    json!({
+        "state": life.state.name(),
+        "since": at(life.since_ms),
+        "reason": life.reason,
+        "author": life.author,
+        "ignored_until": life.ignored_until_ms.map(at),
+        "resolved_in": life.resolved_in,
+        "regressed": life.regressed,
+        "history": history.iter().map(done).collect::<Vec<_>>(),
+    })
 }
 
 async fn read_list(state: &AppState, query: Option<&str>) -> Result<Value, PageError> {
@@ -53,6 +112,11 @@ async fn read_one(state: &AppState, id: &str, query: Option<&str>) -> Result<Val
             .examples(id, filters.range.window(now_ns))
             .await?
     );
+    if let Some(Value::Object(life)) = read_life(&state.store, id).await? {
+        for (name, value) in life {
+            it[name] = value;
+        }
+    }
     Ok(it)
 }
 
@@ -62,6 +126,7 @@ pub(super) fn answer(result: Result<Value, PageError>) -> Response {
         Ok(value) => return Json(value).into_response(),
         Err(PageError::NotFound(text)) => (StatusCode::NOT_FOUND, text),
         Err(PageError::BadRequest(text)) => (StatusCode::BAD_REQUEST, text),
+        Err(PageError::Refused(status, _, text)) => (status, text),
         Err(PageError::Broken(error)) => {
             tracing::error!(%error, "the API cannot read what is stored");
             (
@@ -120,6 +185,8 @@ fn finding_json(row: &Row, covered: Covered) -> Value {
         "severity": row.severity(),
         "confidence": (f64::from(facts.confidence) * 100.0).round() / 100.0,
         "state": facts.state,
+        "since": format::at(facts.state_since_ns),
+        "regressed": facts.regressed,
         "service": facts.service,
         "environment": facts.environment,
         "endpoint": facts.endpoint,

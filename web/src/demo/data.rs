@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 const CONTENTS: &str = include_str!("shop.sql");
 
 /// Counted up with every change of [`CONTENTS`].
-const CONTENTS_VERSION: i32 = 2;
+const CONTENTS_VERSION: i32 = 3;
 
 /// The demo's tables live in a schema of their own: whatever else is in the database is left alone.
 const SCHEMA: &str = "culprit_demo";
@@ -99,7 +99,8 @@ async fn fill(db: &mut PgConnection) -> anyhow::Result<()> {
     tx.commit().await?;
     // Not possible inside a transaction. Without it, the first search would pay for the first
     // look at every new row, and the planner would know nothing of them.
-    let tables = "vacuum analyze authors, posts, comments, products, carts, cart_lines, basket_lines, orders";
+    let tables = "vacuum analyze authors, posts, comments, products, price_log, carts, cart_lines, \
+                  basket_lines, orders";
     sqlx::raw_sql(tables).execute(&mut *db).await?;
     sqlx::query("insert into contents values ($1)")
         .bind(CONTENTS_VERSION)

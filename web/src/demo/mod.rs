@@ -1,4 +1,5 @@
-//! The demo: a small shop with a dozen culprits in it, one endpoint that is fine, and traffic.
+//! The demo: a small shop with a dozen culprits in it, one endpoint that is fine, and traffic; and then
+//! a version of it in which that endpoint is slow in its tail.
 //!
 //! Everything is real but the customers. The shop is an axum service with a database of its own;
 //! it calls other services over HTTP; its spans are made with the OpenTelemetry
@@ -13,15 +14,22 @@
 //!             GET  /export           ──▶ ▬                                        serialises for itself
 //!             …                                                                   (see [`shop`])
 //!             GET  /products/{id}    ──▶ ▪                                        is fine
+//!
+//! version 1.1.0:
+//!             GET  /products/{id}    ──▶ ▪▬▬▬                                     once in eight times
 //! ```
 //!
 //! Where to read on: [`shop`] is the service and tells what was planted where; `shop.sql` (through
 //! [`data`]) is what its database holds; [`stubs`] are the services it calls; [`instrument`] is
 //! what an instrumentation library would do for it, [`telemetry`] how an application sets up the
-//! SDK, [`traffic`] the customers.
+//! SDK, [`traffic`] the customers; [`schedule`] says when which version is deployed, [`front`] hands over
+//! from one to the other; [`alert_receiver`] is where alerts arrive.
 
+pub mod alert_receiver;
 pub mod data;
+pub mod front;
 pub mod instrument;
+pub mod schedule;
 pub mod shop;
 pub mod stubs;
 pub mod telemetry;
@@ -37,13 +45,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::front::{Front, UnderWay};
 use self::instrument::HttpClient;
-use self::telemetry::Telemetry;
+use self::shop::Version;
+use self::telemetry::Pipeline;
 use self::traffic::{Tally, Traffic};
 
 /// What to look for on the screen: an endpoint and what is wrong with it.
@@ -85,11 +95,15 @@ pub const WHAT_TO_LOOK_FOR: &[(&str, &str)] = &[
     ("GET /products/{id}", "is fine"),
 ];
 
+/// What to look for after version 1.1.0 of the shop is deployed.
+pub const WHAT_GETS_SLOWER: &str =
+    "GET /products/{id} takes a tenth of a second more for one product in eight; its median stays";
+
 /// Requests per second that keep pages lively and leave most of two cores to whoever looks at them.
 pub const REQUESTS_PER_SECOND: f64 = 8.0;
 
-/// How long [`RunningDemo::stop`] waits for open connections. A request takes a second at most;
-/// what is still open after this is cut off.
+/// How long [`RunningDemo::stop`] waits for open connections, and [`RunningDemo::deploy`] for requests. A
+/// request takes a second at most; what is still open after this is cut off.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// How the demo is started.
@@ -105,10 +119,13 @@ pub struct DemoOptions {
     pub seed: u64,
 }
 
-/// Starts the shop and the services it calls, without traffic yet. Fills the shop's database
-/// if that is not done already.
+/// Starts version 1.0.0 of the shop and the services it calls, without traffic yet. Fills the shop's
+/// database if that is not done already.
 ///
 /// When `shutdown` is cancelled, traffic stops; [`RunningDemo::stop`] does the rest.
+///
+/// # Errors
+/// The database cannot be prepared, or there is no port.
 pub async fn start(
     options: DemoOptions,
     shutdown: CancellationToken,
@@ -116,51 +133,114 @@ pub async fn start(
     let database = data::open(&options.database)
         .await
         .context("cannot prepare the demo shop's database")?;
-    let telemetry = Telemetry::new(&options.otlp_endpoint)?;
     let mut servers = Servers::default();
-
-    let payments = stubs::payments(telemetry.payments.clone(), options.seed);
-    let payments = servers.serve(payments).await?;
-    let log_service = servers.serve(stubs::log_service(options.seed)).await?;
-    let pricing = stubs::pricing(telemetry.pricing.clone(), options.seed);
-    let pricing = servers.serve(pricing).await?;
-    let shipping = stubs::shipping(telemetry.shipping.clone(), options.seed);
-    let shipping = servers.serve(shipping).await?;
-    let http = HttpClient::new(
-        telemetry.shop.clone(),
-        &[
-            (shop::PAYMENTS_HOST, payments),
-            (shop::PRICING_HOST, pricing),
-            (shop::SHIPPING_HOST, shipping),
-            (shop::LOG_SERVICE_HOST, log_service),
-        ],
-    );
-    let shop = shop::router(
-        telemetry.shop.clone(),
-        database.clone(),
-        data::archive(&database),
-        http,
-    );
-    let shop_address = servers.serve(shop).await?;
+    let (others, hosts) = start_others(&options, &mut servers).await?;
+    let code = ShopCode {
+        archive: data::archive(&database),
+        database,
+        hosts,
+        otlp_endpoint: options.otlp_endpoint,
+    };
+    let (router, telemetry) = code.instance(Version::V1_0_0)?;
+    let (front, under_way) = Front::new(router);
+    let shop_address = servers.serve(front.router()).await?;
 
     Ok(RunningDemo {
         shop_address,
+        code,
+        front,
+        current: Instance {
+            under_way,
+            telemetry,
+        },
         traffic: Traffic::new(shop_address, options.requests_per_second, options.seed),
         sending: JoinSet::new(),
         servers,
-        telemetry,
+        others,
         shutdown,
     })
 }
 
+/// The services that the shop calls: their pipelines, and where each of them listens.
+async fn start_others(
+    options: &DemoOptions,
+    servers: &mut Servers,
+) -> anyhow::Result<(Vec<Pipeline>, Vec<(&'static str, SocketAddr)>)> {
+    let pipeline = |service, version| Pipeline::new(&options.otlp_endpoint, service, version);
+    let payments = pipeline("payments", "2.3.1")?;
+    let pricing = pipeline("pricing", "1.8.0")?;
+    let shipping = pipeline("shipping", "0.9.2")?;
+    let routers = [
+        (
+            shop::PAYMENTS_HOST,
+            stubs::payments(payments.tracer(), options.seed),
+        ),
+        (
+            shop::PRICING_HOST,
+            stubs::pricing(pricing.tracer(), options.seed),
+        ),
+        (
+            shop::SHIPPING_HOST,
+            stubs::shipping(shipping.tracer(), options.seed),
+        ),
+        (shop::LOG_SERVICE_HOST, stubs::log_service(options.seed)),
+    ];
+    let mut hosts = Vec::new();
+    for (host, router) in routers {
+        hosts.push((host, servers.serve(router).await?));
+    }
+    Ok((vec![payments, pricing, shipping], hosts))
+}
+
+/// What every instance of the shop is made of.
+struct ShopCode {
+    database: PgPool,
+    archive: PgPool,
+    hosts: Vec<(&'static str, SocketAddr)>,
+    otlp_endpoint: String,
+}
+
+impl ShopCode {
+    /// A new one, with a pipeline and so a `service.instance.id` of its own. It uses the pools of the
+    /// one before: opening others would be slow, and a culprit that nobody planted.
+    fn instance(&self, version: Version) -> anyhow::Result<(Router, Pipeline)> {
+        let telemetry = Pipeline::new(&self.otlp_endpoint, "shop", version.name())?;
+        let tracer = telemetry.tracer();
+        let http = HttpClient::new(tracer.clone(), &self.hosts);
+        let (database, archive) = (self.database.clone(), self.archive.clone());
+        let router = shop::router(version, tracer, database, archive, http);
+        Ok((router, telemetry))
+    }
+}
+
+/// The instance of the shop that gets the requests.
+struct Instance {
+    under_way: UnderWay,
+    telemetry: Pipeline,
+}
+
+impl Instance {
+    /// Call it when another instance gets the requests.
+    async fn stop(self) {
+        let drained = tokio::time::timeout(DRAIN_MAX, self.under_way.finished()).await;
+        if drained.is_err() {
+            tracing::debug!("an instance of the demo's shop had requests left; cutting them off");
+        }
+        self.telemetry.shutdown().await;
+    }
+}
+
 /// A shop that answers. Dropping it stops it at once; [`RunningDemo::stop`] is the polite way.
 pub struct RunningDemo {
-    /// Where the shop listens, for a browser or `curl`.
+    /// Where the shop listens, for a browser or `curl`; the same for all versions.
     pub shop_address: SocketAddr,
+    code: ShopCode,
+    front: Front,
+    current: Instance,
     traffic: Traffic,
     sending: JoinSet<Tally>,
     servers: Servers,
-    telemetry: Telemetry,
+    others: Vec<Pipeline>,
     shutdown: CancellationToken,
 }
 
@@ -170,7 +250,10 @@ impl RunningDemo {
     /// Returns early when the demo is shut down.
     pub async fn send(&self, requests: usize) -> anyhow::Result<Tally> {
         let tally = self.traffic.send(requests, &self.shutdown).await;
-        self.telemetry.flush().await?;
+        self.current.telemetry.flush().await?;
+        for pipeline in &self.others {
+            pipeline.flush().await?;
+        }
         Ok(tally)
     }
 
@@ -179,6 +262,22 @@ impl RunningDemo {
         let (traffic, shutdown) = (self.traffic.clone(), self.shutdown.clone());
         self.sending
             .spawn(async move { traffic.keep_sending(&shutdown).await });
+    }
+
+    /// A new instance of the shop takes over; the one before finishes its requests, exports its spans
+    /// and is gone. Returns then.
+    ///
+    /// # Errors
+    /// No exporter can be made for it; then everything stays as it was.
+    pub async fn deploy(&mut self, version: Version) -> anyhow::Result<()> {
+        let (router, telemetry) = self.code.instance(version)?;
+        let under_way = self.front.switch_to(router);
+        let next = Instance {
+            under_way,
+            telemetry,
+        };
+        std::mem::replace(&mut self.current, next).stop().await;
+        Ok(())
     }
 
     /// Stops traffic, then the services, then exports what is left. Call it while the collector
@@ -191,7 +290,10 @@ impl RunningDemo {
         }
         drop(self.traffic);
         self.servers.stop().await;
-        self.telemetry.shutdown().await;
+        self.current.telemetry.shutdown().await;
+        for pipeline in self.others {
+            pipeline.shutdown().await;
+        }
         tally
     }
 }

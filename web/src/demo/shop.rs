@@ -1,4 +1,4 @@
-//! The shop: an endpoint for each culprit, and one that is fine.
+//! The shop: an endpoint for each culprit, and one that is fine until the next version.
 //!
 //! None of them is a trick. Each is code that a good engineer writes on a busy day, that passes
 //! review, is fast on a laptop with ten rows, and that nobody suspects later. Each file says what is
@@ -10,6 +10,7 @@ mod checkout;
 mod export;
 mod home;
 mod invoice;
+mod lowest_price;
 mod parcel;
 mod posts;
 mod product;
@@ -29,6 +30,25 @@ use sqlx::postgres::PgPool;
 
 use super::instrument::{self, Database, HttpClient};
 
+/// What of the shop's code is deployed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Version {
+    /// `GET /products/{id}` is fine.
+    V1_0_0,
+    /// `GET /products/{id}` is slow in its tail. Nothing else has changed.
+    V1_1_0,
+}
+
+impl Version {
+    /// As the shop's spans say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Version::V1_0_0 => "1.0.0",
+            Version::V1_1_0 => "1.1.0",
+        }
+    }
+}
+
 /// The name under which the shop knows the payment API.
 pub const PAYMENTS_HOST: &str = "payments.internal";
 
@@ -42,7 +62,17 @@ pub const SHIPPING_HOST: &str = "shipping.internal";
 pub const LOG_SERVICE_HOST: &str = "loki.internal";
 
 /// The shop's endpoints, each under a SERVER span. `archive` is a pool of one connection.
-pub fn router(tracer: SdkTracer, pool: PgPool, archive: PgPool, http: HttpClient) -> Router {
+pub fn router(
+    version: Version,
+    tracer: SdkTracer,
+    pool: PgPool,
+    archive: PgPool,
+    http: HttpClient,
+) -> Router {
+    let product = match version {
+        Version::V1_0_0 => get(product::product),
+        Version::V1_1_0 => get(lowest_price::product),
+    };
     let shop = Shop {
         db: Database::new(pool, tracer.clone()),
         archive: Database::new(archive, tracer.clone()),
@@ -63,7 +93,7 @@ pub fn router(tracer: SdkTracer, pool: PgPool, archive: PgPool, http: HttpClient
         .route("/recommendations", get(recommend::recommend))
         .route("/stock/{id}", get(stock::stock))
         .route("/invoices/{customer}", get(invoice::invoice))
-        .route("/products/{id}", get(product::product))
+        .route("/products/{id}", product)
         .layer(from_fn_with_state(tracer, instrument::serve))
         .with_state(shop)
 }

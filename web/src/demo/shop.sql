@@ -59,7 +59,8 @@ create table products (
     id          integer primary key,
     name        text not null,
     description text not null,
-    price_cents integer not null
+    price_cents integer not null,
+    reduced     boolean not null
 ) with (autovacuum_enabled = false, parallel_workers = 0);
 
 insert into products
@@ -74,8 +75,23 @@ select n,
               (array['Porto', 'Ghent', 'Lyon', 'Turin', 'Graz', 'Delft'])[1 + n % 6],
               (array['walnut', 'brass', 'linen', 'cobalt glass', 'amber'])[1 + n % 5],
               left(md5(n::text), 12)),
-       500 + (n::bigint * 7919 % 20000)::integer
+       500 + (n::bigint * 7919 % 20000)::integer,
+       n % 8 = 5
 from generate_series(1, 100000) n;
+
+-- What an import once wrote down: six prices of every reduced product. It has no index, and version
+-- 1.1.0 of the shop looks for a product's rows in it.
+create table price_log (
+    change json not null
+) with (autovacuum_enabled = false, parallel_workers = 0);
+
+insert into price_log
+select format('{"product_id": %s, "price_cents": %s, "changed_at": "%s", "changed_by": "import %s"}',
+              5 + n % 12500 * 8,
+              700 + n::bigint * 104729 % 20000,
+              timestamp '2025-01-01' + n * interval '1 minute',
+              n / 1000)::json
+from generate_series(1, 75000) n;
 
 -- A cart is checked out again and again, in place: the demo's tables keep their size.
 create table carts (

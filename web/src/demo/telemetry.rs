@@ -1,7 +1,7 @@
 //! How an application sets up the OpenTelemetry SDK: resource, exporter, batch processor.
 //!
-//! The shop and the services it calls share a process here, so each has a tracer provider, and with it
-//! a resource and an exporter, of its own; nothing is registered globally. The log service has
+//! The shop's instances and the services they call share a process here, so each has a tracer provider,
+//! and with it a resource and an exporter, of its own; nothing is registered globally. The log service has
 //! none: it is a black box to whoever traces the shop.
 
 use std::time::Duration;
@@ -30,54 +30,48 @@ const BATCH_SPANS_MAX: usize = 512;
 /// How long a request to the collector may take, and how long shutting down waits for the last one.
 const EXPORT_MAX: Duration = Duration::from_secs(5);
 
-/// The tracers of the demo's services, and the pipelines behind them.
-pub struct Telemetry {
-    /// Makes the shop's spans.
-    pub shop: SdkTracer,
-    /// Makes the payment API's spans.
-    pub payments: SdkTracer,
-    /// Makes the pricing service's spans.
-    pub pricing: SdkTracer,
-    /// Makes the shipping service's spans.
-    pub shipping: SdkTracer,
-    providers: [SdkTracerProvider; 4],
+/// A service's way to the collector.
+pub struct Pipeline {
+    provider: SdkTracerProvider,
 }
 
-impl Telemetry {
-    /// Pipelines to the collector at `endpoint` (OTLP/gRPC). Connects when the first spans are
-    /// exported. Must be called inside a Tokio runtime.
-    pub fn new(endpoint: &str) -> anyhow::Result<Self> {
-        let shop = provider(endpoint, "shop", "1.0.0")?;
-        let payments = provider(endpoint, "payments", "2.3.1")?;
-        let pricing = provider(endpoint, "pricing", "1.8.0")?;
-        let shipping = provider(endpoint, "shipping", "0.9.2")?;
-        Ok(Telemetry {
-            shop: shop.tracer("culprit.demo"),
-            payments: payments.tracer("culprit.demo"),
-            pricing: pricing.tracer("culprit.demo"),
-            shipping: shipping.tracer("culprit.demo"),
-            providers: [shop, payments, pricing, shipping],
-        })
+impl Pipeline {
+    /// Of one instance of `service`, to the collector at `endpoint` (OTLP/gRPC). Connects when the first
+    /// spans are exported. Must be called inside a Tokio runtime.
+    ///
+    /// # Errors
+    /// `endpoint` is no URL.
+    pub fn new(
+        endpoint: &str,
+        service: &'static str,
+        version: &'static str,
+    ) -> anyhow::Result<Self> {
+        let provider = provider(endpoint, service, version)?;
+        Ok(Pipeline { provider })
+    }
+
+    /// Makes the service's spans.
+    pub fn tracer(&self) -> SdkTracer {
+        self.provider.tracer("culprit.demo")
     }
 
     /// Exports every span that has ended so far, and waits for the collector's answer.
+    ///
+    /// # Errors
+    /// The collector does not take them.
     pub async fn flush(&self) -> anyhow::Result<()> {
-        for provider in self.providers.clone() {
-            tokio::task::spawn_blocking(move || provider.force_flush())
-                .await?
-                .context("the collector did not take the demo's spans (does it listen?)")?;
-        }
-        Ok(())
+        let provider = self.provider.clone();
+        tokio::task::spawn_blocking(move || provider.force_flush())
+            .await?
+            .context("the collector did not take the demo's spans (does it listen?)")
     }
 
     /// Exports what is left and stops. What the collector does not take now is lost, and logged.
     pub async fn shutdown(self) {
-        for provider in self.providers {
-            let stopped =
-                tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(EXPORT_MAX));
-            if let Ok(Err(error)) = stopped.await {
-                tracing::warn!(%error, "the demo's last spans were not exported");
-            }
+        let stopped =
+            tokio::task::spawn_blocking(move || self.provider.shutdown_with_timeout(EXPORT_MAX));
+        if let Ok(Err(error)) = stopped.await {
+            tracing::warn!(%error, "the demo's last spans were not exported");
         }
     }
 }

@@ -356,14 +356,83 @@ async fn traffic_goes_on_until_it_is_told_to_stop() {
     assert_eq!(requests.count(), tally.answered + tally.failed);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_version_takes_over_from_another_and_nothing_fails() {
+    let (collector, endpoint) = Collector::start().await;
+    let postgres = collector::testing::database().await;
+    let options = DemoOptions {
+        database: postgres.clone().database("shop_4"),
+        otlp_endpoint: endpoint,
+        requests_per_second: 100.0,
+        seed: 7,
+    };
+    let mut demo = start(options, CancellationToken::new()).await.unwrap();
+    demo.keep_sending();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    let reduced_products_of = async |instance: usize| {
+        while collector.received().reduced_products(instance) < 3 {
+            assert!(tokio::time::Instant::now() < deadline, "no traffic");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    reduced_products_of(0).await;
+    demo.deploy(Version::V1_1_0).await.unwrap();
+    reduced_products_of(1).await;
+    demo.deploy(Version::V1_0_0).await.unwrap();
+    reduced_products_of(2).await;
+    let tally = demo.stop().await;
+
+    let received = collector.received();
+    received.print_times();
+    assert_eq!(tally.unanswered, 0);
+    let roots = received.spans.values().filter(|it| it.parent.is_empty());
+    assert_eq!(
+        roots.count(),
+        tally.answered + tally.failed,
+        "no span is lost"
+    );
+    let by_instance = received.products_by_instance();
+    let versions = by_instance
+        .iter()
+        .map(|it| it[0].resource["service.version"].as_str());
+    assert_eq!(Vec::from_iter(versions), ["1.0.0", "1.1.0", "1.0.0"]);
+    for product in by_instance.iter().flatten() {
+        products_are_as_in_their_version(&received, product);
+    }
+    let others = received.spans.values().filter(|it| it.service != "shop");
+    let others = others.map(|it| (&it.service, &it.resource["service.instance.id"]));
+    let others = others.collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(
+        others.len(),
+        3,
+        "payments, pricing and shipping stay as they are"
+    );
+}
+
+fn products_are_as_in_their_version(received: &Received, product: &Seen) {
+    assert_eq!(product.int("http.response.status_code"), 200);
+    let children = received.children(product);
+    let asks_for_more = product.resource["service.version"] == "1.1.0" && product.is_reduced();
+    let expected: &[&str] = match asks_for_more {
+        true => &["SELECT products", "SELECT price_log"],
+        false => &["SELECT products"],
+    };
+    assert_eq!(names(&children), expected);
+    if asks_for_more {
+        let ms = children[1].ms();
+        // Next to nothing with an index; the bound leaves room for machines that are faster than ours.
+        assert!(ms >= 25.0, "the new query takes {ms} ms");
+    }
+}
+
 #[tokio::test]
 async fn a_collector_that_does_not_listen_is_an_error() {
-    let telemetry = Telemetry::new("http://127.0.0.1:9").unwrap();
+    let pipeline = Pipeline::new("http://127.0.0.1:9", "shop", "1.0.0").unwrap();
     let span = opentelemetry::trace::SpanBuilder::from_name("lost");
-    instrument::in_span(&telemetry.shop, span, async {}).await;
-    let error = telemetry.flush().await.unwrap_err();
+    instrument::in_span(&pipeline.tracer(), span, async {}).await;
+    let error = pipeline.flush().await.unwrap_err();
     assert!(error.to_string().contains("does it listen?"), "{error:#}");
-    telemetry.shutdown().await;
+    pipeline.shutdown().await;
 }
 
 /// Which table it is: another number when it was made again.
@@ -449,6 +518,28 @@ impl Received {
         &self.spans[&child.parent]
     }
 
+    /// The requests for products of each instance of the shop; both by time.
+    fn products_by_instance(&self) -> Vec<Vec<&Seen>> {
+        let mut instances = BTreeMap::<&str, Vec<&Seen>>::new();
+        for product in self.entries("GET /products/{id}") {
+            let instance = &product.resource["service.instance.id"];
+            instances.entry(instance).or_default().push(product);
+        }
+        let mut instances = Vec::from_iter(instances.into_values());
+        for products in &mut instances {
+            products.sort_by_key(|it| it.start_ns);
+        }
+        instances.sort_by_key(|it| it[0].start_ns);
+        instances
+    }
+
+    /// How many requests for them an instance of the shop has answered.
+    fn reduced_products(&self, instance: usize) -> usize {
+        let by_instance = self.products_by_instance();
+        let products = by_instance.get(instance).into_iter().flatten();
+        products.filter(|it| it.is_reduced()).count()
+    }
+
     /// For whoever tunes the demo: `cargo test … -- --nocapture`.
     fn print_times(&self) {
         let mut times = BTreeMap::<(&str, &str), Vec<f64>>::new();
@@ -505,6 +596,12 @@ impl Seen {
 
     fn ms(&self) -> f64 {
         (self.end_ns - self.start_ns) as f64 / 1e6
+    }
+
+    /// As shop.sql says it of a product's number.
+    fn is_reduced(&self) -> bool {
+        let (_, id) = self.text("url.path").rsplit_once('/').unwrap();
+        id.parse::<u32>().unwrap() % 8 == 5
     }
 
     fn has(&self, key: &str) -> bool {

@@ -1,15 +1,20 @@
 //! One finding: what happens, the evidence, the fix, what it costs, where to see it.
 
 use askama::Template;
-use axum::extract::{Path, RawQuery, State};
-use axum::response::Response;
+use axum::body::Bytes;
+use axum::extract::{self, Path, RawQuery};
+use axum::response::{Redirect, Response};
+use collector::life::{ActKind, Life, State};
+use collector::store::audit::Done;
 use collector::store::bottlenecks::Example;
 use collector::store::plans::{AskedPlan, Plan, SequentialScan};
 use serde_json::Value;
 
 use crate::AppState;
+use crate::acts::{self, Wish};
 use crate::charts::{self, Histogram, Line};
 use crate::format;
+use crate::pages::bottlenecks::state_class;
 use crate::pages::context::Context;
 use crate::pages::{Frame, PageError, render};
 use crate::range::{Covered, Filters};
@@ -20,7 +25,7 @@ use crate::ranking::{self, Choices, Row};
 /// # Errors
 /// There is no such finding, the address makes no sense, or the database is away.
 pub async fn show(
-    State(state): State<AppState>,
+    extract::State(state): extract::State<AppState>,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, PageError> {
@@ -40,11 +45,45 @@ pub async fn show(
         .examples(number, filters.range.window(now_ns))
         .await?;
     let mut page = page(&filters, &row, covered, &examples);
+    // From where it is changed: whoever has just acted must see it.
+    let changes = state.store.for_changes();
+    if let Some(life) = changes.life(number).await? {
+        let history = changes.history("finding", &id).await?;
+        page.tell_life(&life, &history, now_ns);
+    }
     if row.facts.detector == "slow-query" {
         let asked = state.store.plan(number).await?;
         page.plan = Some(plan_view(asked.as_ref(), &row.facts.service, now_ns));
     }
     Ok(render(&page))
+}
+
+/// What a form asks for; then back to the page. The same form again changes nothing.
+///
+/// # Errors
+/// There is no such finding, or it makes no sense as it stands.
+pub async fn act(
+    extract::State(state): extract::State<AppState>,
+    Path((id, act)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    body: Bytes,
+) -> Result<Redirect, PageError> {
+    let filters = Filters::parse(query.as_deref())?;
+    let wish = Wish::from_form(&body);
+    let now_ms = (format::now_ns() / 1_000_000) as i64;
+    let (id, _) = acts::carry_out(&state.store, &id, &act, wish, now_ms).await?;
+    Ok(Redirect::to(&format!(
+        "{}#life",
+        filters.link(&format!("/bottlenecks/{id}"), &[])
+    )))
+}
+
+/// Forms' addresses are no pages: whoever goes back to one wants the finding.
+pub async fn back(Path((id, _)): Path<(String, String)>) -> Result<Redirect, PageError> {
+    let id: i32 = id
+        .parse()
+        .map_err(|_| PageError::NotFound(format!("There is no finding '{id}'.")))?;
+    Ok(Redirect::to(&format!("/bottlenecks/{id}#life")))
 }
 
 #[derive(Template)]
@@ -67,7 +106,11 @@ struct Page {
     trend: Trend,
     examples: Vec<ExampleView>,
     savings: Savings,
-    life: Life,
+    life: LifeView,
+    /// Forms are sent to addresses below this one.
+    act_path: String,
+    /// What they carry along, with its question mark.
+    query: String,
     /// `0.96`
     confidence: String,
     /// What made it more or less sure.
@@ -171,14 +214,168 @@ struct Dumbbell {
     after_x: String,
 }
 
-struct Life {
+struct LifeView {
     state: String,
+    /// How it is drawn.
+    state_class: &'static str,
+    /// `3 h ago`
+    since: String,
+    since_exact: String,
+    /// More of the state: label, exact value for the tooltip, text of people or ours.
+    more: Vec<(&'static str, String, String)>,
+    /// What can be done.
+    acts: Vec<ActView>,
+    /// Latest first.
+    history: Vec<HistoryView>,
     first_seen: String,
     first_seen_exact: String,
     version: String,
     last_seen: String,
     last_seen_exact: String,
     traces: String,
+}
+
+/// A form.
+struct ActView {
+    /// Where it is sent.
+    action: String,
+    /// On the button.
+    title: &'static str,
+    /// What it does, in a sentence.
+    text: &'static str,
+    /// For labels: unique on the page.
+    id: &'static str,
+    /// A reason must be given.
+    needs_reason: bool,
+    /// How long can be chosen.
+    has_until: bool,
+    /// A version can be named.
+    has_version: bool,
+}
+
+/// Something that was done.
+struct HistoryView {
+    when: String,
+    exact: String,
+    /// `came back`, `ignored`
+    action: &'static str,
+    /// Who; empty: nobody.
+    author: String,
+    /// `after 12 days, in version 1.4`, or what somebody said.
+    detail: String,
+}
+
+/// How long something can be ignored: value, title.
+const UNTIL: [(&str, &str); 5] = [
+    ("", "until somebody reopens it"),
+    ("1d", "for a day"),
+    ("7d", "for 7 days"),
+    ("30d", "for 30 days"),
+    ("90d", "for 90 days"),
+];
+
+impl Page {
+    /// How long something can be ignored, for the template.
+    fn until(&self) -> &'static [(&'static str, &'static str)] {
+        &UNTIL
+    }
+
+    fn tell_life(&mut self, life: &Life, history: &[Done], now_ns: u64) {
+        let view = &mut self.life;
+        let since_ns = ns(life.since_ms);
+        view.state = ranking::state_title(life.state.name()).to_owned();
+        view.state_class = state_class(life.state.name());
+        view.since = format::ago(since_ns, now_ns);
+        view.since_exact = format::at(since_ns);
+        view.more = more(life, now_ns);
+        view.acts = acts_in(life.state, &self.act_path, &self.query);
+        view.history = history.iter().map(|it| history_view(it, now_ns)).collect();
+    }
+}
+
+fn ns(ms: i64) -> u64 {
+    u64::try_from(ms)
+        .unwrap_or_default()
+        .saturating_mul(1_000_000)
+}
+
+fn more(life: &Life, now_ns: u64) -> Vec<(&'static str, String, String)> {
+    let mut more = Vec::new();
+    let is_settled = [State::Acknowledged, State::Ignored, State::Resolved].contains(&life.state);
+    if is_settled && !life.author.is_empty() {
+        more.push(("By", String::new(), life.author.clone()));
+    }
+    if is_settled && !life.reason.is_empty() {
+        more.push(("Reason", String::new(), life.reason.clone()));
+    }
+    if let Some(until_ms) = life.ignored_until_ms {
+        let until = format::when(ns(until_ms), now_ns);
+        more.push(("Until", format::at(ns(until_ms)), until));
+    }
+    if let Some(version) = &life.resolved_in {
+        more.push(("Fixed in", String::new(), version.clone()));
+    }
+    if life.regressed > 0 {
+        let times = match life.regressed {
+            1 => "once".to_owned(),
+            times => format!("{times} times"),
+        };
+        more.push(("Came back", String::new(), times));
+    }
+    more
+}
+
+/// What makes sense in a state, the likeliest first.
+fn acts_in(state: State, path: &str, query: &str) -> Vec<ActView> {
+    let act = |kind: ActKind, title, text| ActView {
+        action: format!("{path}/{}{query}", kind.name()),
+        title,
+        text,
+        id: kind.name(),
+        needs_reason: kind == ActKind::Ignore,
+        has_until: kind == ActKind::Ignore,
+        has_version: kind == ActKind::Resolve,
+    };
+    let acknowledge = act(
+        ActKind::Acknowledge,
+        "Acknowledge",
+        "It stays in the list, marked, and nobody is told of it again.",
+    );
+    let ignore = act(
+        ActKind::Ignore,
+        "Ignore",
+        "It leaves the list, and never counts as having come back.",
+    );
+    let resolve = act(
+        ActKind::Resolve,
+        "Resolve",
+        "It leaves the list. If a later request shows it, it comes back and says so.",
+    );
+    let reopen = act(ActKind::Reopen, "Reopen", "It returns to the list as open.");
+    match state {
+        State::New | State::Open | State::Regressed => vec![acknowledge, ignore, resolve],
+        State::Acknowledged => vec![resolve, ignore, reopen],
+        State::Ignored => vec![reopen, resolve],
+        State::Resolved => vec![reopen],
+    }
+}
+
+fn history_view(done: &Done, now_ns: u64) -> HistoryView {
+    HistoryView {
+        when: format::ago(ns(done.at_ms), now_ns),
+        exact: format::at(ns(done.at_ms)),
+        action: match done.action.as_str() {
+            "regressed" => "came back",
+            "acknowledged" => "acknowledged",
+            "ignored" => "ignored",
+            "resolved" => "resolved",
+            "reopened" => "reopened",
+            "opened" => "open",
+            _ => "changed",
+        },
+        author: done.author.clone(),
+        detail: done.detail.clone(),
+    }
 }
 
 fn page(filters: &Filters, row: &Row, covered: Covered, examples: &[Example]) -> Page {
@@ -206,6 +403,8 @@ fn page(filters: &Filters, row: &Row, covered: Covered, examples: &[Example]) ->
         examples: examples.iter().map(example_view).collect(),
         savings: savings(row, covered),
         life: life(row, covered),
+        query: only_range.link("", &[]),
+        act_path: path.clone(),
         confidence: format!("{:.2}", facts.confidence),
         reasons: texts(&facts.evidence["reasons"]),
         fingerprint: facts.fingerprint.clone(),
@@ -472,10 +671,16 @@ fn dumbbells(row: &Row) -> Vec<Dumbbell> {
     found.into_iter().map(dumbbell).collect()
 }
 
-fn life(row: &Row, covered: Covered) -> Life {
+fn life(row: &Row, covered: Covered) -> LifeView {
     let facts = &row.facts;
-    Life {
-        state: facts.state.clone(),
+    LifeView {
+        state: ranking::state_title(&facts.state).to_owned(),
+        state_class: state_class(&facts.state),
+        since: format::ago(facts.state_since_ns, covered.now_ns),
+        since_exact: format::at(facts.state_since_ns),
+        more: Vec::new(),
+        acts: Vec::new(),
+        history: Vec::new(),
         first_seen: format::ago(facts.first_seen_ns, covered.now_ns),
         first_seen_exact: format::at(facts.first_seen_ns),
         version: facts.version.clone(),

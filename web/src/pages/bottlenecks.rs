@@ -1,8 +1,9 @@
 //! What do I fix first? The findings, by what they cost those who wait.
 
 use askama::Template;
-use axum::extract::{RawQuery, State};
+use axum::extract::{self, RawQuery};
 use axum::response::{IntoResponse, Redirect, Response};
+use collector::life::State;
 
 use crate::AppState;
 use crate::charts::{self, Line};
@@ -30,7 +31,7 @@ const FIX_CHARS_MAX: usize = 110;
 /// # Errors
 /// The address makes no sense, or the database is away.
 pub async fn show(
-    State(state): State<AppState>,
+    extract::State(state): extract::State<AppState>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, PageError> {
     let filters = Filters::parse(query.as_deref())?;
@@ -180,6 +181,12 @@ struct RowView {
     first_seen_title: String,
     version: String,
     state: String,
+    /// How the state is drawn.
+    state_class: &'static str,
+    /// Since when, exactly.
+    state_title: String,
+    /// `came back twice`, of those that are open again.
+    regressed: String,
 }
 
 fn page(filters: &Filters, ranking: &Ranking) -> Page {
@@ -381,19 +388,42 @@ fn parts(ranking: &Ranking) -> Vec<Part> {
     pieces.into_iter().map(part).collect()
 }
 
+/// States to choose from, with how many findings are in them. Those that most sites never have are
+/// offered once there is one.
 fn states(filters: &Filters, ranking: &Ranking) -> Vec<Choice> {
-    let all: usize = ranking.states.values().sum();
+    let count = |name: &str| ranking.states.get(name).copied().unwrap_or_default();
     let choice = |id: &str, name: &str, count: usize| Choice {
         link: filters.link("/", &[("state", id)]),
         title: format!("{name} {count}"),
         current: filters.state == id,
     };
-    let count = |id| ranking.states.get(id).copied().unwrap_or_default();
-    vec![
-        choice("", "All", all),
-        choice("new", "New", count("new")),
-        choice("open", "Open", count("open")),
-    ]
+    let active = State::SHOWN.iter().map(|it| count(it.name())).sum();
+    let mut choices = vec![choice("", "Active", active)];
+    for (state, title) in [
+        (State::New, "New"),
+        (State::Regressed, "Came back"),
+        (State::Open, "Open"),
+        (State::Acknowledged, "Acknowledged"),
+        (State::Ignored, "Ignored"),
+        (State::Resolved, "Resolved"),
+    ] {
+        let choice = choice(state.name(), title, count(state.name()));
+        let always = [State::New, State::Open, State::Resolved].contains(&state);
+        if always || choice.current || count(state.name()) > 0 {
+            choices.push(choice);
+        }
+    }
+    if !choices.iter().any(|it| it.current) {
+        let states = ranking::states(&filters.state).unwrap_or_default();
+        let sum = states.iter().map(|it| count(it.name())).sum();
+        let title = if filters.state == "all" {
+            "All"
+        } else {
+            "Chosen"
+        };
+        choices.push(choice(&filters.state, title, sum));
+    }
+    choices
 }
 
 fn detectors(filters: &Filters, ranking: &Ranking) -> Vec<Selectable> {
@@ -456,7 +486,23 @@ fn row_view(filters: &Filters, ranking: &Ranking, row: &Row, most: u64) -> RowVi
         first_seen: format::ago(facts.first_seen_ns, covered.now_ns),
         first_seen_title: format::at(facts.first_seen_ns),
         version: facts.version.clone(),
-        state: facts.state.clone(),
+        state: ranking::state_title(&facts.state).to_owned(),
+        state_class: state_class(&facts.state),
+        state_title: format!("since {}", format::at(facts.state_since_ns)),
+        regressed: match (facts.regressed, facts.state.as_str()) {
+            (0, _) | (_, "regressed") => String::new(),
+            (1, _) => "came back once".into(),
+            (times, _) => format!("came back {times} times"),
+        },
+    }
+}
+
+/// How a state is drawn: what needs somebody stands out.
+pub fn state_class(state: &str) -> &'static str {
+    match State::parse(state) {
+        Some(State::New | State::Regressed) => "new",
+        Some(State::Resolved) => "good",
+        _ => "",
     }
 }
 
@@ -553,6 +599,18 @@ mod tests {
                 .all(|it| it.ends_with("ms"))
         );
         assert_eq!(texts(&html, ".whole-key li").len(), 3);
+    }
+
+    #[test]
+    fn states_are_offered_with_their_counts() {
+        let choices = |query| texts(&shown(query), "[aria-label=State] a");
+        assert_eq!(choices(""), ["Active 2", "New 1", "Open 1", "Resolved 2"]);
+        let chosen = choices("state=acknowledged");
+        assert!(chosen.contains(&"Acknowledged 0".into()), "{chosen:?}");
+        assert_eq!(choices("state=new,resolved").last().unwrap(), "Chosen 3");
+        let current = texts(&shown("state=open"), "[aria-label=State] [aria-current]");
+        assert_eq!(current, ["Open 1"]);
+        assert_eq!(texts(&shown("state=open"), "td .pill"), ["open"]);
     }
 
     #[test]

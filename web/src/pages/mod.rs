@@ -4,11 +4,13 @@ pub mod bottlenecks;
 pub mod services;
 pub mod statements;
 pub mod endpoint;
+pub mod slow;
 pub mod call_paths;
 pub mod bottleneck;
 pub mod detectors;
 pub mod context;
 pub mod traces;
+pub mod live;
 pub mod trace;
 pub mod search;
 pub mod alerts;
@@ -84,6 +86,8 @@ pub enum PageError {
     NotFound(String),
     /// The address asks for something that makes no sense: which part, and what would.
     BadRequest(String),
+    /// What was asked for cannot be done: with which status, in large type, and why.
+    Refused(StatusCode, &'static str, String),
     /// The database.
     Store(StoreError),
     /// What is stored cannot be read or shown.
@@ -120,6 +124,7 @@ impl IntoResponse for PageError {
                 "That address is not understood",
                 text,
             ),
+            PageError::Refused(status, title, text) => (status, title, text),
             PageError::Store(error) if is_read_only(&error) => {
                 tracing::warn!(%error, "a page cannot change anything");
                 (

@@ -65,6 +65,10 @@ pub struct TracesPage {
     pub all: Option<String>,
     /// Some filter besides the range is set, and the address without them.
     pub unfiltered: Option<String>,
+    /// New requests are to appear by themselves; they come from this address.
+    pub live: Option<String>,
+    /// Begins with that, or ends it.
+    pub live_toggle: String,
 }
 
 /// A line of the list.
@@ -134,6 +138,14 @@ pub fn build(address: Address, filter: &TraceFilter, page: RequestPage, now_ns: 
             .outermost
             .then(|| first_page(&[("entries", "all")])),
         unfiltered: has_filters(&address).then(|| first_page(&NO_FILTERS)),
+        live: address
+            .has("live")
+            .then(|| format!("/traces/events{}", address.with(&[("after", "")]))),
+        live_toggle: match address.has("live") {
+            true => address.with(&[("live", "")]),
+            // What is new stands above what is newest.
+            false => address.with(&[("live", "1"), ("sort", ""), ("after", "")]),
+        },
         rows: listed
             .into_iter()
             .map(|it| row(it, longest_ns, now_ns))
@@ -162,7 +174,8 @@ fn has_filters(address: &Address) -> bool {
     NO_FILTERS.iter().any(|it| address.has(it.0))
 }
 
-fn row(of: ListedRequest, longest_ns: u64, now_ns: u64) -> TraceRow {
+/// Lays out one row; bars are shares of `longest_ns`.
+pub fn row(of: ListedRequest, longest_ns: u64, now_ns: u64) -> TraceRow {
     TraceRow {
         href: format!("/traces/{}?span={}", of.trace_id, of.span_id),
         start: when(of.start_ns, now_ns),

@@ -14,7 +14,7 @@ use crate::demo::instrument::Statement;
 const SEARCH: Statement = Statement {
     summary: "SELECT products",
     function: concat!(module_path!(), "::search"),
-    text: "select id, name, price_cents from products \
+    text: "select id, name, price_cents, reduced from products \
            where translate(lower(description), 'àâäçéèêëîïôöùûü', 'aaaceeeeiioouuu') like '%' || $1 || '%' \
            order by price_cents, id limit 20",
 };
