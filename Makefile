@@ -6,11 +6,12 @@ PYTHON ?= python3
 # What the tests with official SDKs run on; made once, below cargo's target directory.
 VENV = target/test-python
 NODE = target/test-node
+AXE = target/test-axe
 # The packages' exact versions are those of two recorded stacks.
 DJANGO = tests/recorded/django-psycopg/requirements.txt
 EXPRESS = tests/recorded/express-pg/package.json
 
-.PHONY: help demo serve test chaos bench postgres pgbouncer node
+.PHONY: help demo serve test chaos bench postgres pgbouncer node chromium
 
 help:
 	@echo 'make demo    culprit, a demo shop under traffic, and the UI with findings in it'
@@ -29,9 +30,10 @@ bench: postgres
 	$(CARGO) run --release --bin culprit -- bench ingest
 	$(CARGO) bench -p analyzer
 
-test: postgres pgbouncer $(VENV)/ready $(NODE)/ready
+test: postgres pgbouncer chromium $(VENV)/ready $(NODE)/ready $(AXE)/ready
 	CULPRIT_TEST_PYTHON="$(CURDIR)/$(VENV)/bin/python" \
 		CULPRIT_TEST_NODE_MODULES="$(CURDIR)/$(NODE)/node_modules" \
+		CULPRIT_TEST_AXE="$(CURDIR)/$(AXE)/node_modules/axe-core/axe.min.js" \
 		$(CARGO) test --workspace --no-fail-fast
 
 chaos: postgres
@@ -45,6 +47,10 @@ postgres:
 # For the test that goes through a pooler.
 pgbouncer:
 	@sh ./tests/install.sh PgBouncer pgbouncer pgbouncer pgbouncer
+
+# For the tests of pages.
+chromium:
+	@sh ./tests/install.sh Chromium chromium chromium chromium
 
 # For the test that runs an Express project's tests.
 node:
@@ -62,4 +68,10 @@ $(NODE)/ready: Makefile $(EXPRESS) | node
 	@mkdir -p $(NODE)
 	cp $(EXPRESS) $(NODE)/
 	npm install --prefix $(NODE) --no-audit --no-fund --no-package-lock --silent
+	@touch $@
+
+# What checks pages for accessibility; nothing of it goes into the program.
+$(AXE)/ready: Makefile | node
+	@mkdir -p $(AXE)
+	npm install --prefix $(AXE) --no-audit --no-fund --no-package-lock --silent axe-core@4
 	@touch $@

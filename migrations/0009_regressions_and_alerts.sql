@@ -151,7 +151,7 @@ create table culprit.deliveries (
     channel text not null,
     at timestamptz not null default now(),
     took_ms integer not null,
-    outcome text not null,               -- delivered, failed, gone
+    outcome text not null,               -- delivered, failed, rejected, gone
     detail text not null default '',
     primary key (message_id, attempt)
 );
@@ -170,3 +170,5 @@ alter table culprit.incidents add column told jsonb not null default '{}';
 alter table culprit.alert_channels add column resent_at timestamptz;
 -- How many messages a channel got in the last minute, and which are old.
 create index outbox_created on culprit.outbox (created_at);
+-- The states that findings have had so far they have had from the first.
+update culprit.findings set state_since = first_seen;

@@ -111,10 +111,20 @@ impl Demo {
     }
 }
 
+/// The latest of the shop, as many as one answer has; by start.
+async fn shop_requests(ui: &str) -> Vec<serde_json::Value> {
+    let (status, body) = http::get(&format!("{ui}/api/v1/traces?service=shop&limit=500")).await;
+    assert_eq!(status, 200, "{body}");
+    let page: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    let mut requests = page["requests"].as_array().expect("a list").clone();
+    requests.sort_by_key(|it| it["start_ns"].as_u64());
+    requests
+}
+
 #[tokio::test]
 async fn a_version_is_deployed_and_taken_back() {
     let data = data_directory();
-    let times = ["--deploy-after=3s", "--roll-back-after=6s", "--rate=30"];
+    let times = ["--deploy-after=3s", "--roll-back-after=6s", "--rate=16"];
     let demo = Demo::start(data.path(), &times);
     let ui = demo.line("  UI  ").await;
     let ui = &ui[ui.find("http").expect("a URL")..];
@@ -124,28 +134,25 @@ async fn a_version_is_deployed_and_taken_back() {
     demo.line("DEPLOYED  version 1.1.0").await;
     demo.line("DEPLOYED  version 1.0.0").await;
 
-    let products = format!(
-        "{ui}/api/v1/traces?service=shop&endpoint={}&limit=500",
-        "GET%20/products/%7Bid%7D"
-    );
-    let requests = eventually("requests to all three instances", async || {
-        let (status, body) = http::get(&products).await;
-        assert_eq!(status, 200, "{body}");
-        let page: serde_json::Value = serde_json::from_str(&body).expect("JSON");
-        let mut requests = page["requests"].as_array().expect("a list").clone();
-        requests.sort_by_key(|it| it["start_ns"].as_u64());
-        let versions = requests.iter().map(|it| it["version"].as_str().unwrap());
-        let mut versions = Vec::from_iter(versions);
-        versions.dedup();
-        (versions == ["1.0.0", "1.1.0", "1.0.0"]).then_some(requests)
-    })
+    let requests = eventually(
+        "requests to both versions and the first again",
+        async || {
+            let requests = shop_requests(ui).await;
+            let versions = requests.iter().map(|it| it["version"].as_str().unwrap());
+            let versions = Vec::from_iter(versions);
+            let is_back = versions.first() == Some(&"1.0.0") && versions.last() == Some(&"1.0.0");
+            (is_back && versions.contains(&"1.1.0")).then_some(requests)
+        },
+    )
     .await;
-    assert!(requests.iter().all(|it| it["error"] == false));
-    let asks_twice = |it: &&serde_json::Value| it["database_calls"] == 2;
-    let slow = requests.iter().filter(asks_twice);
-    let slow = Vec::from_iter(slow.map(|it| it["version"].as_str().unwrap()));
-    assert!(slow.len() > 1, "{} of {}", slow.len(), requests.len());
-    assert!(slow.iter().all(|it| *it == "1.1.0"), "{slow:?}");
+    for request in &requests {
+        let endpoint = request["endpoint"].as_str().unwrap();
+        // Payments and labels fail now and then, in every version.
+        let may_fail = ["POST /checkout", "POST /parcels"].contains(&endpoint);
+        assert!(may_fail || request["error"] == false, "{request}");
+        let is_slow = endpoint == "GET /products/{id}" && request["database_calls"] == 2;
+        assert!(!is_slow || request["version"] == "1.1.0", "{request}");
+    }
     assert!(demo.terminate().await);
     verify(data.path());
 }

@@ -7,6 +7,7 @@ mod support;
 
 mod alerts;
 mod bad_input;
+mod browser;
 mod crash;
 mod demo;
 mod disk;

@@ -19,6 +19,8 @@ mod sudden;
 mod drift;
 mod recovery;
 mod discoveries;
+#[cfg(test)]
+mod tests;
 
 pub use deployment::{Look, after_deployment};
 pub use discoveries::benjamini_hochberg;

@@ -2,11 +2,12 @@
 
 use axum::http::StatusCode;
 use collector::life::{Act, ActKind, Life};
+use collector::store::audit::Done;
 use collector::store::lives::Acted;
 use collector::store::{Store, StoreError};
 use serde::Deserialize;
 
-use crate::pages::PageError;
+use crate::pages::{PageError, not_written};
 use crate::time_span::{TimeSpan, moment};
 
 /// A reason's bytes at most: a few sentences. What is longer is cut, and says so.
@@ -147,6 +148,26 @@ fn not_understood(text: String) -> PageError {
     PageError::Refused(StatusCode::BAD_REQUEST, "That cannot be done", text)
 }
 
+/// A finding's life, latest deed first, from where it is changed: whoever has just acted must see
+/// it. While that is away a replica's is better than none.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn life(store: &Store, id: i32) -> Result<Option<(Life, Vec<Done>)>, StoreError> {
+    match read(&store.for_changes(), id).await {
+        Err(_) if store.is_replica() => read(store, id).await,
+        read => read,
+    }
+}
+
+async fn read(store: &Store, id: i32) -> Result<Option<(Life, Vec<Done>)>, StoreError> {
+    let Some(life) = store.life(id).await? else {
+        return Ok(None);
+    };
+    let history = store.history("finding", &id.to_string()).await?;
+    Ok(Some((life, history)))
+}
+
 /// Does it, on the primary.
 ///
 /// # Errors
@@ -174,28 +195,20 @@ pub async fn carry_out(
             why,
         )),
         Ok(Acted::Missing) => Err(missing()),
-        Err(error) => Err(not_written(&store, error)),
+        Err(error) => {
+            store.note(&error);
+            Err(not_written(error))
+        }
     }
-}
-
-fn not_written(store: &Store, error: StoreError) -> PageError {
-    store.note(&error);
-    if !error.is_read_only() {
-        return error.into();
-    }
-    tracing::warn!(%error, "an act was refused by the database");
-    PageError::Refused(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "This process only reads",
-        "This process only reads; its database user or server takes no writes. Act on another culprit's UI, or \
-         give this one a --database-url that may write to culprit.findings and culprit.audit."
-            .to_owned(),
-    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{HOSTILE, Site, assert_harmless};
+    use collector::store::pool::Access;
+    use scraper::{Html, Selector};
+    use serde_json::{Value, json};
 
     const NOW: i64 = 1_795_185_128_000;
 
@@ -275,5 +288,260 @@ mod tests {
         let form = Wish::from_form(b"author=ann&reason=a+%26+b%00%ff&x=1&reason");
         assert_eq!(form.reason.as_deref(), Some(""), "the last counts");
         assert_eq!(form.author.as_deref(), Some("ann"));
+    }
+
+    /// A site with three findings of one endpoint, seen a minute ago: 1 and 2 are open, 3 came back.
+    async fn site() -> Site {
+        let store = collector::testing::store().await;
+        for sql in [
+            "insert into culprit.services (namespace, name, environment) values ('', 'shop', '')",
+            "insert into culprit.endpoints (service_id, name) values (1, 'GET /posts')",
+            "insert into culprit.versions (service_id, version) values (1, '1.0')",
+            "insert into culprit.finding_keys (digest, fingerprint, detector, service_id, endpoint_id)
+             select int4send(n), 'n-plus-one-query ' || n, 'n-plus-one-query', 1, 1 from generate_series(1, 3) n",
+            "insert into culprit.findings (id, state, detector, service_id, endpoint_id, version_id, severity,
+                 confidence, title, first_seen, last_seen, traces, evidence, regressed)
+             select n, case n when 3 then 'regressed' else 'open' end, 'n-plus-one-query', 1, 1, 1, 2, 0.9,
+                 n || ' × select authors', now(), now(), 7, '{}', (n = 3)::integer
+             from generate_series(1, 3) n",
+        ] {
+            sqlx::query(sql).execute(store.pool()).await.unwrap();
+        }
+        Site::on(store)
+    }
+
+    async fn api(site: &Site, path: &str, body: &str) -> (u16, Value) {
+        let path = format!("/api/v1/bottlenecks/{path}");
+        let (status, _, body) = site.post(&path, body).await;
+        (status.as_u16(), serde_json::from_str(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn every_act_over_the_api() {
+        let site = site().await;
+        for (act, body, state) in [
+            (
+                "acknowledge",
+                r#"{"author":"ann","reason":"on it"}"#,
+                "acknowledged",
+            ),
+            (
+                "ignore",
+                r#"{"author":"bob","reason":"known","until":"7d"}"#,
+                "ignored",
+            ),
+            ("resolve", r#"{"author":"bob","version":"1.4"}"#, "resolved"),
+            ("reopen", "", "open"),
+        ] {
+            let (status, life) = api(&site, &format!("1/{act}"), body).await;
+            assert_eq!(
+                (status, life["state"].as_str()),
+                (200, Some(state)),
+                "{life}"
+            );
+            assert_eq!(life["id"], 1);
+        }
+        let one = site.page("/api/v1/bottlenecks/1").await;
+        let one: Value = serde_json::from_str(&one).unwrap();
+        assert_eq!(
+            (&one["state"], &one["author"]),
+            (&json!("open"), &json!("somebody"))
+        );
+        let history = one["history"].as_array().unwrap().iter();
+        let history: Vec<String> = history
+            .map(|it| {
+                format!("{} {} {}", it["author"], it["action"], it["detail"]).replace('"', "")
+            })
+            .collect();
+        assert_eq!(
+            history,
+            [
+                "somebody reopened ",
+                "bob resolved in version 1.4",
+                "bob ignored for 7 days: known",
+                "ann acknowledged on it"
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_done_is_said_with_its_status() {
+        let site = site().await;
+        api(&site, "2/resolve", "").await;
+        for (path, body, status, text) in [
+            ("1/ignore", "", 400, "Say why"),
+            (
+                "1/ignore",
+                r#"{"reason":"x","until":"soon"}"#,
+                400,
+                "'soon' is no time",
+            ),
+            ("1/ignore", "reason=x", 400, "is to be JSON"),
+            (
+                "1/delete",
+                "",
+                404,
+                "acknowledge, ignore, resolve and reopen",
+            ),
+            ("99/resolve", "", 404, "no finding '99'"),
+            ("99999999999/resolve", "", 404, "no finding '99999999999'"),
+            ("x/resolve", "", 404, "no finding 'x'"),
+            ("2/acknowledge", "", 409, "It is resolved: reopen it first."),
+        ] {
+            let (got, answer) = api(&site, path, body).await;
+            let error = answer["error"].as_str().unwrap_or_default();
+            assert_eq!(got, status, "{path}: {answer}");
+            assert!(error.contains(text), "{path}: {error}");
+        }
+        let (status, _, _) = site
+            .post("/bottlenecks/1/resolve", &"x".repeat(70_000))
+            .await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[tokio::test]
+    async fn forms_lead_back_to_the_page_and_may_be_sent_twice() {
+        let site = site().await;
+        let form = "author=ann&reason=known&until=30d";
+        for _ in 0..2 {
+            let (status, headers, _) = site.post("/bottlenecks/1/ignore?range=24h", form).await;
+            assert_eq!(status, StatusCode::SEE_OTHER);
+            assert_eq!(headers["location"], "/bottlenecks/1?range=24h#life");
+        }
+        let page = site.page("/bottlenecks/1?range=24h").await;
+        let page = Html::parse_document(&page);
+        assert_eq!(texts(&page, ".history li .what"), ["ignored by ann"]);
+        assert_eq!(texts(&page, ".history .said"), ["for 30 days: known"]);
+        let forms = Selector::parse("#life form[method=post]").unwrap();
+        let actions: Vec<_> = page
+            .select(&forms)
+            .filter_map(|it| it.attr("action"))
+            .collect();
+        assert_eq!(
+            actions,
+            [
+                "/bottlenecks/1/reopen?range=24h",
+                "/bottlenecks/1/resolve?range=24h"
+            ]
+        );
+        let (status, headers, _) = site.get("/bottlenecks/1/ignore").await;
+        assert_eq!(
+            (status.as_u16(), &headers["location"]),
+            (303, &"/bottlenecks/1#life".parse().unwrap())
+        );
+        for (path, status) in [
+            ("1/ignore", 400),
+            ("1/acknowledge", 409),
+            ("99/resolve", 404),
+            ("1/x", 404),
+        ] {
+            let (got, _, body) = site.post(&format!("/bottlenecks/{path}"), "").await;
+            assert_eq!(got.as_u16(), status, "{path}");
+            assert_harmless(&body);
+        }
+    }
+
+    #[tokio::test]
+    async fn hostile_reasons_are_text_on_the_page() {
+        let site = site().await;
+        let long = "<b>".repeat(4_000);
+        for hostile in HOSTILE.into_iter().chain([long.as_str()]) {
+            let form = url::form_urlencoded::Serializer::new(String::new())
+                .append_pair("reason", hostile)
+                .append_pair("author", hostile)
+                .finish();
+            let (status, _, _) = site.post("/bottlenecks/1/acknowledge", &form).await;
+            assert_eq!(status, StatusCode::SEE_OTHER, "{hostile}");
+            let page = site.page("/bottlenecks/1").await;
+            assert!(page.len() < 100_000, "{}", page.len());
+            let json = site.page("/api/v1/bottlenecks/1").await;
+            let reason = serde_json::from_str::<Value>(&json).unwrap()["reason"].clone();
+            let page = Html::parse_document(&page);
+            let said = texts(&page, ".history .said").swap_remove(0);
+            assert_eq!(said, reason.as_str().unwrap(), "{hostile}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_list_leaves_out_what_is_settled() {
+        let site = site().await;
+        for (path, body) in [("1/ignore", r#"{"reason":"x"}"#), ("2/resolve", "")] {
+            assert_eq!(api(&site, path, body).await.0, 200);
+        }
+        let ids = async |query: &str| {
+            let list = site.page(&format!("/api/v1/bottlenecks{query}")).await;
+            let list: Value = serde_json::from_str(&list).unwrap();
+            let rows = list["bottlenecks"].as_array().unwrap().iter();
+            rows.map(|it| it["id"].as_i64().unwrap())
+                .collect::<Vec<_>>()
+        };
+        // None has requests in the last hour: only what is settled is listed all the same.
+        assert_eq!(ids("").await, [] as [i64; 0]);
+        assert_eq!(ids("?state=ignored").await, [1]);
+        assert_eq!(ids("?state=resolved,ignored").await, [2, 1]);
+        let (status, _, body) = site.get("/api/v1/bottlenecks?state=fixed").await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert!(body.contains("acknowledged"), "{body}");
+        let page = Html::parse_document(&site.page("/?state=resolved").await);
+        assert_eq!(texts(&page, "td .pill"), ["resolved"]);
+        assert!(texts(&page, "[aria-label=State] a").contains(&"Ignored 1".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn what_came_back_says_so_on_its_page() {
+        let site = site().await;
+        let page = Html::parse_document(&site.page("/bottlenecks/3").await);
+        assert_eq!(texts(&page, "#life .pill"), ["came back"]);
+        assert_eq!(texts(&page, ".meta .pill.new").last().unwrap(), "came back");
+    }
+
+    #[tokio::test]
+    async fn a_process_that_only_reads_says_so_or_asks_the_primary() {
+        let primary = site().await.store;
+        let options = primary.pool().access().options.clone();
+        let access = Access {
+            options: options.options([("default_transaction_read_only", "on")]),
+            pooled: false,
+            connections: 2,
+        };
+        let read_only = Store::open_to_read(&access).await.unwrap();
+        let site = Site::on(read_only.for_people());
+        let (status, answer) = api(&site, "1/resolve", "").await;
+        assert_eq!(status, 503);
+        let text = answer["error"].as_str().unwrap();
+        assert!(text.starts_with("This process only reads; "), "{text}");
+        let (status, _, page) = site.post("/bottlenecks/1/resolve", "").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(page.contains("only reads"), "{page}");
+        assert!(site.page("/bottlenecks/1").await.contains(">open<"));
+
+        let site = Site::on(read_only.behind(&primary).for_people());
+        assert_eq!(api(&site, "1/resolve", "").await.1["state"], "resolved");
+        assert!(site.page("/bottlenecks/1").await.contains(">resolved<"));
+    }
+
+    #[tokio::test]
+    async fn a_foreign_page_cannot_act() {
+        let site = site().await;
+        let from = [("host", "127.0.0.1:7007"), ("sec-fetch-site", "cross-site")];
+        for path in [
+            "/bottlenecks/1/resolve",
+            "/api/v1/bottlenecks/1/resolve",
+            "/nowhere",
+        ] {
+            let (status, headers, _) = site.post_from(path, &from, "").await;
+            assert_eq!(status, StatusCode::FORBIDDEN);
+            assert!(headers.contains_key("content-security-policy"));
+        }
+        assert!(site.page("/bottlenecks/1").await.contains(">open<"));
+    }
+
+    fn texts(html: &Html, selector: &str) -> Vec<String> {
+        let selector = Selector::parse(selector).unwrap();
+        let words = |it: scraper::ElementRef<'_>| {
+            let text: String = it.text().collect();
+            text.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        html.select(&selector).map(words).collect()
     }
 }

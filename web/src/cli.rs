@@ -57,11 +57,11 @@ pub enum Command {
     ///
     /// Its slow endpoints are on the first page within seconds. Then it tells the story of a bad
     /// deployment: after six minutes version 1.1.0 of the shop takes over, in which one request in
-    /// eight to GET /products/{id} takes a tenth of a second more. The median does not move, nothing
+    /// eight to GET /products/{id} takes about a tenth of a second more. The median does not move, nothing
     /// fails, and culprit is told nothing; it sees another service.version in the spans, and what it
     /// makes of that is an alert within some minutes: which endpoint, since which version, by how much,
-    /// because of which call, with a link to the comparison. Ten minutes later 1.0.0 comes back, and
-    /// the alert is resolved.
+    /// because of which call, with a link to the comparison. Twelve minutes later 1.0.0 comes back,
+    /// and the alert is resolved.
     ///
     /// Alerts are printed by a webhook receiver of the demo's own, unless --alert-webhook names another.
     Demo(Box<DemoOptions>),
@@ -293,7 +293,7 @@ pub struct DemoOptions {
     #[arg(long, default_value = "6m", value_name = "TIME")]
     pub deploy_after: After,
     /// Go back to version 1.0.0 so long after that, or never.
-    #[arg(long, default_value = "10m", value_name = "TIME")]
+    #[arg(long, default_value = "12m", value_name = "TIME")]
     pub roll_back_after: After,
 }
 

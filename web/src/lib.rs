@@ -39,6 +39,9 @@ pub mod speedscope;
 pub mod line_chart;
 pub mod endpoint_numbers;
 pub mod range;
+pub mod timestamps;
+pub mod compared;
+pub mod deployed;
 pub mod charts;
 pub mod ranking;
 pub mod unit;
@@ -119,6 +122,15 @@ pub fn router(state: AppState) -> Router {
             "/bottlenecks/{id}/{act}",
             get(pages::bottleneck::back).post(pages::bottleneck::act),
         )
+        .route("/compare", get(pages::compare::show))
+        .route("/deployments", get(pages::deployments::show))
+        .route("/regressions", get(pages::regressions::show))
+        .route("/regressions/{id}", get(pages::regression::show))
+        .route("/regressions/{id}/accept", post(pages::regression::accept))
+        .route(
+            "/regressions/{id}/resolve",
+            post(pages::regression::resolve),
+        )
         .route("/detectors", get(pages::detectors::show))
         .route("/traces", get(pages::traces::page))
         .route("/traces/events", get(pages::live::events))
@@ -151,6 +163,25 @@ pub fn router(state: AppState) -> Router {
         .route(
             "/api/v1/bottlenecks/{id}/{act}",
             post(api::bottlenecks::act),
+        )
+        .route("/api/v1/compare", get(api::compare::show))
+        .route(
+            "/api/v1/deployments",
+            get(api::deployments::list).post(api::deployments::tell),
+        )
+        .route(
+            "/api/v1/deployments/{id}",
+            get(api::deployments::one).delete(api::deployments::remove),
+        )
+        .route("/api/v1/regressions", get(api::regressions::list))
+        .route("/api/v1/regressions/{id}", get(api::regressions::one))
+        .route(
+            "/api/v1/regressions/{id}/accept",
+            post(api::regressions::accept),
+        )
+        .route(
+            "/api/v1/regressions/{id}/resolve",
+            post(api::regressions::resolve),
         )
         .route("/api/v1/traces", get(api::traces::list))
         .route("/api/v1/traces/{id}", get(api::traces::one))

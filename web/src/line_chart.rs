@@ -23,6 +23,130 @@ pub struct LineChart {
     pub points: Vec<Point>,
     /// Minutes in a point.
     pub step: i32,
+    /// When it begins, ns since the epoch.
+    pub from_ns: u64,
+    /// How long it is, ns.
+    pub length_ns: u64,
+    /// Moments that matter, from left to right.
+    pub markers: Vec<Marker>,
+}
+
+/// A moment to be marked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Moment {
+    /// ns since the epoch.
+    pub at_ns: u64,
+    /// A word or two: a version.
+    pub label: String,
+    /// The whole of it, when asked.
+    pub title: String,
+    /// Where it leads.
+    pub href: String,
+    /// Since then it is worse.
+    pub is_bad: bool,
+}
+
+/// A vertical line with a label.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Marker {
+    /// Where it stands: `73.30%`.
+    pub x: String,
+    /// Its label; empty where there is no room.
+    pub label: String,
+    /// The label's base line, px from the top.
+    pub y: u32,
+    /// The label stands to the left of the line.
+    pub is_left: bool,
+    /// The moments that it stands for, the latest first; those that are nearly one share a line.
+    pub moments: Vec<Moment>,
+}
+
+impl Marker {
+    /// All that it says.
+    pub fn title(&self) -> String {
+        let titles: Vec<&str> = self.moments.iter().map(|it| &*it.title).collect();
+        titles.join("\n")
+    }
+
+    /// Where it leads: to its latest, or to the bad one among them.
+    pub fn href(&self) -> &str {
+        let bad = self.moments.iter().find(|it| it.is_bad);
+        bad.or(self.moments.first()).map_or("", |it| &it.href)
+    }
+
+    /// One of its moments is bad.
+    pub fn is_bad(&self) -> bool {
+        self.moments.iter().any(|it| it.is_bad)
+    }
+}
+
+/// Lines closer than this cannot be told apart, percent of the width: about seven pixels.
+const APART: f64 = 1.2;
+
+/// Width of a letter, percent of the chart's: of 11 px type in a chart of 560 px.
+const LETTER: f64 = 1.15;
+
+/// Letters of a label; longer ones are cut, the title has them.
+const LABEL_CHARS_MAX: usize = 16;
+
+/// Rows for labels, one below the other. A label that finds no room in any of them is left out.
+const LABEL_ROWS: [u32; 3] = [12, 25, 38];
+
+impl LineChart {
+    /// Marks the moments that lie within the chart.
+    pub fn mark(&mut self, mut moments: Vec<Moment>) {
+        let until_ns = self.from_ns.saturating_add(self.length_ns);
+        moments.retain(|it| (self.from_ns..=until_ns).contains(&it.at_ns));
+        moments.sort_by_key(|it| it.at_ns);
+        let x =
+            |it: &Moment| (it.at_ns - self.from_ns) as f64 * 100.0 / self.length_ns.max(1) as f64;
+        let mut together: Vec<(f64, Vec<Moment>)> = Vec::new();
+        for moment in moments {
+            match together.last_mut() {
+                Some((last, group)) if x(&moment) - *last < APART => group.insert(0, moment),
+                _ => together.push((x(&moment), vec![moment])),
+            }
+        }
+        let mut ends = [f64::MIN; LABEL_ROWS.len()];
+        self.markers = together
+            .into_iter()
+            .map(|(x, moments)| marker(x, moments, &mut ends))
+            .collect();
+    }
+}
+
+/// `ends`: how far each row of labels is taken.
+fn marker(x: f64, moments: Vec<Moment>, ends: &mut [f64; LABEL_ROWS.len()]) -> Marker {
+    let mut label = moments.first().map_or_else(String::new, |it| {
+        let cut: String = it.label.chars().take(LABEL_CHARS_MAX).collect();
+        if cut.len() < it.label.len() {
+            cut + "…"
+        } else {
+            cut
+        }
+    });
+    if moments.len() > 1 {
+        let _ = write!(label, " +{}", moments.len() - 1);
+    }
+    let width = (label.chars().count() + 2) as f64 * LETTER;
+    let is_left = x + width > 100.0;
+    let (start, end) = if is_left {
+        (x - width, x)
+    } else {
+        (x, x + width)
+    };
+    let row = ends.iter().position(|it| *it <= start);
+    match row {
+        Some(row) => ends[row] = end,
+        None => label.clear(),
+    }
+    Marker {
+        x: format!("{x:.2}%"),
+        label,
+        y: LABEL_ROWS[row.unwrap_or_default()],
+        is_left,
+        moments,
+    }
 }
 
 /// A percentile over time.
@@ -133,6 +257,9 @@ pub fn draw(minutes: &BTreeMap<i32, MinuteDelta>, window: Minutes, now_minute: i
         y: axis.labels,
         points: points.into_iter().flatten().collect(),
         step,
+        from_ns: start(0),
+        length_ns: minute_ns(slots as i32 * step),
+        markers: Vec::new(),
     }
 }
 
@@ -271,5 +398,60 @@ mod tests {
         );
         assert!(chart.lines.iter().all(|it| it.path.is_empty()));
         draw(&BTreeMap::new(), Minutes { from: 5, to: 5 }, 0);
+    }
+
+    fn moment(minute: i32, label: &str) -> Moment {
+        Moment {
+            at_ns: minute_ns(minute),
+            label: label.into(),
+            title: format!("{label} since {minute}"),
+            href: format!("/{minute}"),
+            is_bad: minute == 1_031,
+        }
+    }
+
+    #[test]
+    fn moments_are_marked_where_they_are_and_labels_do_not_overlap() {
+        let mut chart = draw(&minutes(&[(1_010, 100)]), WINDOW, 1_069);
+        let at = [999, 1_000, 1_030, 1_031, 1_033, 1_035, 1_037, 1_069, 1_080];
+        chart.mark(at.map(|it| moment(it, "1.0.0-rc1")).to_vec());
+        let shown: Vec<_> = chart
+            .markers
+            .iter()
+            .map(|it| (&*it.x, &*it.label, it.y, it.is_left))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("0.00%", "1.0.0-rc1", 12, false),
+                ("42.86%", "1.0.0-rc1", 12, false),
+                ("44.29%", "1.0.0-rc1", 25, false),
+                ("47.14%", "1.0.0-rc1", 38, false),
+                ("50.00%", "", 12, false),
+                ("52.86%", "", 12, false),
+                ("98.57%", "1.0.0-rc1", 12, true),
+            ]
+        );
+        assert!(chart.markers[2].is_bad());
+    }
+
+    #[test]
+    fn moments_that_are_nearly_one_share_a_line() {
+        let mut chart = LineChart {
+            from_ns: 0,
+            length_ns: minute_ns(10_000),
+            ..LineChart::default()
+        };
+        let hundred =
+            (1_000..1_100).map(|it| moment(it, "a version that is longer than all others"));
+        chart.mark(hundred.collect());
+        let [marker] = chart.markers.as_slice() else {
+            panic!("{:?}", chart.markers);
+        };
+        assert_eq!(marker.label, "a version that i… +99");
+        assert_eq!(
+            (marker.href(), marker.title().lines().count()),
+            ("/1031", 100)
+        );
     }
 }

@@ -218,8 +218,22 @@ impl Site {
 
     /// The answer to a POST, as a program or one of our own pages sends it.
     pub async fn post(&self, address: &str, body: &str) -> (StatusCode, HeaderMap, String) {
-        let request = Request::post(address).body(Body::from(body.to_owned()));
-        let answer = self.router.clone().oneshot(request.unwrap()).await.unwrap();
+        self.post_from(address, &[], body).await
+    }
+
+    /// As [`Site::post`], with what a browser says of where it comes from.
+    pub async fn post_from(
+        &self,
+        address: &str,
+        from: &[(&str, &str)],
+        body: &str,
+    ) -> (StatusCode, HeaderMap, String) {
+        let mut request = Request::post(address);
+        for (name, value) in from {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        let answer = self.router.clone().oneshot(request).await.unwrap();
         let (head, body) = answer.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         let body = String::from_utf8(body.to_vec()).unwrap();
@@ -236,7 +250,7 @@ impl Site {
     }
 
     /// The answer to a request with a body: status, headers, body as text.
-    pub async fn send(
+    pub async fn change(
         &self,
         method: &str,
         address: &str,
@@ -249,6 +263,15 @@ impl Site {
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         let body = String::from_utf8(body.to_vec()).unwrap();
         (head.status, head.headers, body)
+    }
+
+    /// The answer to any request: status, and the body as JSON (null if it is none).
+    pub async fn send(&self, request: Request<Body>) -> (StatusCode, serde_json::Value) {
+        let answer = self.router.clone().oneshot(request).await.unwrap();
+        let status = answer.status();
+        let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await;
+        let json = serde_json::from_slice(&body.unwrap()).unwrap_or_default();
+        (status, json)
     }
 
     /// The body of an answer that must be a success, and harmless if it is a page.
@@ -290,7 +313,11 @@ pub fn assert_harmless(html: &str) {
                 !key.starts_with("on") && key != "style",
                 "{name} {key}={value}"
             );
-            if ["href", "src", "action"].contains(&key) {
+            // Where people lead with what they told of a deployment: nothing is told to that place.
+            let is_out = name == "a"
+                && element.attr("rel") == Some("noopener noreferrer")
+                && (value.starts_with("https://") || value.starts_with("http://"));
+            if ["href", "src", "action"].contains(&key) && !is_out {
                 let ours = value.is_empty()
                     || ["/", "?", "#", "data:image/svg+xml,"]
                         .iter()

@@ -24,7 +24,8 @@ pub(super) fn test(
     let (before, since) = (base.scored(rank), now.scored(rank));
     let base_mean = ranks.mean(&base.counts);
     let variance = ranks.variance(&base.counts, base_mean);
-    let effect = bursts::design_effect(&before, &since, variance, limits.slot_minutes);
+    let minutes = now.minutes(limits.slot_minutes);
+    let effect = bursts::design_effect(&before, &since, variance, limits.slot_minutes, minutes);
     let z = |mean: f64, requests: f64| {
         let of_means = effect.base / base.counts.total + effect.now / requests;
         (mean - base_mean) / (ranks.variance * of_means).sqrt()
@@ -42,7 +43,7 @@ pub(super) fn test(
         z: if z_all.is_nan() { 0.0 } else { z_all },
         p_value,
         ratio: 2f64.powf(shift_bins(&base.counts, &now.counts) / 32.0),
-        added_ns: claim.after_ns as i64 - claim.before_ns as i64,
+        added_ns: signed(claim.after_ns) - signed(claim.before_ns),
     };
     let decide = || {
         let is_large = limits.is_large(0.5, claim.before_ns, claim.after_ns);
@@ -69,10 +70,15 @@ pub(super) fn test(
         if p_value > limits.alpha_without_worst {
             return Err(Why::Lumps { p_value });
         }
-        bursts::is_record(&before, &since, now.minutes(limits.slot_minutes))
+        bursts::is_record(&before, &since, minutes)
     };
     let outcome = decide().map(|()| claim);
     (test, effect, outcome)
+}
+
+/// Not more than an `i64` holds: 292 years.
+fn signed(ns: u64) -> i64 {
+    i64::try_from(ns).unwrap_or(i64::MAX)
 }
 
 /// Where each bin stands among the requests of both sides: the share of them that is faster, ties half.
@@ -146,4 +152,45 @@ fn shift_bins(base: &Counts, now: &Counts) -> f64 {
         0.5
     };
     f64::from(low) + within - 0.5
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sketch::Sketch;
+
+    fn counts(bins: &[(u16, i64)]) -> Counts {
+        Counts::of(&Sketch::from_bins(bins.iter().copied()))
+    }
+
+    #[test]
+    fn ranks_are_those_of_the_textbook_with_ties() {
+        // 1, 1, 2 and 1, 3: ranks 2, 2, 4 and 2, 5 of five; as shares (rank - 1/2) / 5.
+        let (base, now) = (counts(&[(1, 2), (2, 1)]), counts(&[(1, 1), (3, 1)]));
+        let ranks = Ranks::of(&base, &now);
+        let rank = |bin: usize| ranks.by_bin[bin] * 5.0 + 0.5;
+        assert_eq!([rank(1), rank(2), rank(3)], [2.0, 4.0, 5.0]);
+        // U's variance with ties is n0 n1 / 12 · (N + 1 - Σ(t³ - t) / (N (N - 1))) = 6 / 12 · (6 - 24 / 20); ours is
+        // that of the difference of mean ranks as shares: divided by (n0 n1 / N)² and N², and by 1/n0 + 1/n1.
+        let of_u = 6.0 / 12.0 * (6.0 - 24.0 / 20.0);
+        let of_shares: f64 = of_u / 36.0 / (1.0 / 3.0 + 1.0 / 2.0);
+        assert!(
+            (ranks.variance - of_shares).abs() < 1e-12,
+            "{} {of_shares}",
+            ranks.variance
+        );
+    }
+
+    #[test]
+    fn the_shift_is_the_median_of_all_differences() {
+        let base = counts(&[(100, 1), (110, 1), (120, 1)]);
+        assert!(shift_bins(&base, &counts(&[(132, 1), (142, 1), (152, 1)])).round() == 32.0);
+        assert!(shift_bins(&base, &base).abs() <= 0.5);
+        // Most of a bimodal endpoint did not move, though its median did.
+        let (before, after) = (
+            counts(&[(100, 51), (500, 49)]),
+            counts(&[(100, 49), (500, 51)]),
+        );
+        assert!(shift_bins(&before, &after).abs() <= 0.5);
+    }
 }

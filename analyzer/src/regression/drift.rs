@@ -201,3 +201,77 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: f64 = 1e6;
+
+    /// An hour's value for so many hours; noise of ±5 % or so that is alike in neighbouring hours.
+    fn hours(count: i32, seed: u64, ms: impl Fn(i32) -> f64) -> Vec<(i32, f64, i64)> {
+        let mut random = Random(seed);
+        let mut noise = 0.0;
+        let hour = |it: i32| {
+            noise = 0.6 * noise + 0.05 * (random.below(2001) as f64 / 1000.0 - 1.0);
+            (480_000 + it, ms(it) * f64::exp(noise) * MS, 1_000)
+        };
+        (0..count).map(hour).collect()
+    }
+
+    fn of_day(hour: i32) -> f64 {
+        1.5 + 0.5 * (f64::from(hour) * std::f64::consts::TAU / 24.0).sin()
+    }
+
+    #[test]
+    fn a_step_is_found_at_its_hour() {
+        for (days, step) in [(4, 60), (7, 100), (10, 190)] {
+            let slower = |it| if it < step { 100.0 } else { 140.0 };
+            let found = drift(&hours(days * 24, 5, slower)).unwrap();
+            assert!((found.hour - 480_000 - step).abs() <= 6, "{found:?}");
+            assert!(found.p_value <= ALPHA);
+            assert!(found.after_ns > found.before_ns + ADDED_NS_MIN, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_step_is_found_in_a_daily_pattern() {
+        let slower = |it| of_day(it) * if it < 110 { 100.0 } else { 150.0 };
+        let found = drift(&hours(168, 9, slower)).unwrap();
+        assert!((found.hour - 480_000 - 110).abs() <= 6, "{found:?}");
+    }
+
+    #[test]
+    fn a_daily_pattern_a_weekend_a_recovery_and_noise_are_no_drift() {
+        for seed in 1..=10 {
+            assert_eq!(drift(&hours(168, seed, |_| 100.0)), None);
+            assert_eq!(drift(&hours(100, seed, |it| 100.0 * of_day(it))), None);
+            assert_eq!(
+                drift(&hours(168, seed, |it| if it < 100 { 150.0 } else { 100.0 })),
+                None
+            );
+            let weekend = |it| {
+                if (96..144).contains(&it) {
+                    100.0
+                } else {
+                    140.0
+                }
+            };
+            assert_eq!(drift(&hours(240, seed, weekend)), None);
+        }
+    }
+
+    #[test]
+    fn too_short_too_few_and_odd_input() {
+        let slower = |it| if it < 48 { 100.0 } else { 200.0 };
+        assert_eq!(drift(&hours(71, 1, slower)), None);
+        let few: Vec<_> = hours(168, 1, slower)
+            .iter()
+            .map(|it| (it.0, it.1, 20))
+            .collect();
+        assert_eq!(drift(&few), None);
+        let odd = [f64::NAN, f64::INFINITY, -1.0, 0.0].map(|ns| (i32::MIN, ns, i64::MAX));
+        assert_eq!(drift(&odd), None);
+        assert_eq!(drift(&[(5, 1.0, 100); 200]), None);
+    }
+}

@@ -2,11 +2,11 @@
 
 use std::f64::consts::{PI, TAU};
 
-/// ln n!, by Stirling's series; exact to about 14 digits.
+/// ln Γ(x) for x > 0, by Stirling's series; exact to about 14 digits.
 ///
 /// The series needs a large argument: smaller ones are raised to 10 by Γ(x + 1) = x Γ(x).
-pub(super) fn ln_factorial(n: f64) -> f64 {
-    let mut x = n.max(0.0) + 1.0;
+pub(super) fn ln_gamma(x: f64) -> f64 {
+    let mut x = x.max(f64::MIN_POSITIVE);
     let mut raised = 1.0;
     while x < 10.0 {
         raised *= x;
@@ -22,39 +22,33 @@ pub(super) fn ln_factorial(n: f64) -> f64 {
     (x - 0.5) * x.ln() - x + 0.5 * TAU.ln() + series - f64::ln(raised)
 }
 
-/// ln of the number of ways to choose `k` of `n`.
-fn ln_choose(n: f64, k: f64) -> f64 {
-    ln_factorial(n) - ln_factorial(k) - ln_factorial(n - k)
+/// ln of the beta function.
+fn ln_beta(a: f64, b: f64) -> f64 {
+    ln_gamma(a) + ln_gamma(b) - ln_gamma(a + b)
 }
 
-/// How probable it is that at least `k` of `n1` new values are above the `r`-th smallest of `n0` old ones, if all
-/// are from one distribution, whichever it is: the survival function of the negative hypergeometric distribution.
-///
-/// Whole numbers; 1 ≤ r ≤ n0, up to about a million each (then 9 digits of the probability are right).
-///
-/// ```text
-/// P(K = k) = C(n0 - r + k, k) · C(r - 1 + n1 - k, n1 - k) / C(n0 + n1, n1)
-/// ```
-pub(super) fn exceedances_at_least(k: f64, n0: f64, r: f64, n1: f64) -> f64 {
+/// How probable at least `k` of `n` are, if each is one with a probability that is itself drawn once from a beta
+/// distribution with `a` and `b`: the survival function of the beta-binomial distribution. Whole `k` and `n` up to
+/// about a million (then 9 digits are right), `a` > 0, `b` ≥ 1.
+pub(super) fn beta_binomial_at_least(k: f64, n: f64, a: f64, b: f64) -> f64 {
     if k <= 0.0 {
         return 1.0;
     }
-    if k > n1 {
+    if k > n {
         return 0.0;
     }
     let at = |k: f64| {
-        let ln = ln_choose(n0 - r + k, k) + ln_choose(r - 1.0 + n1 - k, n1 - k);
-        (ln - ln_choose(n0 + n1, n1)).exp()
+        let ways = -ln_beta(n - k + 1.0, k + 1.0) - (n + 1.0).ln();
+        (ways + ln_beta(a + k, b + n - k) - ln_beta(a, b)).exp()
     };
     // P(K = k + 1) / P(K = k)
-    let ratio = |k: f64| (n0 - r + k + 1.0) / (k + 1.0) * ((n1 - k) / (r - 1.0 + n1 - k));
-    let expected = n1 * (n0 - r + 1.0) / (n0 + 1.0);
-    // From k away from the mode the terms only get smaller: upwards in the upper half, else downwards.
-    if k > expected {
+    let ratio = |k: f64| (a + k) / (k + 1.0) * ((n - k) / (b + n - k - 1.0));
+    // Away from the middle the terms only get smaller: upwards in the upper half, else downwards.
+    if k > n * a / (a + b) {
         let mut term = at(k);
         let mut sum = term;
         let mut k = k;
-        while k < n1 && term > sum * f64::EPSILON {
+        while k < n && term > sum * f64::EPSILON {
             term *= ratio(k);
             k += 1.0;
             sum += term;
@@ -64,13 +58,18 @@ pub(super) fn exceedances_at_least(k: f64, n0: f64, r: f64, n1: f64) -> f64 {
         let mut k = k - 1.0;
         let mut term = at(k);
         let mut sum = term;
-        while k > 0.0 && term > sum * f64::EPSILON {
+        while k > 0.0 {
             k -= 1.0;
             term /= ratio(k);
             sum += term;
         }
         (1.0 - sum).clamp(0.0, 1.0)
     }
+}
+
+/// ln of the number of ways to choose `k` of `n`.
+fn ln_choose(n: f64, k: f64) -> f64 {
+    ln_gamma(n + 1.0) - ln_gamma(k + 1.0) - ln_gamma(n - k + 1.0)
 }
 
 /// How probable it is that among `n` drawn of `all` at least `k` are of the `with` marked ones: the survival function of
@@ -131,20 +130,23 @@ mod tests {
     }
 
     #[test]
-    fn factorials_are_those_of_whole_numbers() {
+    fn gamma_is_the_factorial_and_that_of_a_half() {
         let mut exact: u128 = 1;
         for n in 0..=34 {
             exact *= u128::max(n, 1);
             let ln = (exact as f64).ln();
             assert!(
-                (ln_factorial(n as f64) - ln).abs() < 1e-13 * ln.max(1.0),
+                (ln_gamma(n as f64 + 1.0) - ln).abs() < 1e-13 * ln.max(1.0),
                 "{n}"
             );
         }
+        close(ln_gamma(0.5), 0.5 * PI.ln(), 1e-13);
         let sum: f64 = (1..=100_000).map(|it| f64::from(it).ln()).sum();
-        close(ln_factorial(100_000.0), sum, 1e-12);
+        close(ln_gamma(100_001.0), sum, 1e-12);
     }
 
+    /// K of n1 new values above the r-th smallest of n0 old ones, of the same distribution:
+    /// P(K = k) = C(n0 - r + k, k) · C(r - 1 + n1 - k, n1 - k) / C(n0 + n1, n1).
     #[test]
     fn exceedances_are_those_counted_with_whole_numbers() {
         for (n0, n1) in [(1, 1), (5, 7), (20, 9), (40, 30)] {
@@ -155,7 +157,7 @@ mod tests {
                 for k in 0..=n1 + 1 {
                     let exact = (k..=n1).map(ways).sum::<u128>() as f64 / all as f64;
                     let [k, n0, r, n1] = [k, n0, r, n1].map(|it| it as f64);
-                    let p = exceedances_at_least(k, n0, r, n1);
+                    let p = beta_binomial_at_least(k, n1, n0 - r + 1.0, r);
                     assert!((p - exact).abs() <= 1e-10 * exact.max(1e-3), "{p} {exact}");
                     if k > n1 * (n0 - r + 1.0) / (n0 + 1.0) {
                         close(p, exact, 1e-10);
@@ -167,11 +169,11 @@ mod tests {
 
     #[test]
     fn exceedances_of_many_and_of_impossibly_many() {
-        let p = exceedances_at_least(20_000.0, 1e6, 990_000.0, 1e6);
+        let p = beta_binomial_at_least(20_000.0, 1e6, 10_001.0, 990_000.0);
         assert!((0.0..1e-300).contains(&p));
-        let p = exceedances_at_least(10_000.0, 1e6, 990_000.0, 1e6);
+        let p = beta_binomial_at_least(10_000.0, 1e6, 10_001.0, 990_000.0);
         assert!((0.45..0.55).contains(&p), "{p}");
-        assert_eq!(exceedances_at_least(0.0, 1e6, 1e6, 1e6), 1.0);
+        assert_eq!(beta_binomial_at_least(0.0, 1e6, 1.0, 1e6), 1.0);
     }
 
     #[test]

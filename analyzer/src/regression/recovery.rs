@@ -67,3 +67,72 @@ fn binomial_at_most(k: f64, n: f64, p: f64) -> f64 {
     }
     sum
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::regression::tests::slots;
+
+    const MS: u64 = 1_000_000;
+
+    fn claim(quantile: f64) -> Claim {
+        Claim {
+            quantile,
+            before_ns: 100 * MS,
+            after_ns: 200 * MS,
+            p_value: 0.0,
+        }
+    }
+
+    #[test]
+    fn back_only_with_three_quarters_of_the_growth_gone_and_enough_requests() {
+        let base = slots(0, 60, &[100; 20]);
+        let back = |ms: u64, requests: usize| {
+            is_back(&base, &slots(60, 1, &vec![ms; requests]), 1.0, &claim(0.99))
+        };
+        assert_eq!(back(100, 298), None);
+        assert_eq!(back(100, 299), Some(true));
+        assert_eq!(back(120, 299), Some(true));
+        assert_eq!(back(135, 299), Some(false));
+        assert_eq!(back(200, 299), Some(false));
+        assert_eq!(back(50, 299), Some(true));
+    }
+
+    #[test]
+    fn a_slow_tail_that_is_left_is_not_back() {
+        let base = slots(0, 60, &[100; 20]);
+        let mut now = vec![100; 290];
+        now.extend([200; 2]);
+        // Two of 292 above: p99 is fine, but it is not sure that it is.
+        assert_eq!(is_back(&base, &slots(60, 1, &now), 1.0, &claim(0.99)), None);
+        now.extend([100; 10]);
+        assert_eq!(
+            is_back(&base, &slots(60, 1, &now), 1.0, &claim(0.99)),
+            Some(false)
+        );
+        now.extend([100; 400]);
+        assert_eq!(
+            is_back(&base, &slots(60, 1, &now), 1.0, &claim(0.99)),
+            Some(true)
+        );
+    }
+
+    #[test]
+    fn without_what_it_was_compared_with_the_claim_says_it() {
+        let now = slots(60, 1, &[110; 100]);
+        assert_eq!(is_back(&[], &now, 1.0, &claim(0.5)), Some(true));
+        assert_eq!(is_back(&[], &now, f64::NAN, &claim(0.95)), Some(true));
+        assert_eq!(is_back(&[], &[], 0.0, &claim(0.5)), None);
+    }
+
+    #[test]
+    fn binomial_tails_are_those_of_small_numbers_and_join_the_normal_ones() {
+        assert!((binomial_at_most(0.0, 59.0, 0.05) - 0.95f64.powi(59)).abs() < 1e-12);
+        assert!((binomial_at_most(1.0, 10.0, 0.5) - 11.0 / 1024.0).abs() < 1e-12);
+        let (exact, normal) = (
+            binomial_at_most(470.0, 10_000.0, 0.05),
+            binomial_at_most(470.0, 10_000.1, 0.05),
+        );
+        assert!((exact - normal).abs() < 5e-3, "{exact} {normal}");
+    }
+}

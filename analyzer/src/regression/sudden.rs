@@ -85,3 +85,68 @@ fn like_yesterday(
     };
     outcome.err().map(|_| Why::LikeYesterday)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::regression::tests::slots;
+
+    /// Requests of a minute: 90 to 109 ms, times `factor`.
+    fn minute(factor: u64) -> Vec<u64> {
+        (90..110).map(|it| it * factor).collect()
+    }
+
+    fn verdict(day: &[Slot], window: &[Slot], yesterday: &[Slot]) -> Verdict {
+        sudden(day, window, yesterday, 1.0).verdict
+    }
+
+    #[test]
+    fn twice_as_slow_for_ten_minutes_is_found() {
+        let window = slots(1440, 10, &minute(2));
+        let found = verdict(&slots(0, 1440, &minute(1)), &window, &[]);
+        assert!(matches!(found, Verdict::Slower(_)), "{found:?}");
+        let yesterday = slots(-30, 70, &minute(1));
+        let found = verdict(&slots(0, 1440, &minute(1)), &window, &yesterday);
+        assert!(matches!(found, Verdict::Slower(_)), "{found:?}");
+    }
+
+    #[test]
+    fn what_was_so_yesterday_is_usual() {
+        let yesterday = slots(-30, 70, &minute(2));
+        let found = verdict(
+            &slots(70, 1370, &minute(1)),
+            &slots(1440, 10, &minute(2)),
+            &yesterday,
+        );
+        assert_eq!(found, Verdict::Not(Why::LikeYesterday));
+    }
+
+    #[test]
+    fn what_was_so_for_ten_minutes_this_morning_is_usual() {
+        let mut day = slots(0, 1440, &minute(1));
+        day.splice(700..710, slots(700, 10, &minute(3)));
+        let found = verdict(&day, &slots(1440, 10, &minute(2)), &[]);
+        assert!(matches!(found, Verdict::Not(_)), "{found:?}");
+    }
+
+    #[test]
+    fn one_bad_minute_is_silent() {
+        let mut window = slots(1440, 9, &minute(1));
+        window.extend(slots(1449, 1, &[5_000; 200]));
+        let found = verdict(&slots(0, 1440, &minute(1)), &window, &[]);
+        assert!(matches!(found, Verdict::Not(_)), "{found:?}");
+    }
+
+    #[test]
+    fn with_little_history_only_what_is_beyond_doubt_is_found() {
+        let day = slots(0, 60, &minute(1));
+        let found = verdict(&day, &slots(60, 10, &minute(2)), &[]);
+        assert!(matches!(found, Verdict::Slower(_)), "{found:?}");
+        let little = minute(1).iter().map(|it| it * 13 / 10).collect::<Vec<_>>();
+        let found = verdict(&day, &slots(60, 10, &little), &[]);
+        assert!(
+            matches!(found, Verdict::Not(Why::ShortHistory { .. })),
+            "{found:?}"
+        );
+    }
+}

@@ -116,15 +116,21 @@ fn client_config() -> Arc<ClientConfig> {
     static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
     let config = CONFIG.get_or_init(|| {
         let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-        let roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("ring has the versions of TLS that rustls has")
-            .with_root_certificates(roots)
+            .with_root_certificates(roots())
             .with_no_client_auth();
         Arc::new(config)
     });
     config.clone()
+}
+
+fn roots() -> RootCertStore {
+    let roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    #[cfg(test)]
+    let roots = super::receivers::with_authority(roots);
+    roots
 }
 
 /// A TCP connection that may receive only so much.

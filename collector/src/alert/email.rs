@@ -217,7 +217,7 @@ impl Email {
         }
         .map_err(said)?;
         if self.security == Security::StartTls {
-            let parameters = TlsParameters::new(self.host.clone()).map_err(said)?;
+            let parameters = tls_parameters(&self.host).map_err(said)?;
             connection.starttls(parameters, &name).await.map_err(said)?;
         }
         if let Some(credentials) = &self.credentials {
@@ -244,6 +244,14 @@ impl Email {
         }
         error.replace(&self.password, "…")
     }
+}
+
+/// With the same roots as every other connection.
+fn tls_parameters(host: &str) -> Result<TlsParameters, SmtpError> {
+    let builder = TlsParameters::builder(host.to_owned());
+    #[cfg(test)]
+    let builder = builder.add_root_certificate(tests::authority()?);
+    builder.build()
 }
 
 fn security(url: &Url, trust: &Trust) -> Result<Security, String> {
@@ -380,7 +388,8 @@ impl AsyncWrite for Encrypted {
 mod tests {
     use super::*;
     use crate::alert::notification::Event;
-    use crate::alert::receivers::{PUBLIC_URL, hostile, notification};
+    use crate::alert::receivers::{PUBLIC_URL, acceptor, hostile, notification};
+    use lettre::transport::smtp::client::Certificate;
     use std::sync::{Arc, Mutex};
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::{TcpListener, TcpStream};
@@ -389,6 +398,7 @@ mod tests {
     #[derive(Clone)]
     struct Server {
         port: u16,
+        security: Security,
         answer: fn(&str) -> Option<&'static str>,
         commands: Arc<Mutex<Vec<String>>>,
         mails: Arc<Mutex<Vec<String>>>,
@@ -401,9 +411,14 @@ mod tests {
     impl Server {
         /// `answer` has the first word on every command; what it leaves out is answered politely.
         async fn start(answer: fn(&str) -> Option<&'static str>) -> Server {
+            Server::secured(Security::None, answer).await
+        }
+
+        async fn secured(security: Security, answer: fn(&str) -> Option<&'static str>) -> Server {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let server = Server {
                 port: listener.local_addr().unwrap().port(),
+                security,
                 answer,
                 commands: Arc::default(),
                 mails: Arc::default(),
@@ -412,19 +427,47 @@ mod tests {
             tokio::spawn(async move {
                 while let Ok((stream, _)) = listener.accept().await {
                     let serving = serving.clone();
-                    tokio::spawn(async move { serving.converse(stream).await });
+                    tokio::spawn(async move { serving.serve(stream).await });
                 }
             });
             server
         }
 
-        async fn converse(&self, stream: TcpStream) -> Option<()> {
+        async fn serve(&self, stream: TcpStream) -> Option<()> {
+            if self.security == Security::Tls {
+                let stream = acceptor().accept(stream).await.ok()?;
+                self.converse(stream, false).await?;
+                return Some(());
+            }
+            let stream = self.converse(stream, true).await?;
+            let stream = acceptor().accept(stream).await.ok()?;
+            self.converse(stream, false).await?;
+            Some(())
+        }
+
+        /// Until the client goes, or asks for TLS, which is offered if it is not there yet.
+        async fn converse<S>(&self, stream: S, is_plain: bool) -> Option<S>
+        where
+            S: AsyncRead + AsyncWrite + Unpin,
+        {
             let mut stream = BufReader::new(stream);
-            self.say(&mut stream, GREETING).await?;
+            if is_plain || self.security == Security::Tls {
+                self.say(&mut stream, GREETING).await?;
+            }
             loop {
                 let command = line(&mut stream).await?;
                 self.commands.lock().unwrap().push(command.clone());
+                if command.starts_with("EHLO") && is_plain && self.security == Security::StartTls {
+                    stream
+                        .write_all(b"250-mail\r\n250 STARTTLS\r\n")
+                        .await
+                        .ok()?;
+                    continue;
+                }
                 self.say(&mut stream, &command).await?;
+                if command == "STARTTLS" {
+                    return Some(stream.into_inner());
+                }
                 if command == "DATA" {
                     let mut mail = String::new();
                     loop {
@@ -439,7 +482,10 @@ mod tests {
             }
         }
 
-        async fn say(&self, stream: &mut BufReader<TcpStream>, command: &str) -> Option<()> {
+        async fn say<S>(&self, stream: &mut BufReader<S>, command: &str) -> Option<()>
+        where
+            S: AsyncRead + AsyncWrite + Unpin,
+        {
             let polite = match command.split([' ', ':']).next()? {
                 GREETING => "220 mail.example",
                 "EHLO" => "250-mail.example\r\n250 AUTH PLAIN LOGIN",
@@ -479,7 +525,7 @@ mod tests {
         }
     }
 
-    async fn line(stream: &mut BufReader<TcpStream>) -> Option<String> {
+    async fn line<S: AsyncRead + Unpin>(stream: &mut BufReader<S>) -> Option<String> {
         let mut line = String::new();
         let length = stream.read_line(&mut line).await.ok()?;
         (length > 0).then(|| line.trim_end_matches(['\r', '\n']).to_owned())
@@ -712,6 +758,28 @@ mod tests {
         let email = Email::open(&url, None, "c@x.example", &to, &Trust::Trusted).unwrap();
         let delivery = email.deliver(Uuid::nil(), &notification, "").await;
         assert!(matches!(&delivery, Delivery::Failed { .. }), "{delivery:?}");
+    }
+
+    pub fn authority() -> Result<Certificate, SmtpError> {
+        Certificate::from_der(crate::alert::receivers::authority().to_vec())
+    }
+
+    #[tokio::test]
+    async fn mail_is_sent_over_tls_from_the_start_or_after_starttls() {
+        let to = ["on-call@x.example".to_owned()];
+        for (security, scheme) in [(Security::Tls, "smtps"), (Security::StartTls, "smtp")] {
+            let server = Server::secured(security, |_| None).await;
+            let url = format!("{scheme}://ops@127.0.0.1:{}", server.port);
+            let password = SecretText::new("p4ssw0rd");
+            let email = Email::open(&url, Some(&password), "c@x.example", &to, &Trust::Trusted);
+            let notification = notification(Event::Opened, 1);
+            let delivery = email.unwrap().deliver(Uuid::nil(), &notification, "").await;
+            assert_eq!(delivery, Delivery::Delivered, "{scheme}");
+            let commands = server.commands();
+            let position = |it: &str| commands.iter().position(|command| command.starts_with(it));
+            assert!(position("AUTH") > position("STARTTLS"), "{commands:?}");
+            assert_eq!(server.mails.lock().unwrap().len(), 1);
+        }
     }
 
     #[tokio::test]

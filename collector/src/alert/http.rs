@@ -366,7 +366,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alert::receivers::{Receiver, Then, bad_server};
+    use crate::alert::receivers::{Receiver, Then, bad_server, tls_server};
     use std::net::IpAddr;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -613,6 +613,24 @@ mod tests {
         let hello = hello.await.unwrap();
         let name = b"receiver.example";
         assert!(hello.windows(name.len()).any(|it| it == name));
+    }
+
+    #[tokio::test]
+    async fn tls_is_spoken_with_the_address_that_was_judged_under_the_receivers_name() {
+        let port = tls_server().await;
+        for (host, is_delivered) in [("localhost", true), ("receiver.example", false)] {
+            let url = format!("https://{host}:{port}/");
+            let mut endpoint = Endpoint::at(&url, &allowing_loopback()).unwrap();
+            endpoint.in_test(TIMEOUT, Some(names(&["127.0.0.1"]).0));
+            let delivery = post(&endpoint).await;
+            assert_eq!(
+                delivery == Delivery::Delivered,
+                is_delivered,
+                "{delivery:?}"
+            );
+        }
+        let url = format!("https://127.0.0.1:{port}/");
+        assert_eq!(post(&endpoint(&url)).await, Delivery::Delivered);
     }
 
     /// What `url` makes of odd hosts is what is judged.

@@ -9,9 +9,15 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use url::Url;
 use uuid::Uuid;
 
@@ -96,6 +102,51 @@ async fn receive(
         received.len() - 1
     };
     (receiver.answer)(number)
+}
+
+fn data(name: &str) -> PathBuf {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/receiver/testdata");
+    data.join(name)
+}
+
+/// Who vouches for the certificate of [`acceptor`].
+pub fn authority() -> CertificateDer<'static> {
+    CertificateDer::from_pem_file(data("ca.pem")).unwrap()
+}
+
+/// The roots of the Web and the authority of tests.
+pub fn with_authority(mut roots: RootCertStore) -> RootCertStore {
+    roots.add(authority()).unwrap();
+    roots
+}
+
+/// TLS of a server that is `localhost` and `127.0.0.1`, and nobody else.
+pub fn acceptor() -> TlsAcceptor {
+    let certificate = CertificateDer::from_pem_file(data("server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(data("server.key")).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// A server that takes requests over TLS and answers 204. Its port.
+pub async fn tls_server() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            if let Ok(mut stream) = acceptor().accept(stream).await {
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await;
+            }
+        }
+    });
+    port
 }
 
 /// A URL that programs accept, not only a string.

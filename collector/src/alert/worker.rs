@@ -213,6 +213,8 @@ struct Known {
     configured: BTreeMap<String, Arc<Channel>>,
     /// That people set up, with the settings they were opened with.
     entered: BTreeMap<String, (Value, Arc<Channel>)>,
+    /// Those that cannot be used, with the settings that say so: the log says it once.
+    broken: BTreeMap<String, Value>,
     read_at: Option<Instant>,
 }
 
@@ -224,6 +226,7 @@ impl Known {
                 .map(|(it, _)| (it.name().to_owned(), Arc::clone(it)))
                 .collect(),
             entered: BTreeMap::new(),
+            broken: BTreeMap::new(),
             read_at: None,
         }
     }
@@ -260,11 +263,15 @@ impl Known {
             };
             match entry {
                 Ok(entry) => {
+                    self.broken.remove(&stored.name);
                     self.entered.insert(stored.name, entry);
                 }
-                Err(problem) => {
+                Err(problem) if self.broken.get(&stored.name) != Some(&stored.settings) => {
                     tracing::warn!(channel = stored.name, problem, "a channel cannot be used");
+                    store.note_failure(&stored.name, &problem).await?;
+                    self.broken.insert(stored.name, stored.settings);
                 }
+                Err(_) => {}
             }
         }
         self.read_at = Some(Instant::now());
@@ -333,12 +340,19 @@ impl Desk {
 
     async fn send(&self, channel: &Channel, id: Uuid, notification: &Notification) -> Delivery {
         let sent = channel.deliver(id, notification, &self.public_url);
+        // A message that trips over a bug has to end too, after as many attempts as any other.
+        let sent = AssertUnwindSafe(sent).catch_unwind();
         // A channel keeps this bound itself; a claim must outlast the delivery whatever it does.
         let sent = tokio::time::timeout(DELIVERY_TIMEOUT + Duration::from_secs(5), sent).await;
-        sent.unwrap_or_else(|_| Delivery::Failed {
-            error: "no answer".into(),
+        let failed = |error: &str| Delivery::Failed {
+            error: error.into(),
             retry_after: None,
-        })
+        };
+        match sent {
+            Ok(Ok(delivery)) => delivery,
+            Ok(Err(_)) => failed("a bug in culprit: see its log"),
+            Err(_) => failed("no answer"),
+        }
     }
 
     async fn note(

@@ -265,7 +265,7 @@ impl Store {
     /// # Errors
     /// Postgres failed; nothing is noted.
     pub async fn tell_deployment(&self, told: &Told) -> Result<(i32, bool), StoreError> {
-        let mut transaction = self.pool().begin().await?;
+        let mut transaction = self.for_changes().pool().begin().await?;
         // Two that tell the same at once are one: they go one after the other.
         sqlx::query("select from culprit.services where id = $1 for update")
             .bind(told.service_id)
@@ -310,7 +310,7 @@ impl Store {
     /// # Errors
     /// Postgres failed; nothing has changed.
     pub async fn remove_deployment(&self, id: i32, author: &str) -> Result<Removed, StoreError> {
-        let mut transaction = self.pool().begin().await?;
+        let mut transaction = self.for_changes().pool().begin().await?;
         let found: Option<(String, String)> = sqlx::query_as(
             "select source, version from culprit.deployments where id = $1 for update",
         )

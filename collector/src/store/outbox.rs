@@ -220,8 +220,9 @@ impl Store {
                and o.created_at < now() - make_interval(secs => $2)
                and (off.name is not null or o.channel <> all($1))
                -- Somebody knows it, but it is not this one's turn.
-               and not exists (select from culprit.deliveries d
-                               where d.channel = o.channel and d.at > now() - make_interval(secs => $3))
+               and (off.name is not null or not exists (
+                   select from culprit.deliveries d
+                   where d.channel = o.channel and d.at > now() - make_interval(secs => $3)))
                and (o.last_error is null or o.created_at < now() - make_interval(secs => $3))",
         )
         .bind(known)

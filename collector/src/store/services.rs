@@ -32,7 +32,7 @@ pub struct EndpointSums {
     pub name: String,
     /// Its requests, added up.
     pub sums: MinuteDelta,
-    /// Findings known at this endpoint.
+    /// Findings at this endpoint that are neither ignored nor resolved.
     pub findings: i64,
 }
 
@@ -99,7 +99,8 @@ impl Store {
         let ids: Vec<i32> = gathered.endpoints.keys().copied().collect();
         let rows = sqlx::query(
             "select e.id as endpoint_id, e.name as endpoint, s.id, s.namespace, s.name, s.environment,
-                    (select count(*) from culprit.findings f where f.endpoint_id = e.id) as findings
+                    (select count(*) from culprit.findings f
+                     where f.endpoint_id = e.id and f.state not in ('ignored', 'resolved')) as findings
              from culprit.endpoints e join culprit.services s on s.id = e.service_id
              where e.id = any($1) order by e.id",
         )

@@ -8,9 +8,8 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use collector::life::Life;
-use collector::store::Store;
 use collector::store::audit::Done;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::AppState;
 use crate::acts::{self, Wish};
@@ -46,27 +45,14 @@ async fn carry_out(state: &AppState, id: &str, act: &str, body: &[u8]) -> Result
     let wish = Wish::from_json(body)?;
     let now_ms = (format::now_ns() / 1_000_000) as i64;
     let (id, life) = acts::carry_out(&state.store, id, act, wish, now_ms).await?;
-    let history = state
-        .store
-        .for_changes()
-        .history("finding", &id.to_string())
-        .await?;
-    let mut it = life_json(&life, &history);
-    it["id"] = json!(id);
-    Ok(it)
+    let history = acts::life(&state.store, id).await?;
+    let history = history.map_or_else(Vec::new, |it| it.1);
+    let mut it = Map::from_iter([("id".to_owned(), json!(id))]);
+    it.extend(life_json(&life, &history));
+    Ok(Value::Object(it))
 }
 
-/// A finding's life, from where it is changed: what somebody has just done is there.
-async fn read_life(store: &Store, id: i32) -> Result<Option<Value>, PageError> {
-    let store = store.for_changes();
-    let Some(life) = store.life(id).await? else {
-        return Ok(None);
-    };
-    let history = store.history("finding", &id.to_string()).await?;
-    Ok(Some(life_json(&life, &history)))
-}
-
-fn life_json(life: &Life, history: &[Done]) -> Value {
+fn life_json(life: &Life, history: &[Done]) -> Map<String, Value> {
     let at = |ms: i64| {
         format::at(
             u64::try_from(ms)
@@ -75,16 +61,17 @@ fn life_json(life: &Life, history: &[Done]) -> Value {
         )
     };
     let done = |it: &Done| json!({ "at": at(it.at_ms), "author": it.author, "action": it.action, "detail": it.detail });
-    json!({
-        "state": life.state.name(),
-        "since": at(life.since_ms),
-        "reason": life.reason,
-        "author": life.author,
-        "ignored_until": life.ignored_until_ms.map(at),
-        "resolved_in": life.resolved_in,
-        "regressed": life.regressed,
-        "history": history.iter().map(done).collect::<Vec<_>>(),
-    })
+    let fields = [
+        ("state", json!(life.state.name())),
+        ("since", json!(at(life.since_ms))),
+        ("reason", json!(life.reason)),
+        ("author", json!(life.author)),
+        ("ignored_until", json!(life.ignored_until_ms.map(at))),
+        ("resolved_in", json!(life.resolved_in)),
+        ("regressed", json!(life.regressed)),
+        ("history", history.iter().map(done).collect()),
+    ];
+    Map::from_iter(fields.map(|(name, value)| (name.to_owned(), value)))
 }
 
 async fn read_list(state: &AppState, query: Option<&str>) -> Result<Value, PageError> {
@@ -112,8 +99,8 @@ async fn read_one(state: &AppState, id: &str, query: Option<&str>) -> Result<Val
             .examples(id, filters.range.window(now_ns))
             .await?
     );
-    if let Some(Value::Object(life)) = read_life(&state.store, id).await? {
-        for (name, value) in life {
+    if let Some((life, history)) = acts::life(&state.store, id).await? {
+        for (name, value) in life_json(&life, &history) {
             it[name] = value;
         }
     }

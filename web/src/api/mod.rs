@@ -8,3 +8,6 @@ pub mod statements;
 pub mod endpoints;
 pub mod profiles;
 pub mod alerts;
+pub mod deployments;
+pub mod regressions;
+pub mod compare;

@@ -183,7 +183,7 @@ fn json_of(asked: &Asked) -> Value {
     json
 }
 
-fn requests_json(requests: &Requests) -> Value {
+pub(super) fn requests_json(requests: &Requests) -> Value {
     let begin = |hour: i32| format::at(minute_ns(hour.saturating_mul(60)));
     json!({
         "name": requests.name,
@@ -214,7 +214,7 @@ fn paths_json(requests: &Requests) -> Value {
     Value::Array(paths)
 }
 
-fn difference_json(difference: &Difference, measure: Measure) -> Value {
+pub(super) fn difference_json(difference: &Difference, measure: Measure) -> Value {
     let path = |at: usize| {
         let node = &difference.nodes[at];
         json!({

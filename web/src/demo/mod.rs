@@ -54,7 +54,7 @@ use self::front::{Front, UnderWay};
 use self::instrument::HttpClient;
 use self::shop::Version;
 use self::telemetry::Pipeline;
-use self::traffic::{Tally, Traffic};
+use self::traffic::{PATIENCE, Tally, Traffic};
 
 /// What to look for on the screen: an endpoint and what is wrong with it.
 pub const WHAT_TO_LOOK_FOR: &[(&str, &str)] = &[
@@ -96,14 +96,13 @@ pub const WHAT_TO_LOOK_FOR: &[(&str, &str)] = &[
 ];
 
 /// What to look for after version 1.1.0 of the shop is deployed.
-pub const WHAT_GETS_SLOWER: &str =
-    "GET /products/{id} takes a tenth of a second more for one product in eight; its median stays";
+pub const WHAT_GETS_SLOWER: &str = "GET /products/{id} takes about a tenth of a second more for one product in eight; its median stays";
 
 /// Requests per second that keep pages lively and leave most of two cores to whoever looks at them.
 pub const REQUESTS_PER_SECOND: f64 = 8.0;
 
-/// How long [`RunningDemo::stop`] waits for open connections, and [`RunningDemo::deploy`] for requests. A
-/// request takes a second at most; what is still open after this is cut off.
+/// How long [`RunningDemo::stop`] waits for open connections. A request takes a second at most;
+/// what is still open after this is cut off.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// How the demo is started.
@@ -220,11 +219,14 @@ struct Instance {
 }
 
 impl Instance {
-    /// Call it when another instance gets the requests.
+    /// Call it when another instance gets the requests. It waits for them as long as a customer does;
+    /// whatever takes longer goes on without being traced.
     async fn stop(self) {
-        let drained = tokio::time::timeout(DRAIN_MAX, self.under_way.finished()).await;
+        let drained = tokio::time::timeout(PATIENCE, self.under_way.finished()).await;
         if drained.is_err() {
-            tracing::debug!("an instance of the demo's shop had requests left; cutting them off");
+            tracing::debug!(
+                "an instance of the demo's shop has requests left that nobody waits for"
+            );
         }
         self.telemetry.shutdown().await;
     }

@@ -79,7 +79,7 @@ select n,
        n % 8 = 5
 from generate_series(1, 100000) n;
 
--- What an import once wrote down: six prices of every reduced product. It has no index, and version
+-- What an import once wrote down: five prices of every reduced product. It has no index, and version
 -- 1.1.0 of the shop looks for a product's rows in it.
 create table price_log (
     change json not null
@@ -91,7 +91,7 @@ select format('{"product_id": %s, "price_cents": %s, "changed_at": "%s", "change
               700 + n::bigint * 104729 % 20000,
               timestamp '2025-01-01' + n * interval '1 minute',
               n / 1000)::json
-from generate_series(1, 75000) n;
+from generate_series(1, 62500) n;
 
 -- A cart is checked out again and again, in place: the demo's tables keep their size.
 create table carts (

@@ -45,10 +45,7 @@ pub async fn show(
         .examples(number, filters.range.window(now_ns))
         .await?;
     let mut page = page(&filters, &row, covered, &examples);
-    // From where it is changed: whoever has just acted must see it.
-    let changes = state.store.for_changes();
-    if let Some(life) = changes.life(number).await? {
-        let history = changes.history("finding", &id).await?;
+    if let Some((life, history)) = acts::life(&state.store, number).await? {
         page.tell_life(&life, &history, now_ns);
     }
     if row.facts.detector == "slow-query" {

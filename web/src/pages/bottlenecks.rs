@@ -9,7 +9,7 @@ use crate::AppState;
 use crate::charts::{self, Line};
 use crate::format;
 use crate::pages::context::{Choice, Context, Selectable, owned, selectable};
-use crate::pages::{Frame, PageError, render};
+use crate::pages::{Frame, PageError, regressions, render};
 use crate::range::Filters;
 use crate::ranking::{self, Ranking, Row};
 
@@ -35,11 +35,16 @@ pub async fn show(
     RawQuery(query): RawQuery,
 ) -> Result<Response, PageError> {
     let filters = Filters::parse(query.as_deref())?;
-    let ranking = ranking::load(&state.store, &filters, format::now_ns()).await?;
+    let now_ns = format::now_ns();
+    let ranking = ranking::load(&state.store, &filters, now_ns).await?;
     if ranking.choices.services.is_empty() && !state.store.has_endpoints().await? {
         return Ok(Redirect::to("/start").into_response());
     }
-    Ok(render(&page(&filters, &ranking)))
+    let slower = regressions::strip(&state.store, &filters, now_ns).await?;
+    Ok(render(&Page {
+        slower,
+        ..page(&filters, &ranking)
+    }))
 }
 
 #[derive(Template)]
@@ -47,6 +52,8 @@ pub async fn show(
 struct Page {
     frame: Frame,
     context: Context,
+    /// What got slower.
+    slower: regressions::Strip,
     lead: Lead,
     /// In large type.
     kpis: Vec<Kpi>,
@@ -208,6 +215,7 @@ fn page(filters: &Filters, ranking: &Ranking) -> Page {
         .collect();
     Page {
         frame: Frame { current: "/" },
+        slower: regressions::Strip::default(),
         context: Context::new("/", filters, &ranking.choices, ranking.covered),
         lead: lead(filters, ranking),
         kpis: kpis(ranking),

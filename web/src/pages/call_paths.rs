@@ -179,13 +179,7 @@ impl View {
 
     /// The page's address, zoomed to a path, at the flame graph.
     pub fn zoom(&self, page: &str, path: &str) -> String {
-        let link = self.link(page);
-        let sign = if link.contains('?') { '&' } else { '?' };
-        if path.is_empty() {
-            format!("{link}#paths")
-        } else {
-            format!("{link}{sign}path={path}#paths")
-        }
+        zoomed(&self.link(page), path)
     }
 
     fn parameters(&self) -> Vec<(&'static str, String)> {
@@ -212,7 +206,18 @@ impl View {
     }
 }
 
-fn version_of(text: &str) -> Option<String> {
+/// A page's address, zoomed to a path, at the flame graph.
+fn zoomed(link: &str, path: &str) -> String {
+    let sign = if link.contains('?') { '&' } else { '?' };
+    if path.is_empty() {
+        format!("{link}#paths")
+    } else {
+        format!("{link}{sign}path={path}#paths")
+    }
+}
+
+/// The version that stands in an address; empty for senders that set none.
+pub fn version_of(text: &str) -> Option<String> {
     match text {
         "" => None,
         NO_VERSION => Some(String::new()),
@@ -220,7 +225,8 @@ fn version_of(text: &str) -> Option<String> {
     }
 }
 
-fn version_text(version: &str) -> &str {
+/// A version as it stands in an address.
+pub fn version_text(version: &str) -> &str {
     if version.is_empty() {
         NO_VERSION
     } else {
@@ -373,7 +379,8 @@ fn chosen_versions(view: &View, versions: &[String]) -> (String, String) {
     (version, base)
 }
 
-fn version_name(version: &str) -> String {
+/// A version in a sentence.
+pub fn version_name(version: &str) -> String {
     match version {
         "" => "the version that is not named".to_owned(),
         version => format!("version {version}"),
@@ -381,7 +388,7 @@ fn version_name(version: &str) -> String {
 }
 
 /// `20 Nov 14:00 to 20 Nov 16:00 UTC`
-fn time(hours: &Between<i32>) -> String {
+pub fn time(hours: &Between<i32>) -> String {
     let begin = |hour: i32| format::day_and_minute(minute_ns(hour.saturating_mul(60)));
     format!("{} to {} UTC", begin(hours.start), begin(hours.end))
 }
@@ -390,10 +397,10 @@ fn time(hours: &Between<i32>) -> String {
 const RANKED_MAX: usize = 12;
 
 /// The section, ready for the template.
-pub struct Section<'a> {
-    view: &'a View,
-    /// The page's own path.
-    page: String,
+pub struct Section {
+    measure: Measure,
+    /// The page's own address, unzoomed.
+    address: String,
     /// `200 requests of whole hours`
     pub of: String,
     /// Which requests: what there is to choose from.
@@ -464,26 +471,43 @@ pub struct Ranked {
     pub href: String,
 }
 
-impl Section<'_> {
+impl Section {
     /// The section of what was read.
-    pub fn of<'a>(paths: &CallPaths, view: &'a View, page: &str) -> Section<'a> {
+    pub fn of(paths: &CallPaths, view: &View, page: &str) -> Section {
+        let zoom = view.path.as_deref();
+        let nothing = nothing(paths, view);
+        Section {
+            shown: shown_links(view, page, paths),
+            measures: measure_links(view, page),
+            form: form(view, paths),
+            files: files(view, page),
+            ..Section::at(view.link(page), paths, view.measure, zoom, nothing)
+        }
+    }
+
+    /// The same on a page of another kind, whose address, unzoomed, is `address`: without anything to
+    /// choose.
+    pub fn at(
+        address: String,
+        paths: &CallPaths,
+        measure: Measure,
+        zoom: Option<&str>,
+        nothing: Option<String>,
+    ) -> Section {
         let difference = paths.difference();
         let flame = match &difference {
-            Some(difference) => {
-                flame::draw_difference(difference, view.measure, view.path.as_deref())
-            }
+            Some(difference) => flame::draw_difference(difference, measure, zoom),
             None => flame::draw(
                 &paths.of.counted.profile,
-                view.measure,
+                measure,
                 paths.of.counted.requests,
-                view.path.as_deref(),
+                zoom,
             ),
         };
         let names = [Some(&paths.of), paths.base.as_ref()]
             .map(|it| it.map_or_else(String::new, |it| it.name.clone()));
-        let nothing = nothing(paths, view);
         let (ranked, more) = match (&difference, &nothing) {
-            (Some(difference), None) => ranked(difference, view, page),
+            (Some(difference), None) => ranked(difference, measure, &address),
             _ => (Vec::new(), 0),
         };
         let requests = |it: &Requests| {
@@ -494,8 +518,8 @@ impl Section<'_> {
             )
         };
         Section {
-            view,
-            page: page.to_owned(),
+            measure,
+            address,
             of: match &paths.base {
                 Some(base) => format!(
                     "{} versus {} of whole hours",
@@ -504,11 +528,11 @@ impl Section<'_> {
                 ),
                 None => format!("{} of whole hours", requests(&paths.of)),
             },
-            shown: shown_links(view, page, paths),
-            measures: measure_links(view, page),
-            form: form(view, paths),
+            shown: Vec::new(),
+            measures: Vec::new(),
+            form: None,
             verdict: match (&difference, &nothing) {
-                (Some(difference), None) => verdict(difference, view.measure, &names, &ranked),
+                (Some(difference), None) => verdict(difference, measure, &names, &ranked),
                 _ => String::new(),
             },
             nothing,
@@ -521,18 +545,18 @@ impl Section<'_> {
             more,
             names,
             has_folded_paths: has_folded_paths(paths),
-            files: files(view, page),
+            files: Vec::new(),
         }
     }
 
     /// The address of a flame graph's frame.
     pub fn zoom(&self, path: &str) -> String {
-        self.view.zoom(&self.page, path)
+        zoomed(&self.address, path)
     }
 
     /// What a frame's width is.
     pub fn width(&self) -> &'static str {
-        match self.view.measure {
+        match self.measure {
             Measure::Critical => "critical-path time",
             Measure::SelfTime => "work: self times added up",
         }
@@ -667,8 +691,7 @@ fn nothing(paths: &CallPaths, view: &View) -> Option<String> {
     }
 }
 
-fn ranked(difference: &Difference, view: &View, page: &str) -> (Vec<Ranked>, usize) {
-    let measure = view.measure;
+fn ranked(difference: &Difference, measure: Measure, address: &str) -> (Vec<Ranked>, usize) {
     let ids = flame::path_ids(difference);
     let all = difference.ranked(measure);
     let more = all.len().saturating_sub(RANKED_MAX);
@@ -687,7 +710,7 @@ fn ranked(difference: &Difference, view: &View, page: &str) -> (Vec<Ranked>, usi
                 (node.base.count, difference.base_requests),
                 (node.amounts.count, difference.requests),
             ),
-            href: view.zoom(page, &ids[at]),
+            href: zoomed(address, &ids[at]),
         }
     };
     (all.into_iter().take(RANKED_MAX).map(row).collect(), more)

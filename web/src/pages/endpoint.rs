@@ -16,10 +16,11 @@ use std::collections::BTreeMap;
 use crate::AppState;
 use crate::api::profiles::{lines, text_of};
 use crate::category_bar::{Part, Parts};
+use crate::deployed;
 use crate::endpoint_numbers::{self, Numbers};
 use crate::flame;
 use crate::format;
-use crate::line_chart::{self, LineChart, percentiles};
+use crate::line_chart::{self, LineChart, Moment, percentiles};
 use crate::pages::call_paths::{self, CallPaths, Section, View};
 use crate::pages::context::Context;
 use crate::pages::{Frame, PageError, render};
@@ -54,6 +55,8 @@ pub struct Read {
     pub slowest: Vec<RequestRow>,
     /// The last.
     pub latest: Vec<RequestRow>,
+    /// What its chart is marked with.
+    pub moments: Vec<Moment>,
 }
 
 impl Read {
@@ -79,14 +82,16 @@ impl Read {
             .copied()
             .unwrap_or(self.window.from);
         let from = first.min(now_minute - MINUTES_MIN).max(self.window.from);
-        line_chart::draw(
+        let mut chart = line_chart::draw(
             &self.minutes,
             Minutes {
                 from,
                 ..self.window
             },
             now_minute,
-        )
+        );
+        chart.mark(self.moments.clone());
+        chart
     }
 }
 
@@ -199,6 +204,8 @@ pub async fn read(store: &Store, id: &str, view: &View, now_ns: u64) -> Result<R
         Some(requests) => requests,
         None => hours_requests.await?,
     };
+    let between = (minute_ns(window.from), minute_ns(window.to));
+    let moments = deployed::moments(store, endpoint.service.id, Some(id), between).await?;
     let covered = Covered::exact(store, window, minutes.keys().next().copied(), now_ns).await?;
     Ok(Read {
         endpoint,
@@ -211,6 +218,7 @@ pub async fn read(store: &Store, id: &str, view: &View, now_ns: u64) -> Result<R
         paths,
         slowest,
         latest,
+        moments,
     })
 }
 
@@ -233,11 +241,13 @@ struct Page<'a> {
     parts: Parts,
     findings: Vec<FindingView<'a>>,
     /// The call paths.
-    section: Section<'a>,
+    section: Section,
     statements: Vec<StatementView<'a>>,
     /// There are more statements than are shown.
     has_more_statements: bool,
     requests: [RequestList; 2],
+    /// Comes with versions and times to choose from.
+    compare: String,
     /// The same as JSON.
     json: String,
 }
@@ -334,6 +344,11 @@ fn page<'a>(read: &'a Read, view: &'a View) -> Page<'a> {
             list("slowest", "Slowest requests", &read.slowest),
             list("latest", "Latest requests", &read.latest),
         ],
+        compare: format!(
+            "/compare?endpoint_id={}&range={}",
+            read.endpoint.id,
+            view.range.id()
+        ),
         json: range_only.link(&format!("/api/v1{path}"), &[]),
         numbers,
     }
@@ -520,6 +535,7 @@ mod tests {
             },
             slowest: vec![request.clone()],
             latest: vec![request],
+            moments: Vec::new(),
         }
     }
 

@@ -5,6 +5,10 @@ pub mod services;
 pub mod statements;
 pub mod endpoint;
 pub mod slow;
+pub mod deployments;
+pub mod regressions;
+pub mod regression;
+pub mod compare;
 pub mod call_paths;
 pub mod bottleneck;
 pub mod detectors;
@@ -94,6 +98,13 @@ pub enum PageError {
     Broken(anyhow::Error),
 }
 
+impl PageError {
+    /// What was asked for cannot be done as things are: why, and what can.
+    pub fn conflict(text: String) -> PageError {
+        PageError::Refused(StatusCode::CONFLICT, "That cannot be done", text)
+    }
+}
+
 impl From<StoreError> for PageError {
     fn from(error: StoreError) -> Self {
         PageError::Store(error)
@@ -171,6 +182,21 @@ struct ErrorPage {
     title: &'static str,
     /// What happened and what to do.
     text: String,
+}
+
+/// Why something could not be written: a UI may have a database user, or a server, that only reads.
+pub fn not_written(error: StoreError) -> PageError {
+    if !error.is_read_only() {
+        return error.into();
+    }
+    tracing::warn!(%error, "a change was refused by the database");
+    PageError::Refused(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "This process only reads",
+        "This process only reads; its database user or server takes no writes, and nothing was changed. Act on \
+         another culprit's UI, or give this one a --database-url that may write to the schema culprit."
+            .to_owned(),
+    )
 }
 
 /// For addresses that no route has.

@@ -4,10 +4,12 @@ use analyzer::category::Category;
 use askama::Template;
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
+use collector::store::deployments::ServiceVersion;
 use collector::store::services::{ServiceSums, Services};
 
 use crate::AppState;
 use crate::category_bar;
+use crate::deployed::ms_to_ns;
 use crate::endpoint_numbers::Numbers;
 use crate::format;
 use crate::pages::context::Context;
@@ -30,7 +32,11 @@ pub async fn show(
     let covered = Covered::exact(&state.store, window, services.first_minute, now_ns).await?;
     let choices = choices(&services);
     narrow(&mut services, &filters);
-    Ok(render(&page(&services, &choices, &filters, &covered)))
+    let ids: Vec<i32> = services.services.iter().map(|it| it.service.id).collect();
+    let versions = state.store.service_versions(&ids).await?;
+    Ok(render(&page(
+        &services, &versions, &choices, &filters, &covered,
+    )))
 }
 
 /// What the bar of filters offers.
@@ -153,7 +159,12 @@ struct Group {
     name: String,
     environment: String,
     namespace: String,
-    versions: String,
+    /// Those of the window, the last few, each with when it was first seen.
+    versions: Vec<(String, String)>,
+    /// Versions before those.
+    more_versions: usize,
+    /// The address of its deployments.
+    deployments: String,
     rows: Vec<Row>,
     key: f64,
 }
@@ -169,7 +180,13 @@ struct Row {
     key: f64,
 }
 
-fn page(services: &Services, choices: &Choices, filters: &Filters, covered: &Covered) -> Page {
+fn page(
+    services: &Services,
+    versions: &[ServiceVersion],
+    choices: &Choices,
+    filters: &Filters,
+    covered: &Covered,
+) -> Page {
     let sort = SORTS
         .iter()
         .find(|it| it.id == filters.sort)
@@ -177,7 +194,7 @@ fn page(services: &Services, choices: &Choices, filters: &Filters, covered: &Cov
     let mut groups: Vec<Group> = services
         .services
         .iter()
-        .map(|it| group(it, filters, covered, sort))
+        .map(|it| group(it, versions, filters, covered, sort))
         .collect();
     // Stable: what is equal stays in the order of names.
     groups.sort_by(|a, b| b.key.total_cmp(&a.key));
@@ -206,7 +223,13 @@ fn page(services: &Services, choices: &Choices, filters: &Filters, covered: &Cov
     }
 }
 
-fn group(service: &ServiceSums, filters: &Filters, covered: &Covered, sort: &Sort) -> Group {
+fn group(
+    service: &ServiceSums,
+    versions: &[ServiceVersion],
+    filters: &Filters,
+    covered: &Covered,
+    sort: &Sort,
+) -> Group {
     let name = &service.service;
     let mut rows: Vec<Row> = service
         .endpoints
@@ -240,26 +263,39 @@ fn group(service: &ServiceSums, filters: &Filters, covered: &Covered, sort: &Sor
         true => rows.iter().map(|it| it.key).sum(),
         false => rows.first().map_or(0.0, |it| it.key),
     };
+    /// Who answers with more versions has them on its deployments' page.
+    const VERSIONS_SHOWN: usize = 4;
+    let more_versions = service.versions.len().saturating_sub(VERSIONS_SHOWN);
+    let last = &service.versions[more_versions..];
+    let range_free = Filters {
+        service: name.name.clone(),
+        environment: name.environment.clone(),
+        ..Filters::default()
+    };
     Group {
         name: name.name.clone(),
         environment: name.environment.clone(),
         namespace: name.namespace.clone(),
-        versions: versions(&service.versions),
+        versions: last
+            .iter()
+            .map(|it| version(name.id, it, versions))
+            .collect(),
+        more_versions,
+        deployments: range_free.link("/deployments", &[]),
         rows,
         key,
     }
 }
 
-/// `1.0.4, 1.1.0`; of many the last few.
-fn versions(versions: &[String]) -> String {
-    const SHOWN: usize = 4;
-    let more = versions.len().saturating_sub(SHOWN);
-    let last = versions[more..].join(", ");
-    if more > 0 {
-        format!("{last} and {more} before")
-    } else {
-        last
-    }
+/// A version, and when it was first seen if that is still known.
+fn version(service_id: i32, version: &str, known: &[ServiceVersion]) -> (String, String) {
+    let found = known
+        .iter()
+        .find(|it| it.service_id == service_id && it.version == version);
+    let since = found.map_or_else(String::new, |it| {
+        format::day_and_minute(ms_to_ns(it.first_seen_ms))
+    });
+    (version.to_owned(), since)
 }
 
 /// Those categories that some bar has: class, name.
@@ -351,13 +387,21 @@ mod tests {
         }
     }
 
+    fn seen() -> Vec<ServiceVersion> {
+        vec![ServiceVersion {
+            service_id: 1,
+            version: "1.1".into(),
+            first_seen_ms: 60_000,
+        }]
+    }
+
     fn html(services: &Services, query: &str) -> Html {
         let filters = Filters::parse(Some(query)).unwrap();
         let covered = Covered {
             from_ns: 0,
             now_ns: 60_000_000_000,
         };
-        let page = page(services, &choices(services), &filters, &covered);
+        let page = page(services, &seen(), &choices(services), &filters, &covered);
         Html::parse_document(&page.render().unwrap())
     }
 

@@ -2,7 +2,7 @@
 //! **A slow tail after a deployment.**
 //!
 //! The prices of before are in a log that somebody's import writes, without an index: looking for one
-//! product's reads all of it, a tenth of a second. One product in eight is reduced. So the median stays
+//! product's reads all of it, which takes about a tenth of a second. One product in eight is reduced. So the median stays
 //! what it was, the average hardly moves, and every eighth customer waits.
 
 use axum::Json;

@@ -158,7 +158,7 @@ async fn an_alert_is_acknowledged_and_its_page_tells_the_story() {
         ("comment", "rolling back"),
         ("back", "//evil.example"),
     ]);
-    let (status, headers, _) = site.send("POST", &address, sent).await;
+    let (status, headers, _) = site.change("POST", &address, sent).await;
     assert_eq!(status, StatusCode::SEE_OTHER);
     assert_eq!(headers[header::LOCATION], format!("/alerts/{id}"));
     let page = site.page(&format!("/alerts/{id}")).await;
@@ -175,7 +175,7 @@ async fn an_alert_is_acknowledged_and_its_page_tells_the_story() {
     // A link of a message leads nowhere else.
     assert_eq!(texts(&page, ".stack > .acts a"), ["checkout is slow"]);
     let (status, headers, _) = site
-        .send(
+        .change(
             "POST",
             &address,
             form(&[("seen", "no"), ("back", "/alerts?service=x")]),
@@ -244,14 +244,20 @@ async fn rules_are_written_changed_and_reset() {
         ("for-seconds", "2m"),
         ("author", "Ann"),
     ];
-    let (status, _, wrong) = site.send("POST", "/alerts/rules/save", form(&fields)).await;
+    let (status, _, wrong) = site
+        .change("POST", "/alerts/rules/save", form(&fields))
+        .await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(texts(&wrong, "#p-above"), ["This is not a number."]);
     assert_eq!(value(&wrong, "#f-above", "value").unwrap(), "80O");
     let right = fields.map(|(key, it)| (key, if key == "above" { "800" } else { it }));
-    let (status, ..) = site.send("POST", "/alerts/rules/save", form(&right)).await;
+    let (status, ..) = site
+        .change("POST", "/alerts/rules/save", form(&right))
+        .await;
     assert_eq!(status, StatusCode::SEE_OTHER);
-    let (_, _, twice) = site.send("POST", "/alerts/rules/save", form(&right)).await;
+    let (_, _, twice) = site
+        .change("POST", "/alerts/rules/save", form(&right))
+        .await;
     assert_eq!(
         texts(&twice, "#p-name"),
         ["There is a rule of this name already."]
@@ -273,7 +279,8 @@ async fn rules_are_written_changed_and_reset() {
         ("service", "shop"),
         ("endpoint", "*"),
     ];
-    site.send("POST", "/alerts/rules/save", form(&slower)).await;
+    site.change("POST", "/alerts/rules/save", form(&slower))
+        .await;
     let rule = async || {
         let rules = json(&site, "/api/v1/alert-rules").await;
         let all = rules["rules"].as_array().unwrap().clone();
@@ -287,15 +294,16 @@ async fn rules_are_written_changed_and_reset() {
         (&json!("ui"), &json!("shop"))
     );
     let named = |enabled| form(&[("name", "Slower"), ("enabled", enabled)]);
-    site.send("POST", "/alerts/rules/enable", named("no")).await;
+    site.change("POST", "/alerts/rules/enable", named("no"))
+        .await;
     assert_eq!(rule().await["enabled"], false);
-    site.send("POST", "/alerts/rules/delete", named("")).await;
+    site.change("POST", "/alerts/rules/delete", named("")).await;
     let reset = rule().await;
     assert_eq!(
         (&reset["source"], &reset["enabled"]),
         (&json!("built-in"), &json!(true))
     );
-    let (status, ..) = site.send("POST", "/alerts/rules/delete", named("")).await;
+    let (status, ..) = site.change("POST", "/alerts/rules/delete", named("")).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
 }
 
@@ -314,7 +322,7 @@ async fn rules_of_the_file_are_shown_with_its_path_and_stay() {
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert!(why.contains("configuration file"));
     let (status, _, why) = site
-        .send("DELETE", "/api/v1/alert-rules/of%20the%20file", "")
+        .change("DELETE", "/api/v1/alert-rules/of%20the%20file", "")
         .await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{why}");
 }
@@ -325,7 +333,7 @@ async fn rules_over_the_api() {
     let address = "/api/v1/alert-rules/mine?author=Ann";
     let rule =
         json!({"when": "threshold", "measure": "p99", "above": 800, "endpoint": "POST /checkout"});
-    let (status, _, body) = site.send("PUT", address, rule.to_string()).await;
+    let (status, _, body) = site.change("PUT", address, rule.to_string()).await;
     assert_eq!(status, StatusCode::OK, "{body}");
     assert!(
         body.contains("p99 of POST /checkout above 800 ms"),
@@ -343,16 +351,16 @@ async fn rules_over_the_api() {
             "`above` says nothing",
         ),
     ] {
-        let (status, _, body) = site.send("PUT", address, wrong).await;
+        let (status, _, body) = site.change("PUT", address, wrong).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
         assert!(body.contains(wanted), "{body}");
     }
     assert_eq!(
-        site.send("DELETE", address, "").await.0,
+        site.change("DELETE", address, "").await.0,
         StatusCode::NO_CONTENT
     );
     assert_eq!(
-        site.send("DELETE", address, "").await.0,
+        site.change("DELETE", address, "").await.0,
         StatusCode::NOT_FOUND
     );
 }
@@ -400,13 +408,13 @@ async fn secrets_of_channels_are_never_shown_again() {
     // A name that is none: the form comes back without the secret.
     let wrong = fields.map(|(key, it)| (key, if key == "name" { "!" } else { it }));
     let (status, _, page) = site
-        .send("POST", "/alerts/channels/save", form(&wrong))
+        .change("POST", "/alerts/channels/save", form(&wrong))
         .await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(texts(&page, "#p-name").len(), 1);
     assert!(!page.contains(SECRET), "{page}");
     let (status, _, page) = site
-        .send("POST", "/alerts/channels/save", form(&fields))
+        .change("POST", "/alerts/channels/save", form(&fields))
         .await;
     assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
     assert_kept_secret(&site).await;
@@ -416,12 +424,12 @@ async fn secrets_of_channels_are_never_shown_again() {
 
     // An empty secret keeps the old one.
     let same = form(&[("old", "ops"), ("url", "")]);
-    let (status, _, page) = site.send("POST", "/alerts/channels/save", same).await;
+    let (status, _, page) = site.change("POST", "/alerts/channels/save", same).await;
     assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
     let kept = site.store.channel("ops").await.unwrap().unwrap();
     assert!(kept.settings.to_string().contains(SECRET));
     let (status, _, body) = site
-        .send(
+        .change(
             "PUT",
             "/api/v1/alert-channels/ops",
             json!({"enabled": false}).to_string(),
@@ -441,12 +449,14 @@ async fn secrets_of_channels_are_never_shown_again() {
         ),
         format!("{{\"kind\": \"slack\", \"secret\": \"{SECRET}\"}}"),
     ] {
-        let (status, _, answer) = site.send("PUT", "/api/v1/alert-channels/ops2", body).await;
+        let (status, _, answer) = site
+            .change("PUT", "/api/v1/alert-channels/ops2", body)
+            .await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
         assert!(!answer.contains("hush"), "{answer}");
     }
     assert_eq!(
-        site.send("DELETE", "/api/v1/alert-channels/ops", "")
+        site.change("DELETE", "/api/v1/alert-channels/ops", "")
             .await
             .0,
         StatusCode::NO_CONTENT
@@ -463,18 +473,18 @@ async fn channels_made_here_lead_to_public_addresses_only() {
     ] {
         let fields = [("kind", "webhook"), ("name", "in"), ("url", url)];
         let (status, _, page) = site
-            .send("POST", "/alerts/channels/save", form(&fields))
+            .change("POST", "/alerts/channels/save", form(&fields))
             .await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{url}");
         let problems = texts(&page, ".problem, [role=alert]");
         assert_eq!(problems.len(), 1, "{problems:?}");
         let body = json!({"kind": "webhook", "url": url}).to_string();
-        let (status, _, answer) = site.send("PUT", "/api/v1/alert-channels/in", body).await;
+        let (status, _, answer) = site.change("PUT", "/api/v1/alert-channels/in", body).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
     }
     let file = json!({"kind": "webhook", "url": "https://a.example", "secret": "file:/etc/passwd"});
     let (status, _, answer) = site
-        .send("PUT", "/api/v1/alert-channels/in", file.to_string())
+        .change("PUT", "/api/v1/alert-channels/in", file.to_string())
         .await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
     assert!(site.store.channels().await.unwrap().is_empty());
@@ -501,7 +511,7 @@ async fn channels_of_flags_are_shown_tried_and_not_changed() {
     let (status, ..) = site.get("/alerts/channels/edit?name=webhook").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     let (status, ..) = site
-        .send(
+        .change(
             "POST",
             "/alerts/channels/delete",
             form(&[("name", "webhook")]),
@@ -533,7 +543,7 @@ async fn channels_of_flags_are_shown_tried_and_not_changed() {
         }
     });
     let (status, headers, _) = site
-        .send(
+        .change(
             "POST",
             "/alerts/channels/test",
             form(&[("name", "webhook"), ("author", "Ann")]),
@@ -544,7 +554,7 @@ async fn channels_of_flags_are_shown_tried_and_not_changed() {
     let page = site.page(headers[header::LOCATION].to_str().unwrap()).await;
     assert_eq!(texts(&page, "[role=status] .pill")[0], "delivered");
     let (status, ..) = site
-        .send("POST", "/alerts/channels/test", form(&[("name", "nobody")]))
+        .change("POST", "/alerts/channels/test", form(&[("name", "nobody")]))
         .await;
     assert_eq!(status, StatusCode::NOT_FOUND);
 }
@@ -570,7 +580,7 @@ async fn a_message_that_was_given_up_can_be_sent_again() {
         "{page}"
     );
     let (status, ..) = site
-        .send(
+        .change(
             "POST",
             "/alerts/channels/replay",
             form(&[("message", "17")]),
@@ -596,26 +606,26 @@ async fn silences_are_made_and_ended() {
         ("comment", "moving"),
     ];
     let (status, _, page) = site
-        .send("POST", "/alerts/silences/add", form(&fields[..3]))
+        .change("POST", "/alerts/silences/add", form(&fields[..3]))
         .await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(texts(&page, "#p-comment").len(), 1);
     assert_eq!(texts(&page, "#f-matchers"), ["service=shop*"]);
     let (status, ..) = site
-        .send("POST", "/alerts/silences/add", form(&fields))
+        .change("POST", "/alerts/silences/add", form(&fields))
         .await;
     assert_eq!(status, StatusCode::SEE_OTHER);
     let page = site.page("/alerts/silences").await;
     assert_eq!(texts(&page, ".chipline"), ["service=shop*"]);
     let end = value(&page, ".do form", "action").unwrap();
-    let (status, ..) = site.send("POST", &end, form(&[("author", "Bob")])).await;
+    let (status, ..) = site.change("POST", &end, form(&[("author", "Bob")])).await;
     assert_eq!(status, StatusCode::SEE_OTHER);
     let page = site.page("/alerts/silences").await;
     assert!(
         page.contains("No silence holds") && page.contains("Bob"),
         "{page}"
     );
-    assert_eq!(site.send("POST", &end, "").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(site.change("POST", &end, "").await.0, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
@@ -626,7 +636,7 @@ async fn silences_over_the_api() {
         "author": "Ann", "comment": "moving", "kind": "maintenance",
     });
     let (status, _, body) = site
-        .send("POST", "/api/v1/silences", silence.to_string())
+        .change("POST", "/api/v1/silences", silence.to_string())
         .await;
     assert_eq!(status, StatusCode::CREATED, "{body}");
     let made: Value = serde_json::from_str(&body).unwrap();
@@ -645,17 +655,20 @@ async fn silences_over_the_api() {
         let mut body = silence.clone();
         body[key] = wrong;
         let (status, _, answer) = site
-            .send("POST", "/api/v1/silences", body.to_string())
+            .change("POST", "/api/v1/silences", body.to_string())
             .await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{key}: {answer}");
         assert!(answer.contains(key), "{key}: {answer}");
     }
     let one = format!("/api/v1/silences/{}", made["id"].as_str().unwrap());
     assert_eq!(
-        site.send("DELETE", &one, "").await.0,
+        site.change("DELETE", &one, "").await.0,
         StatusCode::NO_CONTENT
     );
-    assert_eq!(site.send("DELETE", &one, "").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(
+        site.change("DELETE", &one, "").await.0,
+        StatusCode::NOT_FOUND
+    );
 }
 
 #[tokio::test]
@@ -677,7 +690,7 @@ async fn hostile_names_do_no_harm() {
             site.page(&format!("/alerts/{id}")).await;
             site.page(&format!("/alerts/silences?incident={id}")).await;
             let comment = form(&[("author", text), ("comment", text)]);
-            site.send("POST", &format!("/alerts/{id}/acknowledge"), comment)
+            site.change("POST", &format!("/alerts/{id}/acknowledge"), comment)
                 .await;
             site.page(&format!("/alerts/{id}")).await;
             json(&site, &format!("/api/v1/alerts/{id}")).await;
@@ -688,7 +701,7 @@ async fn hostile_names_do_no_harm() {
             ("author", text),
             ("comment", text),
         ]);
-        site.send("POST", "/alerts/silences/add", silence).await;
+        site.change("POST", "/alerts/silences/add", silence).await;
         let rule = form(&[
             ("when", "regression"),
             ("name", text),
@@ -698,10 +711,10 @@ async fn hostile_names_do_no_harm() {
             ("channels", text),
             ("author", text),
         ]);
-        let (status, _, page) = site.send("POST", "/alerts/rules/save", rule).await;
+        let (status, _, page) = site.change("POST", "/alerts/rules/save", rule).await;
         assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
         let wrong = form(&[("when", text), ("name", text), ("above", text), ("old", "")]);
-        let (_, _, page) = site.send("POST", "/alerts/rules/save", wrong).await;
+        let (_, _, page) = site.change("POST", "/alerts/rules/save", wrong).await;
         crate::testing::assert_harmless(&page);
         let wrong = form(&[
             ("kind", "email"),
@@ -711,7 +724,7 @@ async fn hostile_names_do_no_harm() {
             ("to", text),
             ("author", text),
         ]);
-        let (_, _, page) = site.send("POST", "/alerts/channels/save", wrong).await;
+        let (_, _, page) = site.change("POST", "/alerts/channels/save", wrong).await;
         crate::testing::assert_harmless(&page);
         for address in [
             "/alerts?service=",
@@ -765,12 +778,12 @@ async fn a_process_that_may_only_read_says_so() {
         ("/alerts/silences/add".into(), form(&silence)),
         ("/alerts/rules/enable".into(), named),
     ] {
-        let (status, _, page) = site.send("POST", &address, body).await;
+        let (status, _, page) = site.change("POST", &address, body).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{address}");
         assert!(page.contains("may only read the database"), "{page}");
     }
     let rule = json!({"when": "regression"}).to_string();
-    let (status, _, answer) = site.send("PUT", "/api/v1/alert-rules/mine", rule).await;
+    let (status, _, answer) = site.change("PUT", "/api/v1/alert-rules/mine", rule).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(answer.contains("may only read the database"), "{answer}");
 }
