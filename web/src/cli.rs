@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::alert_options::{AlertOptions, Sections};
 use crate::cli_receiver::ReceiverOptions;
 use crate::demo::schedule::After;
 use crate::exec::{self, ExecOptions};
@@ -243,22 +244,6 @@ pub struct ServeOptions {
     /// Where people reach the UI; links in alerts begin with it [default: the UI's address].
     #[arg(long, env = "CULPRIT_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
-    /// Post a JSON message here when a new N+1 has affected three traces (Standard Webhooks).
-    #[arg(
-        long,
-        env = "CULPRIT_ALERT_WEBHOOK",
-        hide_env_values = true,
-        value_name = "URL"
-    )]
-    pub alert_webhook: Option<String>,
-    /// Sign these messages: whsec_ and base64. Better given by the environment than as a flag.
-    #[arg(
-        long,
-        env = "CULPRIT_ALERT_WEBHOOK_SECRET",
-        hide_env_values = true,
-        value_name = "SECRET"
-    )]
-    pub alert_webhook_secret: Option<String>,
     /// A finding that was not seen for this long, while its endpoint had enough traffic to show it, is
     /// taken for resolved: 15m, 36h, 7d [default: 24h].
     #[arg(long, env = "CULPRIT_RESOLVE_AFTER", value_name = "TIME")]
@@ -284,6 +269,10 @@ pub struct ServeOptions {
     #[command(flatten)]
     #[serde(flatten)]
     pub explain: ExplainOptions,
+    /// Who is told, and of what.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub alerts: AlertOptions,
 }
 
 /// What `demo` can be told.
@@ -351,7 +340,8 @@ impl ServeOptions {
                 path.display()
             )
         })?;
-        let file: ServeOptions = toml::from_str(&text).map_err(|error| {
+        let sections = Sections::read(path, &text)?;
+        let mut file: ServeOptions = toml::from_str(&text).map_err(|error| {
             // Without the line itself: it may hold a secret.
             let line = error
                 .span()
@@ -362,6 +352,7 @@ impl ServeOptions {
                 error.message()
             )
         })?;
+        file.alerts = file.alerts.with_sections(sections);
         Ok(self.or(file))
     }
 
@@ -380,13 +371,12 @@ impl ServeOptions {
             listen_ui: self.listen_ui.or(file.listen_ui),
             listen_admin: self.listen_admin.or(file.listen_admin),
             public_url: self.public_url.or(file.public_url),
-            alert_webhook: self.alert_webhook.or(file.alert_webhook),
-            alert_webhook_secret: self.alert_webhook_secret.or(file.alert_webhook_secret),
             resolve_after: self.resolve_after.or(file.resolve_after),
             log_destinations: list(self.log_destinations, file.log_destinations),
             receiver: self.receiver.or(file.receiver),
             retention: self.retention.or(file.retention),
             explain: self.explain.or(file.explain),
+            alerts: self.alerts.or(file.alerts),
         }
     }
 
@@ -451,7 +441,7 @@ mod tests {
         };
         let options = options.with_file().unwrap();
         assert_eq!(options.public_url.as_deref(), Some("https://flag"));
-        assert_eq!(options.alert_webhook.as_deref(), Some("https://b"));
+        assert_eq!(options.alerts.alert_webhook, Some("https://b".into()));
         assert_eq!(options.database.shards, Some(4));
         assert_eq!(options.receiver.max_streams, Some(9));
         assert_eq!(options.resolve_after().as_secs(), 36 * 3_600);

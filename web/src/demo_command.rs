@@ -48,12 +48,12 @@ pub async fn run(mut options: DemoOptions) -> anyhow::Result<ExitCode> {
 
 /// Alerts go to a receiver of the demo's own, unless somebody has one.
 async fn receive_alerts(options: &mut DemoOptions) -> anyhow::Result<Option<AlertReceiver>> {
-    if options.once || options.serve.alert_webhook.is_some() {
+    if options.once || options.serve.alerts.alert_webhook.is_some() {
         return Ok(None);
     }
     let receiver = AlertReceiver::start(say).await?;
-    options.serve.alert_webhook = Some(receiver.url.clone());
-    options.serve.alert_webhook_secret = Some(receiver.secret.clone());
+    options.serve.alerts.alert_webhook = Some(receiver.url.as_str().into());
+    options.serve.alerts.alert_webhook_secret = Some(receiver.secret.as_str().into());
     Ok(Some(receiver))
 }
 

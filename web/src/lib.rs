@@ -20,11 +20,15 @@ pub mod logging;
 pub mod bench;
 pub mod database;
 pub mod data_age;
+pub mod firing;
+pub mod form;
+pub mod moment;
 pub mod retention_options;
 pub mod time_span;
 pub mod csrf;
 pub mod acts;
 pub mod explain_options;
+pub mod alert_options;
 pub mod pages;
 pub mod api;
 pub mod assets;
@@ -64,13 +68,15 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::HeaderValue;
 use axum::http::header::{self, HeaderName};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post, put};
+use collector::alert::guard::Trust;
 use collector::receiver::Stats;
 use collector::store::Store;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::csrf::Reached;
+use crate::firing::Firing;
 use crate::vitals::Vitals;
 
 /// What every page may need.
@@ -88,6 +94,8 @@ pub struct AppState {
     pub vitals: Arc<Vitals>,
     /// What the user set for the analysis: pages analyse as the assembly did.
     pub settings: Arc<Settings>,
+    /// Where channels made here may lead.
+    pub trust: Trust,
     /// How people reach this process: what comes from elsewhere may change nothing.
     pub reached: Reached,
 }
@@ -135,6 +143,7 @@ pub fn router(state: AppState) -> Router {
         .route("/traces/{id}", get(pages::trace::page))
         .route("/traces/{id}/flame.svg", get(pages::trace::flame_svg))
         .route("/search", get(pages::search::page))
+        .merge(alert_pages())
         .route("/status", get(pages::status::page))
         .route("/start", get(pages::empty::page))
         // JSON.
@@ -183,6 +192,7 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/traces", get(api::traces::list))
         .route("/api/v1/traces/{id}", get(api::traces::one))
         .route("/api/v1/traces/{id}/analysis", get(api::traces::analysis))
+        .merge(alert_api())
         .route("/api/v1/status", get(api::status::show))
         // The rest.
         .route("/static/{file}", get(assets::show))
@@ -191,10 +201,66 @@ pub fn router(state: AppState) -> Router {
             state.store.clone(),
             data_age::tell,
         ))
+        .layer(axum::middleware::from_fn_with_state(
+            Firing::new(state.store.clone()),
+            firing::tell,
+        ))
         .with_state(state)
         .merge(admin)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
     csrf::protect(router, reached).layer(axum::middleware::map_response(guard))
+}
+
+fn alert_pages() -> Router<AppState> {
+    use pages::alerts::{self, channels, incident, rules, silences};
+    Router::new()
+        .route("/alerts", get(alerts::page))
+        .route("/alerts/rules", get(rules::page))
+        .route("/alerts/rules/new", get(rules::new))
+        .route("/alerts/rules/edit", get(rules::edit))
+        .route("/alerts/rules/save", post(rules::save))
+        .route("/alerts/rules/enable", post(rules::enable))
+        .route("/alerts/rules/delete", post(rules::delete))
+        .route("/alerts/channels", get(channels::page))
+        .route("/alerts/channels/new", get(channels::new))
+        .route("/alerts/channels/edit", get(channels::edit))
+        .route("/alerts/channels/save", post(channels::save))
+        .route("/alerts/channels/enable", post(channels::enable))
+        .route("/alerts/channels/delete", post(channels::delete))
+        .route("/alerts/channels/test", post(channels::test))
+        .route("/alerts/channels/replay", post(channels::replay))
+        .route("/alerts/silences", get(silences::page))
+        .route("/alerts/silences/add", post(silences::add))
+        .route("/alerts/silences/{id}/end", post(silences::end))
+        .route("/alerts/{id}", get(incident::page))
+        .route("/alerts/{id}/acknowledge", post(alerts::acknowledge))
+}
+
+fn alert_api() -> Router<AppState> {
+    use api::alerts;
+    Router::new()
+        .route("/api/v1/alerts", get(alerts::list))
+        .route("/api/v1/alerts/{id}", get(alerts::one))
+        .route(
+            "/api/v1/alerts/{id}/acknowledge",
+            post(alerts::acknowledge).delete(alerts::unacknowledge),
+        )
+        .route("/api/v1/alert-rules", get(alerts::rules))
+        .route(
+            "/api/v1/alert-rules/{name}",
+            put(alerts::put_rule).delete(alerts::delete_rule),
+        )
+        .route("/api/v1/alert-channels", get(alerts::channels))
+        .route(
+            "/api/v1/alert-channels/{name}",
+            put(alerts::put_channel).delete(alerts::delete_channel),
+        )
+        .route("/api/v1/alert-channels/{name}/test", post(alerts::test))
+        .route(
+            "/api/v1/silences",
+            get(alerts::silences).post(alerts::add_silence),
+        )
+        .route("/api/v1/silences/{id}", delete(alerts::end_silence))
 }
 
 /// Nothing but our own scripts, styles and images; no frames; nothing guessed, nothing told to others.

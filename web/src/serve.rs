@@ -1,15 +1,13 @@
 //! `culprit serve`: Postgres → schema → all listeners → addresses → run → drain.
 
 use anyhow::Context;
+use collector::alert::Alerting;
 use collector::alert::look::Watch;
-use collector::alert::secret::SecretText;
-use collector::alert::{Alerting, Channel, Settings, Trust};
 use collector::disk::DiskGuard;
 use collector::handoff::Handoff;
 use collector::journal::Journal;
 use collector::plans::ObservedDatabase;
 use collector::receiver::{self, ListenAddress, Listener, Receiver, UnixSocket};
-use collector::store::rules::Source;
 use collector::{alert, assembly, housekeeping, plans, regression, review};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -189,6 +187,7 @@ impl Serving {
                 receiver: vitals.receiver.clone(),
                 vitals,
                 settings: Arc::new(options.settings()),
+                trust: options.alerts.trust(),
                 reached: Reached::new(options.public_url.as_deref(), self.ui),
             };
             self.spawn_http("--listen-ui", listener, crate::router(state));
@@ -334,20 +333,15 @@ pub async fn wait_for_signal() -> anyhow::Result<()> {
 }
 
 fn alerting(options: &ServeOptions) -> anyhow::Result<Alerting> {
-    let mut alerting = Alerting {
+    let (rules, file) = options.alerts.rules();
+    Ok(Alerting {
+        channels: options.alerts.open()?,
+        rules: rules.to_vec(),
+        file: file.to_owned(),
+        trust: options.alerts.trust(),
         public_url: options.public_url.clone().unwrap_or_default(),
         ..Alerting::default()
-    };
-    if let Some(url) = &options.alert_webhook {
-        let settings = Settings::Webhook {
-            url: SecretText::new(url),
-            secret: options.alert_webhook_secret.as_deref().map(SecretText::new),
-        };
-        let channel = Channel::open(alert::CHANNEL_WEBHOOK, &settings, &Trust::Trusted)
-            .map_err(|problem| anyhow::anyhow!("--alert-webhook: {problem}"))?;
-        alerting.channels.push((Arc::new(channel), Source::Flag));
-    }
-    Ok(alerting)
+    })
 }
 
 /// All listeners, bound before anything runs.

@@ -170,6 +170,9 @@ impl Site {
             receiver: None,
             vitals: Arc::new(Vitals::new(store.clone(), store.clone())),
             settings: Arc::default(),
+            trust: collector::alert::guard::Trust::Guarded {
+                allow_private: Vec::new(),
+            },
             reached: Default::default(),
         };
         Site {
@@ -244,6 +247,22 @@ impl Site {
         let (head, body) = answer.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         (head.status, head.headers, body.to_vec())
+    }
+
+    /// The answer to a request with a body: status, headers, body as text.
+    pub async fn change(
+        &self,
+        method: &str,
+        address: &str,
+        body: impl Into<String>,
+    ) -> (StatusCode, HeaderMap, String) {
+        let request = Request::builder().method(method).uri(address);
+        let request = request.body(Body::from(body.into())).unwrap();
+        let answer = self.router.clone().oneshot(request).await.unwrap();
+        let (head, body) = answer.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        (head.status, head.headers, body)
     }
 
     /// The answer to any request: status, and the body as JSON (null if it is none).

@@ -45,6 +45,7 @@ use crate::store::rules::Source;
 use crate::store::{Store, StoreError};
 use engine::Pace;
 use notification::{Alert, Event, Fact, Link, Notification, Severity};
+use rule::Rule;
 
 /// The name of the channel that a flag sets up.
 pub const CHANNEL_WEBHOOK: &str = "webhook";
@@ -55,6 +56,10 @@ pub struct Alerting {
     /// The channels of flags and of the configuration file, and which of the two. Those that
     /// people set up are read from the database.
     pub channels: Vec<(Arc<Channel>, Source)>,
+    /// The configuration file's rules.
+    pub rules: Vec<Rule>,
+    /// The configuration file's path; empty if there is none.
+    pub file: String,
     /// Where channels that people set up may lead.
     pub trust: Trust,
     /// Where people reach the UI; links in messages begin with it.
@@ -67,6 +72,8 @@ impl Default for Alerting {
     fn default() -> Self {
         Alerting {
             channels: Vec::new(),
+            rules: Vec::new(),
+            file: String::new(),
             trust: Trust::Guarded {
                 allow_private: Vec::new(),
             },
@@ -76,31 +83,38 @@ impl Default for Alerting {
     }
 }
 
-/// Makes the built-in rules and the channels of this process's flags known to all processes.
+/// Makes the rules and the channels of this process's flags and file known to all processes; what they do not
+/// have any more goes. So all processes that analyse are to be given the same ones.
 ///
 /// # Errors
 /// Postgres cannot be written to.
 pub async fn introduce(store: &Store, alerting: &Alerting) -> Result<(), StoreError> {
     store
+        .sync_rules(Source::File, &alerting.rules, &alerting.file)
+        .await?;
+    // After the file's, so that one it does not have any more is back.
+    store
         .sync_rules(Source::BuiltIn, &defaults::rules(), "")
         .await?;
-    for (source, told_by) in [(Source::Flag, "a flag"), (Source::File, "the file")] {
-        let channels = configured(alerting, source, told_by);
-        if !channels.is_empty() {
-            store.sync_channels(source, &channels).await?;
-        }
+    for source in [Source::Flag, Source::File] {
+        let channels = configured(alerting, source);
+        store.sync_channels(source, &channels).await?;
     }
     Ok(())
 }
 
-fn configured(alerting: &Alerting, source: Source, told_by: &str) -> Vec<ConfiguredChannel> {
+fn configured(alerting: &Alerting, source: Source) -> Vec<ConfiguredChannel> {
     let channels = alerting.channels.iter().filter(|it| it.1 == source);
     channels
         .map(|(channel, _)| ConfiguredChannel {
             name: channel.name().to_owned(),
             kind: channel.kind().name().to_owned(),
             shown: channel.shown(),
-            told_by: told_by.to_owned(),
+            told_by: match source {
+                Source::File => alerting.file.clone(),
+                // Channels of flags are named after them.
+                _ => format!("--alert-{}", channel.name()),
+            },
         })
         .collect()
 }

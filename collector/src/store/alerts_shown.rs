@@ -282,7 +282,9 @@ const MESSAGE: &str =
     (extract(epoch from o.next_attempt_at) * 1000)::bigint as next_attempt_ms,
     (extract(epoch from o.delivered_at) * 1000)::bigint as delivered_ms,
     (extract(epoch from o.dead_at) * 1000)::bigint as dead_ms,
-    exists (select from culprit.outbox r where r.replayed_from = o.id) as replayed";
+    exists (select from culprit.outbox again
+            where again.replayed_from = coalesce(o.replayed_from, o.id)
+              and again.sequence > o.sequence) as replayed";
 
 const ATTEMPT: &str = "d.message_id, d.attempt, d.channel, d.took_ms, d.outcome, d.detail,
     (extract(epoch from d.at) * 1000)::bigint as at_ms, coalesce(o.event, '') as event,

@@ -235,7 +235,8 @@ impl Store {
         Ok(Changed::Done)
     }
 
-    /// Has alerts sent to a channel of people's, or not.
+    /// Has alerts sent to a channel of people's, or not. One that its receiver switched off (410) can be
+    /// switched on again wherever it comes from.
     ///
     /// # Errors
     /// Postgres cannot be written to.
@@ -250,7 +251,9 @@ impl Store {
              where name = $1",
         );
         let action = if enabled { "enabled" } else { "disabled" };
-        self.change_channel(name, author, action, statement.bind(name).bind(enabled))
+        let statement = statement.bind(name).bind(enabled);
+        let may = |source| source == Source::Ui || enabled;
+        self.change_channel(name, author, action, may, statement)
             .await
     }
 
@@ -260,7 +263,8 @@ impl Store {
     /// Postgres cannot be written to.
     pub async fn delete_channel(&self, name: &str, author: &str) -> Result<Changed, StoreError> {
         let statement = sqlx::query("delete from culprit.alert_channels where name = $1");
-        self.change_channel(name, author, "deleted", statement.bind(name))
+        let may = |source| source == Source::Ui;
+        self.change_channel(name, author, "deleted", may, statement.bind(name))
             .await
     }
 
@@ -269,6 +273,7 @@ impl Store {
         name: &str,
         author: &str,
         action: &str,
+        may: impl Fn(Source) -> bool,
         statement: sqlx::query::Query<'a, sqlx::Postgres, sqlx::postgres::PgArguments>,
     ) -> Result<Changed, StoreError> {
         let mut transaction = self.for_changes().pool().begin().await?;
@@ -280,8 +285,8 @@ impl Store {
         .await?;
         match source.as_deref().map(Source::of) {
             None => return Ok(Changed::Missing),
-            Some(Source::Ui) => {}
-            Some(source) => return Ok(Changed::Fixed(source)),
+            Some(source) if !may(source) => return Ok(Changed::Fixed(source)),
+            Some(_) => {}
         }
         statement.execute(&mut *transaction).await?;
         let noted = Noted {

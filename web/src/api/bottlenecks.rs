@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::AppState;
 use crate::acts::{self, Wish};
 use crate::format;
-use crate::pages::PageError;
+use crate::pages::{PageError, READ_ONLY, is_read_only};
 use crate::range::{Covered, Filters};
 use crate::ranking::{self, Ranking, Row};
 
@@ -120,6 +120,10 @@ pub(super) fn answer(result: Result<Value, PageError>) -> Response {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "What is stored cannot be read.".to_owned(),
             )
+        }
+        Err(PageError::Store(error)) if is_read_only(&error) => {
+            tracing::warn!(%error, "the API cannot change anything");
+            (StatusCode::SERVICE_UNAVAILABLE, READ_ONLY.to_owned())
         }
         Err(PageError::Store(error)) => {
             tracing::warn!(%error, "the API cannot read the database");

@@ -7,6 +7,7 @@ pub mod services;
 pub mod statements;
 pub mod endpoints;
 pub mod profiles;
+pub mod alerts;
 pub mod deployments;
 pub mod regressions;
 pub mod compare;

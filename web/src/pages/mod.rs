@@ -17,6 +17,7 @@ pub mod traces;
 pub mod live;
 pub mod trace;
 pub mod search;
+pub mod alerts;
 pub mod status;
 pub mod empty;
 pub mod not_found;
@@ -26,7 +27,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{Html, IntoResponse, Response};
 use collector::store::StoreError;
 
-use crate::{assets, data_age};
+use crate::{assets, data_age, firing};
 
 /// What the frame around every page needs.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +45,11 @@ impl Frame {
     /// How old what the page shows is, if that is worth saying.
     pub fn data_age(&self) -> Option<String> {
         data_age::current()
+    }
+
+    /// How many alerts fire.
+    pub fn firing(&self) -> i64 {
+        firing::current()
     }
 
     /// culprit's version.
@@ -111,6 +117,15 @@ impl From<anyhow::Error> for PageError {
     }
 }
 
+/// What is said where a change is refused because of how the process is connected.
+pub const READ_ONLY: &str = "This process may only read the database, so nothing was changed. Give it the \
+    primary's address and a role that may write to culprit's tables, or do it at a process that has them.";
+
+/// The database was reached, and takes no changes from us: a replica, or reading rights only.
+pub fn is_read_only(error: &StoreError) -> bool {
+    matches!(error.code().as_deref(), Some("25006" | "42501"))
+}
+
 impl IntoResponse for PageError {
     fn into_response(self) -> Response {
         let (status, title, text) = match self {
@@ -121,6 +136,14 @@ impl IntoResponse for PageError {
                 text,
             ),
             PageError::Refused(status, title, text) => (status, title, text),
+            PageError::Store(error) if is_read_only(&error) => {
+                tracing::warn!(%error, "a page cannot change anything");
+                (
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "Nothing can be changed here",
+                    READ_ONLY.to_owned(),
+                )
+            }
             PageError::Store(error) => {
                 tracing::warn!(%error, "a page cannot read the database");
                 let text = "The database does not answer right now. Nothing is lost: services are told \
