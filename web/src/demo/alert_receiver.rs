@@ -83,11 +83,14 @@ fn router(key: Vec<u8>, say: impl Fn(&[String]) + Send + Sync + 'static) -> Rout
         .with_state(receiver)
 }
 
+/// Gets the lines of a message.
+type Say = Box<dyn Fn(&[String]) + Send + Sync>;
+
 struct Receiver {
     key: Vec<u8>,
     /// Ids of messages, the latest last.
     told: Mutex<VecDeque<String>>,
-    say: Box<dyn Fn(&[String]) + Send + Sync>,
+    say: Say,
 }
 
 async fn receive(

@@ -353,7 +353,11 @@ async fn traffic_goes_on_until_it_is_told_to_stop() {
     assert_eq!(tally.unanswered, 0);
     let received = collector.received();
     let requests = received.spans.values().filter(|it| it.parent.is_empty());
-    assert_eq!(requests.count(), tally.answered + tally.failed);
+    // Those on which a customer of a very busy machine gave up are traced too.
+    assert_eq!(
+        requests.count(),
+        tally.answered + tally.failed + tally.given_up
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -363,7 +367,7 @@ async fn one_version_takes_over_from_another_and_nothing_fails() {
     let options = DemoOptions {
         database: postgres.clone().database("shop_4"),
         otlp_endpoint: endpoint,
-        requests_per_second: 40.0,
+        requests_per_second: 20.0,
         seed: 7,
     };
     let mut demo = start(options, CancellationToken::new()).await.unwrap();

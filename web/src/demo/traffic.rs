@@ -105,8 +105,10 @@ pub struct Tally {
     pub answered: usize,
     /// Answered with 5xx.
     pub failed: usize,
-    /// Not answered: no connection, or no patience left.
+    /// Not answered: no connection, or it broke off.
     pub unanswered: usize,
+    /// Not waited for any longer.
+    pub given_up: usize,
 }
 
 impl AddAssign for Tally {
@@ -114,6 +116,7 @@ impl AddAssign for Tally {
         self.answered += more.answered;
         self.failed += more.failed;
         self.unanswered += more.unanswered;
+        self.given_up += more.given_up;
     }
 }
 
@@ -181,7 +184,7 @@ impl Traffic {
                     tracing::debug!(?visit, %error, "the demo shop did not answer");
                     tally.unanswered = 1;
                 }
-                Err(_) => tally.unanswered = 1,
+                Err(_) => tally.given_up = 1,
             }
             tally
         }
