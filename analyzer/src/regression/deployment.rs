@@ -6,6 +6,8 @@
 use super::{Comparison, Limits, Slot, Verdict, Why, compare, side::Side};
 
 /// What became of looking at an endpoint after a deployment.
+// One of them lives at a time, for a moment: nothing is saved by an allocation.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, PartialEq, Debug)]
 pub enum Look {
     /// Not enough to see yet; nothing was looked at.

@@ -45,8 +45,7 @@ pub(super) fn test(
     let (n0, n1) = (base.requests(), now.requests());
     let rank = (rung.quantile * n0).ceil().max(1.0);
     let threshold = base.counts.bin_of_rank(rank).unwrap_or(0);
-    let is_above = |bin: u16| f64::from(u8::from(bin > threshold));
-    let (before, since) = (base.scored(is_above), now.scored(is_above));
+    let (before, since) = (base.above(threshold), now.above(threshold));
 
     let base_share = base.counts.above(threshold) / base.counts.total;
     let variance = base_share * (1.0 - base_share);
