@@ -6,7 +6,7 @@
 #[path = "../tests/simulation/mod.rs"]
 mod simulation;
 
-use simulation::{Fault, SHAPES, deployments, found, sudden_alarms};
+use simulation::{Base, DAY, Fault, SHAPES, Shape, deployments, found, sudden_alarms};
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
@@ -61,12 +61,14 @@ fn faults_found(much: u64) {
         ("x2", Fault::All(2.0)),
         ("5 % x10", Fault::Some(0.05, 10.0)),
     ];
-    for (name, shape) in SHAPES {
+    let last_day = SHAPES.map(|(name, shape)| (name, shape, Base::Last(DAY)));
+    let same_hours = ("daily, same hours known", Shape::Daily, Base::SameHours);
+    for (name, shape, base) in last_day.into_iter().chain([same_hours]) {
         for (what, fault) in faults {
             print!("{name:24} {what:8}");
             for (requests, trials) in [(100.0, 40), (1_000.0, 20), (10_000.0, 4)] {
                 let trials = trials * much;
-                let share = found(shape, fault, requests, 1440, trials) as f64 / trials as f64;
+                let share = found(shape, fault, requests, base, trials) as f64 / trials as f64;
                 print!("  {:3.0}", 100.0 * share);
             }
             println!();

@@ -14,8 +14,9 @@ use crate::store::dictionaries::OTHER;
 use crate::store::leases::Lease;
 use crate::store::{Store, StoreError};
 
-/// A version that did not answer for so long, and then does, has come (again), minutes.
-const SILENT_MINUTES: i32 = 10;
+/// A version that did not answer for so long, and then does, has come (again), minutes: a bad one is taken back within
+/// some minutes. That it is not chance is asked besides ([`CHANCE_LN`]).
+const SILENT_MINUTES: i32 = 3;
 
 /// How far back a first request may lie: what was delayed for longer by exporters, queues or an outage
 /// does not change the past any more, because people and comparisons have relied on it.
@@ -265,6 +266,12 @@ mod tests {
             answers("1.1", 5_099..5_131, 60),
         ];
         assert_eq!(noted(&rollback, 5_135), one("1.0", 5_130, "1.1"));
+        // The bad one was noticed at once, and taken back after five minutes.
+        let soon = [
+            answers("1.0", (5_000..5_100).chain(5_105..5_120), 60),
+            answers("1.1", 5_099..5_106, 60),
+        ];
+        assert_eq!(noted(&soon, 5_107), one("1.0", 5_105, "1.1"));
     }
 
     #[test]

@@ -24,9 +24,9 @@ pub(super) struct DesignEffect {
 /// Stretches there have to be before their variance is believed; longer ones than that are not looked at.
 const STRETCHES_MIN: i32 = 16;
 
-/// Bursts differ in size, and the largest ones are rare: a day mostly does not show them, so what it shows is taken to
-/// be half as much again. Where there are no bursts it changes nothing.
-const UNSEEN: f64 = 1.5;
+/// Bursts differ in size, and the largest ones are rare: a day mostly does not show them, so what it shows is doubled.
+/// Where there are no bursts it changes nothing.
+const UNSEEN: f64 = 2.0;
 
 /// `variance`: of a single request's score before. Both sides in order of time; `minutes`: how long now is.
 ///
@@ -182,8 +182,8 @@ mod tests {
         let burst = |it: i32| (it, 10.0, if it % 10 == 0 { 10.0 } else { 0.0 });
         let (base, now) = (scored((0..1000).map(burst)), scored((0..20).map(burst)));
         let effect = design_effect(&base, &now, 0.09, 1, 20);
-        assert!((9.5..15.0).contains(&effect.now), "{effect:?}");
-        assert!((9.5..15.0).contains(&effect.base), "{effect:?}");
+        assert!((9.5..20.0).contains(&effect.now), "{effect:?}");
+        assert!((9.5..20.0).contains(&effect.base), "{effect:?}");
     }
 
     #[test]

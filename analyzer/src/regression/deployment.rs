@@ -3,9 +3,11 @@
 //! Looked at three times, when there is more and more to see: a bad regression is found within minutes, a small one
 //! when it can be. Each look costs a third of the false alarms allowed.
 
-use super::{Comparison, Limits, Slot, compare, side::Side};
+use super::{Comparison, Limits, Slot, Verdict, Why, compare, side::Side};
 
 /// What became of looking at an endpoint after a deployment.
+// One of them lives at a time, for a moment: nothing is saved by an allocation.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, PartialEq, Debug)]
 pub enum Look {
     /// Not enough to see yet; nothing was looked at.
@@ -20,6 +22,13 @@ pub enum Look {
 /// minutes are for busy endpoints, which would otherwise have all looks behind them in the first minute, all at the
 /// same burst.
 const LOOKS: [(f64, i32); 3] = [(50.0, 3), (300.0, 8), (1000.0, 20)];
+
+/// With less than six hours of requests before, what is usual is not known …
+const MINUTES_MIN: usize = 360;
+
+/// … and a percentile has to grow so many times: the slow phases of an endpoint that are not seen yet may be nearly
+/// so slow. Less than all of a sudden, because a deployment is a reason to look.
+const RATIO_UNKNOWN: f64 = 2.0;
 
 /// `base`: the last day before it. `now`: since it, without the first two minutes, in which caches are cold.
 /// `looks`: how many are done so far.
@@ -36,7 +45,15 @@ pub fn after_deployment(base: &[Slot], now: &[Slot], weight: f64, looks: u8) -> 
     if side.requests() < *requests || side.minutes(limits.slot_minutes) < *minutes {
         return Look::Wait;
     }
-    Look::Looked(compare(base, now, weight, &limits))
+    let mut comparison = compare(base, now, weight, &limits);
+    if let Verdict::Slower(claim) = comparison.verdict {
+        let is_plain = claim.after_ns as f64 >= claim.before_ns as f64 * RATIO_UNKNOWN;
+        if base.len() < MINUTES_MIN && !is_plain {
+            let minutes = base.len();
+            comparison.verdict = Verdict::Not(Why::ShortHistory { minutes });
+        }
+    }
+    Look::Looked(comparison)
 }
 
 #[cfg(test)]

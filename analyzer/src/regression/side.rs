@@ -87,9 +87,19 @@ impl Counts {
     }
 }
 
+/// A sketch's (bin, count), in order.
+type Bins<'a> = std::iter::Copied<std::slice::Iter<'a, (u16, i64)>>;
+
+/// What a difference has less than nothing of is nothing.
+fn positive(count: i64) -> f64 {
+    count.max(0) as f64
+}
+
 /// All of one side.
 pub(super) struct Side<'a> {
     slots: &'a [Slot],
+    /// Of each slot, same order.
+    requests_by_slot: Vec<f64>,
     weight: f64,
     /// Of all slots together.
     pub counts: Counts,
@@ -109,8 +119,13 @@ pub(super) struct Scored {
 impl<'a> Side<'a> {
     /// `weight`: how many requests a recorded one stands for.
     pub fn new(slots: &'a [Slot], weight: f64) -> Side<'a> {
+        let requests = |slot: &Slot| {
+            let counts = slot.latency.bins().iter().map(|it| positive(it.1));
+            counts.sum::<f64>() / weight
+        };
         Side {
             slots,
+            requests_by_slot: slots.iter().map(requests).collect(),
             weight,
             counts: Counts::sum(slots.iter().map(|it| &it.latency), weight),
         }
@@ -131,19 +146,29 @@ impl<'a> Side<'a> {
 
     /// Each slot that has requests, in order of time, with the sum of what `score` says of their bins.
     pub fn scored(&self, score: impl Fn(u16) -> f64) -> Vec<Scored> {
-        let scored = self.slots.iter().map(|slot| {
-            let mut sum = Scored {
-                minute: slot.minute,
-                ..Scored::default()
-            };
-            for (bin, count) in slot.latency.bins() {
-                let requests = (*count as f64).max(0.0) / self.weight;
-                sum.requests += requests;
-                sum.score += requests * score(*bin);
-            }
-            sum
+        self.each(|bins| bins.map(|(bin, count)| positive(count) * score(bin)).sum())
+    }
+
+    /// The same with the number of requests above `threshold`. Most requests are below it: they are not looked at.
+    pub fn above(&self, threshold: u16) -> Vec<Scored> {
+        let count = |(_, count)| positive(count);
+        self.each(|bins| {
+            bins.rev()
+                .take_while(|it| it.0 > threshold)
+                .map(count)
+                .sum()
+        })
+    }
+
+    fn each(&self, score: impl Fn(Bins<'_>) -> f64) -> Vec<Scored> {
+        let slots = self.slots.iter().zip(&self.requests_by_slot);
+        let with_requests = slots.filter(|(_, requests)| **requests > 0.0);
+        let scored = with_requests.map(|(slot, requests)| Scored {
+            minute: slot.minute,
+            requests: *requests,
+            score: score(slot.latency.bins().iter().copied()) / self.weight,
         });
-        let mut scored: Vec<Scored> = scored.filter(|it| it.requests > 0.0).collect();
+        let mut scored: Vec<Scored> = scored.collect();
         scored.sort_by_key(|it| it.minute);
         scored
     }

@@ -14,13 +14,15 @@ use super::ladder::LADDER;
 use super::side::Side;
 use super::{Claim, Comparison, Limits, Slot, Verdict, Why, body, bursts, compare, tail};
 
-/// With fewer stretches before than this (six hours for ten minutes) the day before does not know what is usual. Then
-/// a claim needs [`SHORT_HISTORY`] too.
+/// With fewer stretches before than this (six hours for ten minutes) the day before does not know what is usual …
 const STRETCHES_MIN: usize = 36;
 
-/// Whoever is watched since a few minutes only hears of what is beyond doubt: half as slow again at least, at a level
-/// a thousandth of the usual one.
-const SHORT_HISTORY: (f64, f64) = (1.5, 1e-3);
+/// … and only a percentile that grew so many times is beyond doubt: the slow phases of an endpoint that are not seen
+/// yet may be twice as slow as its quick ones.
+const RATIO_UNKNOWN: f64 = 3.0;
+
+/// With fewer than this nothing is: half an hour for ten minutes.
+const STRETCHES_LEAST: usize = 3;
 
 /// How probable the difference to yesterday may be by chance: it is asked in addition to all else.
 const ALPHA_YESTERDAY: f64 = 0.01;
@@ -57,10 +59,11 @@ fn short_history(
     let minutes = Side::new(window, weight).minutes(limits.slot_minutes);
     let scored = Side::new(day, weight).scored(|_| 0.0);
     let stretches = bursts::stretches(&scored, minutes, 0.0).len();
-    let (ratio_min, share) = SHORT_HISTORY;
-    let is_plain = claim.after_ns as f64 >= claim.before_ns as f64 * ratio_min
-        && claim.p_value <= limits.alpha / 4.0 * share;
-    (stretches < STRETCHES_MIN && !is_plain).then_some(Why::ShortHistory { stretches })
+    let is_plain = stretches >= STRETCHES_LEAST
+        && claim.after_ns as f64 >= claim.before_ns as f64 * RATIO_UNKNOWN;
+    (stretches < STRETCHES_MIN && !is_plain).then_some(Why::ShortHistory {
+        minutes: scored.len(),
+    })
 }
 
 fn like_yesterday(
@@ -140,13 +143,12 @@ mod tests {
     #[test]
     fn with_little_history_only_what_is_beyond_doubt_is_found() {
         let day = slots(0, 60, &minute(1));
-        let found = verdict(&day, &slots(60, 10, &minute(2)), &[]);
+        let found = verdict(&day, &slots(60, 10, &minute(4)), &[]);
         assert!(matches!(found, Verdict::Slower(_)), "{found:?}");
-        let little = minute(1).iter().map(|it| it * 13 / 10).collect::<Vec<_>>();
-        let found = verdict(&day, &slots(60, 10, &little), &[]);
-        assert!(
-            matches!(found, Verdict::Not(Why::ShortHistory { .. })),
-            "{found:?}"
-        );
+        let doubled = Verdict::Not(Why::ShortHistory { minutes: 60 });
+        assert_eq!(verdict(&day, &slots(60, 10, &minute(2)), &[]), doubled);
+        let minutes = Verdict::Not(Why::ShortHistory { minutes: 20 });
+        let day = slots(40, 20, &minute(1));
+        assert_eq!(verdict(&day, &slots(60, 10, &minute(4)), &[]), minutes);
     }
 }

@@ -56,8 +56,8 @@ pub enum Why {
     LikeYesterday,
     /// There is too little to compare with, and for that it is not clear enough.
     ShortHistory {
-        /// Stretches of time as long as the one looked at, before.
-        stretches: usize,
+        /// Minutes with requests, before.
+        minutes: usize,
     },
 }
 
@@ -97,9 +97,9 @@ impl fmt::Display for Why {
             }
             Why::SeenBefore { .. } => f.write_str("it was as slow before, for as long"),
             Why::LikeYesterday => f.write_str("the same time yesterday looked alike"),
-            Why::ShortHistory { stretches } => write!(
+            Why::ShortHistory { minutes } => write!(
                 f,
-                "there were only {stretches} stretches of time to compare with, and for so few the change is too small"
+                "only {minutes} minutes before are known, and for so few the change is too small"
             ),
         }
     }

@@ -117,6 +117,13 @@ impl Endpoint {
         (0..minutes).map(|_| self.minute(fault)).collect()
     }
 
+    /// Lets so many minutes go by of which nothing is known.
+    fn skip(&mut self, minutes: usize) {
+        let per_minute = std::mem::replace(&mut self.per_minute, 0.0);
+        self.run(minutes, Fault::None);
+        self.per_minute = per_minute;
+    }
+
     /// The next minute.
     pub fn minute(&mut self, fault: Fault) -> Slot {
         let keep: [f64; 3] = [0.9, 0.9, 0.995];
@@ -275,14 +282,34 @@ pub fn naive_rule(base: &[Slot], now: &[Slot]) -> bool {
     p99(now) > 1.2 * p99(base)
 }
 
+/// What is known of the time before.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Base {
+    /// The last minutes, so many.
+    Last(usize),
+    /// The last hour, and of the four days before what is within an hour of the same time of day.
+    SameHours,
+}
+
 /// How many of `trials` faults are found by the three looks, in an endpoint with so many requests in the half hour
-/// that follows the warm-up, when so many minutes before are known.
-pub fn found(shape: Shape, fault: Fault, requests: f64, before: usize, trials: u64) -> usize {
+/// that follows the warm-up.
+pub fn found(shape: Shape, fault: Fault, requests: f64, base: Base, trials: u64) -> usize {
     // A fifth longer, so that as many requests have come for sure.
     const AFTER: usize = 36;
     let is_found = |seed: &u64| {
         let mut endpoint = Endpoint::new(shape, requests / 30.0, 7_000 + seed);
-        let base = endpoint.run(before, Fault::None);
+        let base = match base {
+            Base::Last(minutes) => endpoint.run(minutes, Fault::None),
+            Base::SameHours => {
+                let mut base = Vec::new();
+                for _ in 0..4 {
+                    base.extend(endpoint.run(60 + AFTER + 60, Fault::None));
+                    endpoint.skip(DAY - 60 - AFTER - 60);
+                }
+                base.extend(endpoint.run(60, Fault::None));
+                base
+            }
+        };
         alarm_after_deployment(&base, &endpoint.run(2 + AFTER, fault))
     };
     (0..trials).filter(is_found).count()

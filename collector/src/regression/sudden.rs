@@ -132,15 +132,31 @@ async fn test(
         base,
         now,
     };
-    candidate.deployment = deployment
-        .filter(|it| {
-            (0..=DEPLOYED_BEFORE).contains(&(candidate.began_minute() - minute_of(it.at_ms)))
-        })
-        .map(|it| (it.id, it.version.clone()));
-    if candidate.deployment.is_some() {
+    if let Some(deployment) = deployment.filter(|it| is_due_to(&candidate, it)) {
         candidate.kind = "deployment";
+        candidate.deployment = Some((deployment.id, deployment.version.clone()));
     }
     Ok(Some(candidate))
+}
+
+/// It became slower soon after the deployment, and was not as slow before it.
+fn is_due_to(candidate: &Candidate, deployment: &WatchedDeployment) -> bool {
+    let deployed = minute_of(deployment.at_ms);
+    let window = candidate.now_side.minutes;
+    if deployed >= window.to || candidate.began_minute() - deployed > DEPLOYED_BEFORE {
+        return false;
+    }
+    let (before, after): (Vec<Slot>, Vec<Slot>) = candidate
+        .now
+        .iter()
+        .cloned()
+        .partition(|it| it.minute < deployed);
+    let slow = |slots: &[Slot]| {
+        let latency = latency(slots);
+        let above = latency.count_above(candidate.numbers.before_ns) as f64;
+        above / latency.count().max(1) as f64
+    };
+    slow(&before) <= slow(&after) / 2.0
 }
 
 impl Days {
