@@ -95,7 +95,7 @@ fn known_of(service_id: i32) -> impl Fn(&Seen) -> Option<()> {
     move |it| (it.service_id == service_id).then_some(())
 }
 
-/// The versions that answer now and had not for [`SILENT_MINUTES`]: by their latest beginning.
+/// The versions that answer and had not for [`SILENT_MINUTES`]: all their beginnings that are recent enough.
 fn appeared(recent: &[VersionMinutes], now: i32) -> Vec<Candidate> {
     let mut minutes: BTreeMap<(i32, &str), Vec<i32>> = BTreeMap::new();
     for it in recent {
@@ -112,16 +112,15 @@ fn appeared(recent: &[VersionMinutes], now: i32) -> Vec<Candidate> {
             at.checked_sub(1)
                 .is_none_or(|before| minutes[at] - minutes[before] > SILENT_MINUTES)
         };
-        let first = (0..minutes.len()).rev().find(|at| begins(*at));
-        if let Some(minute) = first.map(|at| minutes[at])
-            && minute >= now - LATE_MINUTES
-        {
-            appeared.push(Candidate {
-                service_id,
-                version: version.to_owned(),
-                minute,
-            });
-        }
+        let beginnings = (0..minutes.len())
+            .filter(|at| begins(*at))
+            .map(|at| minutes[at]);
+        let recent = beginnings.filter(|minute| *minute >= now - LATE_MINUTES);
+        appeared.extend(recent.map(|minute| Candidate {
+            service_id,
+            version: version.to_owned(),
+            minute,
+        }));
     }
     // The oldest first: where not all of them are noted, those are.
     appeared.sort_by_key(|it| it.minute);

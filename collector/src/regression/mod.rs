@@ -46,6 +46,13 @@ const WINDOW_MINUTES: i32 = 10;
 /// to be renewed. The rest is opened by the next looks.
 const OPENED_MAX: usize = 5;
 
+/// When so many endpoints of a service became slower within [`TOGETHER_MS`], further ones are noted and nobody is told:
+/// what they share (a database, a machine) is the cause, and thirty alerts say no more than three.
+const TOGETHER_MAX: usize = 3;
+
+/// See [`TOGETHER_MAX`], ms.
+const TOGETHER_MS: i64 = 30 * 60_000;
+
 /// Endpoints looked at for what shows over hours, in one look: the hourly work is spread over minutes.
 const HOURLY_ENDPOINTS: usize = 20;
 
@@ -203,7 +210,17 @@ impl Watch {
         } else {
             None
         };
-        let found = candidate.regression(moment.now_ms, explanation);
+        let together = moment.slow_together(store, &candidate).await?;
+        if together > 0 {
+            candidate.numbers.notes.push(format!(
+                "{together} other endpoint{} of its service became slower in this half hour: what they share may be the cause",
+                if together == 1 { "" } else { "s" }
+            ));
+        }
+        let mut found = candidate.regression(moment.now_ms, explanation);
+        if together >= TOGETHER_MAX {
+            found.severity = 0;
+        }
         let opened = store.open_regression(lease, &found).await?;
         if opened.is_some() {
             tracing::info!(what = found.title, "a regression");
@@ -260,6 +277,27 @@ impl Moment {
             from: self.until - WINDOW_MINUTES,
             to: self.until,
         }
+    }
+
+    /// How many other endpoints of the service became slower shortly before.
+    async fn slow_together(
+        &self,
+        store: &Store,
+        candidate: &Candidate,
+    ) -> Result<usize, StoreError> {
+        let is_alike = |it: &OpenRegression| {
+            let endpoint = self.endpoints.get(&it.endpoint_id);
+            endpoint.is_some_and(|it| it.service_id == candidate.endpoint.service_id)
+                && it.endpoint_id != candidate.endpoint.id
+                && it.statement_id == 0
+                && self.now_ms - it.detected_ms < TOGETHER_MS
+        };
+        Ok(store
+            .open_regressions()
+            .await?
+            .iter()
+            .filter(|it| is_alike(it))
+            .count())
     }
 
     /// Before this minute an endpoint's past counts no more: somebody has accepted that it is slower since.

@@ -45,6 +45,8 @@ struct Minute {
     asks_for_prices: f64,
     /// Only pods of this number and above do.
     from_pod: u64,
+    /// Endpoints that the requests go to in turn.
+    endpoints: u64,
 }
 
 const ORDINARY: Minute = Minute {
@@ -53,7 +55,16 @@ const ORDINARY: Minute = Minute {
     slower: 1.0,
     asks_for_prices: 0.0,
     from_pod: 0,
+    endpoints: 1,
 };
+
+const ROUTES: [&str; 5] = [
+    "/products/{id}",
+    "/carts",
+    "/customers",
+    "/orders",
+    "/prices",
+];
 
 struct Shop {
     dice: Dice,
@@ -117,7 +128,10 @@ impl Shop {
             |text: &str| attributes(&[("db.system.name", "postgresql"), ("db.query.text", text)]);
         let entry = attributes(&[
             ("http.request.method", "GET"),
-            ("http.route", "/products/{id}"),
+            (
+                "http.route",
+                ROUTES[(self.traces / 3 % minute.endpoints) as usize],
+            ),
         ]);
         let mut spans = vec![
             span(1, "GET", start_ns, usual_ns + prices_ns, entry),
@@ -365,4 +379,25 @@ async fn a_good_deployment_is_no_regression() {
         .await
         .unwrap();
     assert!((1..=3).contains(&looks));
+}
+
+#[tokio::test]
+async fn when_everything_becomes_slower_at_once_three_are_told() {
+    let all = Minute {
+        version: "",
+        requests: 150,
+        endpoints: 5,
+        ..ORDINARY
+    };
+    let slow = Minute { slower: 5.0, ..all };
+    let shop = Shop::new(6).works(60, all).works(12, slow);
+    let (store, said) = shop.watched().await;
+    assert_eq!(said.len(), 5, "{said:?}");
+    let severities: Vec<i16> =
+        sqlx::query_scalar("select severity from culprit.regressions order by severity desc")
+            .fetch_all(store.pool())
+            .await
+            .unwrap();
+    assert!(severities[..3].iter().all(|it| *it > 0), "{severities:?}");
+    assert_eq!(severities[3..], [0, 0]);
 }
