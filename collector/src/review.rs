@@ -84,7 +84,15 @@ async fn review(
     let mut lives = Lives::new(resolve_after);
     while !shutdown.is_cancelled() {
         look(store, lease).await?;
-        watch.look(store, lease, now_ms()).await?;
+        match watch.look(store, lease, now_ms()).await {
+            Err(StoreError::LeaseLost(shard)) => return Err(StoreError::LeaseLost(shard)),
+            // Findings and deployments go on without alerts.
+            Err(error) => {
+                stats.failed.fetch_add(1, Relaxed);
+                tracing::warn!(%error, "alerts could not be looked at");
+            }
+            Ok(()) => {}
+        }
         if stats.runs.load(Relaxed).is_multiple_of(DEPLOYMENTS_EVERY) {
             crate::deployments::notice(store, lease, now_ms()).await?;
         }

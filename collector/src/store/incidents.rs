@@ -13,7 +13,7 @@ use super::outbox::NewMessage;
 use super::overview::Counted;
 use super::pool::Connection;
 use super::{Store, StoreError};
-use crate::alert::engine::{Incident, State, Told};
+use crate::alert::engine::{Incident, State};
 use crate::alert::notification::{Alert, Severity};
 
 /// What one look of the engine changes.
@@ -150,30 +150,33 @@ impl Store {
     }
 }
 
+/// What a newer program said may not be readable here; the incident goes on all the same.
 fn incident(row: &sqlx::postgres::PgRow) -> Result<Incident, StoreError> {
     let state: String = row.try_get("state")?;
     let labels: Json<BTreeMap<String, String>> = row.try_get("labels")?;
-    let told: Json<BTreeMap<String, Told>> = row.try_get("told")?;
-    let alert: Json<Alert> = row.try_get("alert")?;
+    let told: Value = row.try_get("told")?;
+    let alert: Value = row.try_get("alert")?;
+    let bare = Incident::new(
+        row.try_get("id")?,
+        row.try_get("rule")?,
+        Severity::of(row.try_get("severity")?),
+        labels.0,
+        row.try_get("fingerprint")?,
+        row.try_get("started_ms")?,
+    );
     Ok(Incident {
-        id: row.try_get("id")?,
-        rule: row.try_get("rule")?,
-        fingerprint: row.try_get("fingerprint")?,
         state: State::parse(&state)
             .ok_or_else(|| StoreError::Damaged(format!("an incident's state is '{state}'")))?,
-        severity: Severity::of(row.try_get("severity")?),
-        labels: labels.0,
-        alert: alert.0,
-        started_ms: row.try_get("started_ms")?,
+        alert: serde_json::from_value(alert).unwrap_or_else(|_| bare.alert.clone()),
         fired_ms: row.try_get("fired_ms")?,
         last_true_ms: row.try_get("last_true_ms")?,
         resolved_ms: row.try_get("resolved_ms")?,
-        told: told.0,
+        told: serde_json::from_value(told).unwrap_or_default(),
         acknowledged: row.try_get("acknowledged")?,
         silenced_by: row.try_get("silenced_by")?,
         changes: row.try_get("changes")?,
         flapping: row.try_get("flapping")?,
-        fires_anew: false,
+        ..bare
     })
 }
 
