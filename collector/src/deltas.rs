@@ -23,8 +23,9 @@ pub const HITS_MINUTES: i32 = 10;
 pub const EXAMPLES_MAX: usize = 5;
 
 /// Minutes older than this are merged into hours: 1,440 rows of an endpoint and day become 24. The
-/// shorter ranges of the pages need minutes, the longer ones do not.
-pub const MINUTES_KEPT: i32 = 6 * 60;
+/// shorter ranges of the pages need minutes, the longer ones do not. Whether an endpoint became slower is told from
+/// six hours of minutes, also some time after a deployment.
+pub const MINUTES_KEPT: i32 = 8 * 60;
 
 const NS_PER_MINUTE: u64 = 60_000_000_000;
 

@@ -270,7 +270,7 @@ mod tests {
             answers("1.0", (5_000..5_100).chain(5_105..5_120), 60),
             answers("1.1", 5_099..5_106, 60),
         ];
-        assert_eq!(noted(&soon, 5_107), one("1.0", 5_105, "1.1"));
+        assert_eq!(noted(&soon, 5_107)[1..], one("1.0", 5_105, "1.1"));
     }
 
     #[test]

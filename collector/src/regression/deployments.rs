@@ -85,7 +85,7 @@ async fn look(
     if since.from >= since.to {
         return Ok(Looked::NotDue);
     }
-    let slots = store.endpoint_slots(endpoint.id, since).await?;
+    let slots = store.endpoint_minute_slots(endpoint.id, since).await?;
     let now = of_version(&slots, deployment.version_id, since, &[]);
     // Before the past is read, which is much: there may be too few requests for a look, or all looks are done.
     if !matches!(after_deployment(&[], &now, 1.0, done), Look::Looked(_)) {
@@ -101,7 +101,9 @@ async fn look(
         from: (deployed - DAY).max(moment.accepted_minute(store, endpoint.id).await?),
         to: deployed,
     };
-    let slots = store.endpoint_slots(endpoint.id, base_minutes).await?;
+    let slots = store
+        .endpoint_minute_slots(endpoint.id, base_minutes)
+        .await?;
     let slow = moment.slow_times(store, endpoint.id).await?;
     let base = latest(of_version(
         &slots,

@@ -94,16 +94,9 @@ async fn test(
         to: window.to - DAY + YESTERDAY_AROUND,
     };
     let slow = moment.slow_times(store, endpoint.id).await?;
-    let slots = store
-        .endpoint_slots(
-            endpoint.id,
-            Minutes {
-                from: yesterday.from.min(before.from),
-                ..before
-            },
-        )
-        .await?;
+    let slots = store.endpoint_minute_slots(endpoint.id, before).await?;
     let base = of_version(&slots, None, before, &slow);
+    let slots = store.endpoint_slots(endpoint.id, yesterday).await?;
     let same_time = of_version(&slots, None, yesterday, &slow);
     let now_side = Side {
         minutes: window,
@@ -173,7 +166,7 @@ impl Days {
                     .max(moment.accepted_minute(store, endpoint_id).await?),
                 to: moment.window().from,
             };
-            let slots = store.endpoint_slots(endpoint_id, minutes).await?;
+            let slots = store.endpoint_minute_slots(endpoint_id, minutes).await?;
             let slow = moment.slow_times(store, endpoint_id).await?;
             let slots = of_version(&slots, None, minutes, &slow);
             let first = slots.first().map_or(minutes.to, |it| it.minute);

@@ -125,6 +125,19 @@ impl Store {
         Ok(all)
     }
 
+    /// What happened in `minutes` at one endpoint, as far as it is still known by the minute: how requests of one
+    /// minute share their fate cannot be seen in hours.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached, or a roll-up is damaged.
+    pub async fn endpoint_minute_slots(
+        &self,
+        endpoint_id: i32,
+        minutes: Minutes,
+    ) -> Result<Slots, StoreError> {
+        self.slots_of(endpoint_id, minutes, 1).await
+    }
+
     /// What happened in `minutes` at one endpoint. What was merged into an hour stands at its first minute.
     ///
     /// # Errors
@@ -134,14 +147,24 @@ impl Store {
         endpoint_id: i32,
         minutes: Minutes,
     ) -> Result<Slots, StoreError> {
+        self.slots_of(endpoint_id, minutes, 60).await
+    }
+
+    async fn slots_of(
+        &self,
+        endpoint_id: i32,
+        minutes: Minutes,
+        width_max: i16,
+    ) -> Result<Slots, StoreError> {
         let mut slots = Slots::new();
         let mut rows = sqlx::query(
             "select minute, version_id, errors, latency from culprit.rollup_minutes
-             where endpoint_id = $1 and minute >= $2 and minute < $3",
+             where endpoint_id = $1 and minute >= $2 and minute < $3 and width <= $4",
         )
         .bind(endpoint_id)
         .bind(minutes.from)
         .bind(minutes.to)
+        .bind(width_max)
         .fetch(self.pool());
         while let Some(row) = rows.try_next().await? {
             add(&mut slots, &row)?;
