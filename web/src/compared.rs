@@ -36,6 +36,9 @@ use crate::timestamps;
 /// Minutes of one side at most: what is beyond is refused, because each minute of each endpoint is read.
 const MINUTES_MAX: i32 = 31 * 24 * 60;
 
+/// The year 2540: what is later cannot be told from what is too large to be counted in ns.
+const MINUTE_MAX: i32 = 300_000_000;
+
 /// A parameter's bytes at most: longer ones are no version and no time.
 const PARAMETER_BYTES_MAX: usize = 1_024;
 
@@ -327,7 +330,7 @@ fn minute(address: &Address, name: &str, is_end: bool) -> Result<Option<i32>, Pa
     } else {
         ns / minute_ns(1)
     };
-    let minute = i32::try_from(minute).ok().filter(|it| *it < i32::MAX / 2);
+    let minute = i32::try_from(minute).ok().filter(|it| *it < MINUTE_MAX);
     let too_far = || PageError::BadRequest(format!("{name} lies too far in the future."));
     Ok(Some(minute.ok_or_else(too_far)?))
 }

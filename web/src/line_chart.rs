@@ -118,7 +118,9 @@ impl LineChart {
 
 /// `ends`: how far each row of labels is taken.
 fn marker(x: f64, moments: Vec<Moment>, ends: &mut [f64; LABEL_ROWS.len()]) -> Marker {
-    let mut label = moments.first().map_or_else(String::new, |it| {
+    // A line that is bad says so by its colour: its label is for what else happened.
+    let named = moments.iter().find(|it| !it.is_bad).or(moments.first());
+    let mut label = named.map_or_else(String::new, |it| {
         let cut: String = it.label.chars().take(LABEL_CHARS_MAX).collect();
         if cut.len() < it.label.len() {
             cut + "…"
@@ -126,8 +128,9 @@ fn marker(x: f64, moments: Vec<Moment>, ends: &mut [f64; LABEL_ROWS.len()]) -> M
             cut
         }
     });
-    if moments.len() > 1 {
-        let _ = write!(label, " +{}", moments.len() - 1);
+    let others = moments.iter().filter(|it| !it.is_bad).count();
+    if others > 1 {
+        let _ = write!(label, " +{}", others - 1);
     }
     let width = (label.chars().count() + 2) as f64 * LETTER;
     let is_left = x + width > 100.0;
@@ -406,7 +409,7 @@ mod tests {
         let [marker] = chart.markers.as_slice() else {
             panic!("{:?}", chart.markers);
         };
-        assert_eq!(marker.label, "a version that i… +99");
+        assert_eq!(marker.label, "a version that i… +98");
         assert_eq!(
             (marker.href(), marker.title().lines().count()),
             ("/1031", 100)

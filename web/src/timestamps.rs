@@ -44,9 +44,10 @@ fn read(text: &str) -> Option<(u64, bool)> {
     }
     let s = i64::try_from(days * 86_400 + hour * 3_600 + minute * 60 + second).ok()?;
     let s = u64::try_from(s.checked_sub(offset_s(offset)?)?).ok()?;
+    // Beyond the year 2554 there is only "later".
     let ns = s
-        .checked_mul(NS_PER_S)?
-        .checked_add(fraction_ns(fraction)?)?;
+        .saturating_mul(NS_PER_S)
+        .saturating_add(fraction_ns(fraction)?);
     Some((ns, !offset.is_empty()))
 }
 

@@ -253,6 +253,12 @@ async fn chart(
         to,
     };
     let minutes = store.endpoint_minutes(it.endpoint.id, window).await?;
+    // An hour of nothing before the first data would squeeze them into a corner.
+    let first = minutes.keys().next().copied().unwrap_or(window.from);
+    let window = Minutes {
+        from: first.min(side.minutes.from - 10).max(window.from),
+        ..window
+    };
     let mut chart = line_chart::draw(&minutes, window, to - 1);
     let between = (minute_ns(window.from), minute_ns(window.to));
     let service_id = it.endpoint.service.id;
@@ -552,7 +558,8 @@ fn percentile(it: &collector::regression::evidence::Percentile) -> PercentileRow
         before_ns: it.before_ns,
         after_ns: it.after_ns,
         is_certain: it.is_certain,
-        is_worse: it.is_certain && it.after_ns > it.before_ns,
+        // Less is what the sketches' bins make of the same.
+        is_worse: it.is_certain && it.after_ns as f64 > it.before_ns as f64 * 1.03,
     }
 }
 
