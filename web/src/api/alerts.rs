@@ -480,7 +480,7 @@ async fn store_silence(state: &AppState, body: &str) -> Result<Value, PageError>
     };
     let mut silence = wish
         .silence(Uuid::now_v7(), now_ms())
-        .map_err(|it| PageError::BadRequest(in_words(&it)))?;
+        .map_err(|it| PageError::BadRequest(in_words(&renamed(it))))?;
     // As they were sent: a label may hold what separates lines.
     crate::pages::alerts::silences::check_matchers(&new.matchers).map_err(PageError::BadRequest)?;
     silence.matchers = new.matchers;
@@ -488,6 +488,20 @@ async fn store_silence(state: &AppState, body: &str) -> Result<Value, PageError>
         Changed::TooMany(most) => Err(PageError::BadRequest(too_many("silence", most))),
         _ => Ok(silence_json(&silence)),
     }
+}
+
+/// The form's fields as they are called here.
+fn renamed(mut problems: Problems) -> Problems {
+    for (key, _) in &mut problems {
+        let name = match key.as_str() {
+            "starts" => "starts_at",
+            "ends" => "ends_at",
+            "lasts" => "duration",
+            _ => continue,
+        };
+        *key = name.to_owned();
+    }
+    problems
 }
 
 /// `DELETE /api/v1/silences/{id}`: it ends now.

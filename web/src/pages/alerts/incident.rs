@@ -279,6 +279,7 @@ pub fn state_of(message: &ShownMessage, now_ms: i64) -> String {
         }
         (None, Some(_), _) => "given up".into(),
         (None, None, 0) => "waiting".into(),
+        (None, None, 1) => format!("failed once, next attempt {next}"),
         (None, None, attempts) => format!("failed {attempts} times, next attempt {next}"),
     }
 }

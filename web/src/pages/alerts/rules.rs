@@ -1,7 +1,7 @@
 //! What is worth an alert: every rule as its sentence, and forms to write one.
 
 use askama::Template;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use collector::alert::defaults;
@@ -298,13 +298,4 @@ impl Edit {
             problems,
         })
     }
-}
-
-/// `GET /alerts/rules/{name}`, as messages may link to it.
-///
-/// # Errors
-/// None.
-pub async fn one(Path(name): Path<String>) -> Redirect {
-    let query = Address::default().with(&[("name", &name)]);
-    Redirect::to(&format!("/alerts/rules/edit{query}"))
 }
