@@ -42,8 +42,11 @@ pub struct Watch {
     public_url: String,
     pace: Pace,
     /// When numbers were last compared, by which rules, and what came of it.
-    numbers: Option<(i64, Vec<Rule>, Vec<(Key, Signal)>)>,
+    numbers: Option<Compared>,
 }
+
+/// When numbers were compared, ms since the epoch; by which rules; what is beyond its limit.
+type Compared = (i64, Vec<Rule>, Vec<(Key, Signal)>);
 
 impl Watch {
     /// Looks that have not begun yet. Links in messages for machines begin with `public_url`.

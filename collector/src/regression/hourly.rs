@@ -133,8 +133,8 @@ pub async fn drifting(
     };
     let claim = analyzer::regression::Claim {
         quantile: 0.95,
-        before_ns: change.before_ns as u64,
-        after_ns: change.after_ns as u64,
+        before_ns: change.before_ns,
+        after_ns: change.after_ns,
         p_value: change.p_value,
     };
     Ok(Some(Candidate {

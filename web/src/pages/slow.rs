@@ -388,7 +388,7 @@ mod tests {
         let list = site
             .page(&link.replace("&amp;", "&").replace("&#38;", "&"))
             .await;
-        assert_eq!(list.matches("/cart</").count() >= 1, true, "{link}");
+        assert!(list.contains("/cart</"), "{link}");
     }
 
     #[tokio::test]
