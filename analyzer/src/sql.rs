@@ -16,6 +16,7 @@ pub(crate) mod clauses;
 mod explainable;
 mod json;
 mod key_value;
+mod layout;
 mod lexer;
 mod print;
 mod reduce;
@@ -23,6 +24,7 @@ mod shape;
 mod values;
 
 pub use explainable::explainable;
+pub use layout::laid_out;
 use lexer::{Dialect, Lexer};
 pub(crate) use values::{Place, Slot, slots};
 
