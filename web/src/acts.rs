@@ -6,6 +6,7 @@ use collector::store::audit::Done;
 use collector::store::lives::Acted;
 use collector::store::{Store, StoreError};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::pages::{PageError, not_written};
 use crate::time_span::{TimeSpan, moment};
@@ -44,7 +45,10 @@ impl Wish {
         if body.trim_ascii().is_empty() {
             return Ok(Wish::default());
         }
-        serde_json::from_slice(body).map_err(|error| {
+        // serde would take an array for the fields in their order.
+        let object: serde_json::Result<Map<String, Value>> = serde_json::from_slice(body);
+        let wish = object.and_then(|it| serde_json::from_value(Value::Object(it)));
+        wish.map_err(|error| {
             PageError::BadRequest(format!(
                 "The body is to be JSON with the texts author, reason, until and version, all of them optional: {error}."
             ))
@@ -208,7 +212,7 @@ mod tests {
     use crate::testing::{HOSTILE, Site, assert_harmless};
     use collector::store::pool::Access;
     use scraper::{Html, Selector};
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     const NOW: i64 = 1_795_185_128_000;
 
