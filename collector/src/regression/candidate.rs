@@ -63,6 +63,18 @@ impl Candidate {
         latency(&self.base)
     }
 
+    /// What it is: endpoint, and statement or 0.
+    pub fn key(&self) -> (i32, i32) {
+        let statement = self.statement.as_ref().map_or(0, |it| it.0);
+        (self.endpoint.id, statement)
+    }
+
+    /// The look it came from, to be noted: deployment, endpoint, how many there were by now.
+    pub fn looked(&self) -> Option<(i32, i32, u8)> {
+        let (deployment, _) = self.deployment.as_ref()?;
+        Some((*deployment, self.endpoint.id, self.look?))
+    }
+
     /// The minute from which on it is slower: the one that best divides few long requests from many (Page's cumulative
     /// sum, against the rate half way between before and since).
     pub fn began_minute(&self) -> i32 {

@@ -49,13 +49,18 @@ pub struct Sample {
 }
 
 /// How many requests a stored one stands for on average, at least 1: senders may keep only a part of their traces.
+/// `None` if none of them is at hand.
 ///
 /// # Errors
 /// Postgres cannot be reached, or what is stored is damaged.
-pub async fn mean_weight(store: &Store, endpoint_id: i32, side: &Side) -> Result<f64, StoreError> {
+pub async fn mean_weight(
+    store: &Store,
+    endpoint_id: i32,
+    side: &Side,
+) -> Result<Option<f64>, StoreError> {
     let rows = rows(store, endpoint_id, side, 0).await?;
     let sum: i64 = rows.iter().map(|it| it.weight).sum();
-    Ok((sum as f64 / rows.len().max(1) as f64).max(1.0))
+    Ok((!rows.is_empty()).then(|| (sum as f64 / rows.len() as f64).max(1.0)))
 }
 
 /// Reads and analyses requests of both sides.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use super::candidate::{Candidate, Side, latency, numbers};
 use super::evidence::Numbers;
-use super::windows::{DAY, of_version};
+use super::explain::mean_weight;
+use super::windows::{DAY, of_version, well};
 use super::{Moment, is_open};
 use crate::store::bottlenecks::Minutes;
 use crate::store::dictionaries::OTHER;
@@ -36,8 +37,21 @@ pub async fn slower_statements(
 ) -> Result<Vec<Candidate>, StoreError> {
     let until = moment.until / 60;
     let since = until - STATEMENT_HOURS;
-    let first = (since - 24).max(moment.accepted_minute(store, endpoint.id).await? / 60);
+    let slow = moment.slow_times(endpoint.id, 0);
+    if slow.iter().any(|it| it.end > i64::from(since) * 3_600_000) {
+        // The endpoint was slow in these hours, and that has been told.
+        return Ok(Vec::new());
+    }
+    let first = since - 24;
     let all = store.statement_slots(endpoint.id, first..until).await?;
+    let side = |from: i32, to: i32| Side {
+        minutes: Minutes {
+            from: from * 60,
+            to: to * 60,
+        },
+        version: None,
+        version_id: None,
+    };
     let mut found = Vec::new();
     for (statement, slots) in all {
         let is_open = |it: &OpenRegression| {
@@ -49,9 +63,19 @@ pub async fn slower_statements(
         let part = |from: i32, to: i32| -> Vec<Slot> {
             slots.range(from..to).map(|it| it.1.clone()).collect()
         };
-        let (base, now) = (part(first, since), part(since, until));
+        let accepted = moment.accepted_minute(endpoint.id, statement) / 60;
+        let base = well(part(first.max(accepted), since), slow);
+        let base = well(base, moment.slow_times(endpoint.id, statement));
+        let now = part(since, until);
         let limits = Limits::statement();
-        let comparison = compare(&base, &now, 1.0, &limits);
+        let mut comparison = compare(&base, &now, 1.0, &limits);
+        if !matches!(comparison.verdict, Verdict::Slower(_)) {
+            continue;
+        }
+        let weight = mean_weight(store, endpoint.id, &side(since, until)).await?;
+        if let Some(weight) = weight.filter(|it| *it > 1.0) {
+            comparison = compare(&base, &now, weight, &limits);
+        }
         let Verdict::Slower(claim) = &comparison.verdict else {
             continue;
         };
@@ -62,14 +86,6 @@ pub async fn slower_statements(
         let text = store.statement_text(statement).await?;
         let Some(text) = text.filter(|it| it != OTHER) else {
             continue;
-        };
-        let side = |from: i32, to: i32| Side {
-            minutes: Minutes {
-                from: from * 60,
-                to: to * 60,
-            },
-            version: None,
-            version_id: None,
         };
         found.push(Candidate {
             endpoint: endpoint.clone(),
@@ -99,11 +115,10 @@ pub async fn drifting(
 ) -> Result<Option<Candidate>, StoreError> {
     let until = moment.until / 60 * 60;
     let minutes = Minutes {
-        from: (until - DRIFT_DAYS * DAY).max(moment.accepted_minute(store, endpoint.id).await?),
+        from: (until - DRIFT_DAYS * DAY).max(moment.accepted_minute(endpoint.id, 0)),
         to: until,
     };
-    let since_ms = i64::from(minutes.from) * 60_000;
-    if is_open(open, endpoint.id) || !store.slow_times(endpoint.id, since_ms).await?.is_empty() {
+    if is_open(open, endpoint.id) || !moment.slow_times(endpoint.id, 0).is_empty() {
         return Ok(None);
     }
     let slots = store.endpoint_slots(endpoint.id, minutes).await?;
@@ -116,7 +131,12 @@ pub async fn drifting(
             Some((it.minute / 60, p95 as f64, it.latency.count()))
         })
         .collect();
-    let Some(change) = drift(&points) else {
+    // Thousands of shuffles, if there is something.
+    let finding = tokio::task::spawn_blocking(move || drift(&points));
+    let change = finding
+        .await
+        .map_err(|error| StoreError::Damaged(error.to_string()))?;
+    let Some(change) = change else {
         return Ok(None);
     };
     if change.hour < until / 60 - DRIFT_NEWS_HOURS || change.after_ns <= change.before_ns {
@@ -199,6 +219,7 @@ mod tests {
             recent: BTreeMap::new(),
             endpoints: BTreeMap::from([(endpoint.id, endpoint)]),
             deployments: Vec::new(),
+            pasts: BTreeMap::new(),
         }
     }
 

@@ -18,7 +18,7 @@ mod windows;
 
 use analyzer::Settings;
 use futures_util::FutureExt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, SystemTime};
@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use crate::store::bottlenecks::Minutes;
 use crate::store::leases::{Lease, REGRESSION_SHARD};
-use crate::store::regressions::{OpenRegression, Slots, WatchedDeployment, WatchedEndpoint};
+use crate::store::regressions::{OpenRegression, Past, Slots, WatchedDeployment, WatchedEndpoint};
 use crate::store::{Store, StoreError};
 use candidate::Candidate;
 pub use candidate::quantile_name;
@@ -35,6 +35,9 @@ use windows::{complete_until, minute_of};
 
 /// How often is looked: numbers come by the minute.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
+
+/// How often the lease is renewed meanwhile.
+const RENEW_EVERY: Duration = Duration::from_secs(3);
 
 /// After an error or while another process watches.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -53,6 +56,10 @@ const TOGETHER_MAX: usize = 3;
 /// See [`TOGETHER_MAX`], ms.
 const TOGETHER_MS: i64 = 30 * 60_000;
 
+/// Regressions that ended longer ago say nothing of the past that is looked at, ms: what creeps is looked for in
+/// fourteen days.
+const PAST_MS: i64 = 15 * 24 * 3_600_000;
+
 /// Endpoints looked at for what shows over hours, in one look: the hourly work is spread over minutes.
 const HOURLY_ENDPOINTS: usize = 20;
 
@@ -63,7 +70,7 @@ pub struct Watch {
     days: sudden::Days,
     /// Endpoint → until when nobody looks at it again: what looked like a regression was none.
     dismissed: BTreeMap<i32, i32>,
-    /// The last minute for which sudden changes were looked for.
+    /// Everything was looked at up to this minute.
     looked_until: i32,
     /// The hour whose endpoints are being looked at, and those that wait.
     hour: i32,
@@ -81,8 +88,10 @@ pub struct Moment {
     pub recent: BTreeMap<i32, Slots>,
     /// The endpoints that had requests in them.
     pub endpoints: BTreeMap<i32, WatchedEndpoint>,
-    /// Those of the last day, the newest first.
+    /// The latest of each service, of the last day.
     pub deployments: Vec<WatchedDeployment>,
+    /// What earlier regressions say of the past: (endpoint, statement) →.
+    pub pasts: BTreeMap<(i32, i32), Past>,
 }
 
 /// Watches until `shutdown`; gives the lease back then.
@@ -124,17 +133,34 @@ async fn watch_on(
     watch: &mut Watch,
     shutdown: &CancellationToken,
 ) -> Result<(), StoreError> {
-    let mut next = tokio::time::Instant::now();
     while !shutdown.is_cancelled() {
-        // The lease is renewed more often than is looked.
-        store.renew_lease(lease).await?;
-        if next <= tokio::time::Instant::now() {
-            next = tokio::time::Instant::now() + LOOK_EVERY;
-            look(store, lease, watch, now_ms()).await?;
+        // A look may take longer than the lease lasts.
+        tokio::select! {
+            done = look_and_wait(store, lease, watch, shutdown) => done?,
+            lost = keep_lease(store, lease) => return Err(lost),
         }
-        pause(Duration::from_secs(3), shutdown).await;
     }
     Ok(())
+}
+
+async fn look_and_wait(
+    store: &Store,
+    lease: &Lease,
+    watch: &mut Watch,
+    shutdown: &CancellationToken,
+) -> Result<(), StoreError> {
+    look(store, lease, watch, now_ms()).await?;
+    pause(LOOK_EVERY, shutdown).await;
+    Ok(())
+}
+
+async fn keep_lease(store: &Store, lease: &Lease) -> StoreError {
+    loop {
+        tokio::time::sleep(RENEW_EVERY).await;
+        if let Err(lost @ StoreError::LeaseLost(_)) = store.renew_lease(lease).await {
+            return lost;
+        }
+    }
 }
 
 /// One look: what was slow is followed, what is slower now is found, explained and opened. Returns what was opened.
@@ -147,30 +173,49 @@ pub async fn look(
     watch: &mut Watch,
     now_ms: i64,
 ) -> Result<Vec<Uuid>, StoreError> {
+    let until = complete_until(now_ms);
+    if until + WINDOW_MINUTES < watch.looked_until {
+        // The clock was ahead.
+        *watch = Watch::new(watch.settings.clone());
+    }
+    // Numbers come by the minute.
+    if until == watch.looked_until {
+        return Ok(Vec::new());
+    }
     let moment = Moment::of(store, now_ms).await?;
     let open = store.open_regressions().await?;
     for endpoint in recovery::follow(store, lease, &moment, &open).await? {
         watch.days.forget(endpoint);
     }
     let mut found = deployments::slower(store, lease, &moment, &open).await?;
-    if moment.until > watch.looked_until {
-        watch.looked_until = moment.until;
-        found.extend(sudden::slower(store, &mut watch.days, &moment, &open).await?);
-    }
+    found.extend(sudden::slower(store, &mut watch.days, &moment, &open).await?);
     found.extend(watch.hourly(store, &moment, &open).await?);
-    let mut opened = Vec::new();
     watch.dismissed.retain(|_, until| *until > moment.until);
-    found.retain(|it| !watch.dismissed.contains_key(&it.endpoint.id));
+    let mut opened = Vec::new();
+    let mut seen = BTreeSet::new();
+    found.retain(|it| !watch.dismissed.contains_key(&it.endpoint.id) && seen.insert(it.key()));
     for candidate in found.into_iter().take(OPENED_MAX) {
-        store.renew_lease(lease).await?;
-        let (deployment, endpoint) = (candidate.deployment.clone(), candidate.endpoint.id);
-        let look = candidate.look;
-        opened.extend(watch.open(store, lease, &moment, candidate).await?);
-        if let (Some((deployment, _)), Some(look)) = (deployment, look) {
-            store.note_look(lease, deployment, endpoint, look).await?;
+        let (what, look) = (candidate.endpoint.name.clone(), candidate.looked());
+        let outcome = watch.open(store, lease, &moment, candidate).await;
+        opened.extend(or_next(outcome, &what)?.flatten());
+        if let Some((deployment, endpoint, looks)) = look {
+            store.note_look(lease, deployment, endpoint, looks).await?;
         }
     }
+    watch.looked_until = until;
     Ok(opened)
+}
+
+/// What goes wrong at one endpoint must not keep the others from being looked at.
+fn or_next<T>(outcome: Result<T, StoreError>, endpoint: &str) -> Result<Option<T>, StoreError> {
+    match outcome {
+        Ok(found) => Ok(Some(found)),
+        Err(lost @ StoreError::LeaseLost(_)) => Err(lost),
+        Err(error) => {
+            tracing::warn!(endpoint, %error, "it cannot be told whether this endpoint became slower");
+            Ok(None)
+        }
+    }
 }
 
 impl Watch {
@@ -244,8 +289,10 @@ impl Watch {
         let some = self.waiting.len().saturating_sub(HOURLY_ENDPOINTS);
         let mut found = Vec::new();
         for endpoint in self.waiting.split_off(some) {
-            found.extend(hourly::slower_statements(store, moment, open, &endpoint).await?);
-            found.extend(hourly::drifting(store, moment, open, &endpoint).await?);
+            let slower = hourly::slower_statements(store, moment, open, &endpoint).await;
+            found.extend(or_next(slower, &endpoint.name)?.into_iter().flatten());
+            let drifting = hourly::drifting(store, moment, open, &endpoint).await;
+            found.extend(or_next(drifting, &endpoint.name)?.flatten());
         }
         Ok(found)
     }
@@ -267,6 +314,7 @@ impl Moment {
             deployments: store
                 .watched_deployments(now_ms - deployments::WATCHED_MS)
                 .await?,
+            pasts: store.pasts(now_ms - PAST_MS).await?,
             recent,
         })
     }
@@ -300,19 +348,17 @@ impl Moment {
             .count())
     }
 
-    /// Before this minute an endpoint's past counts no more: somebody has accepted that it is slower since.
-    async fn accepted_minute(&self, store: &Store, endpoint_id: i32) -> Result<i32, StoreError> {
-        Ok(store.accepted_ms(endpoint_id).await?.map_or(0, minute_of))
+    /// Before this minute the past counts no more: somebody has accepted that it is slower since. `statement`: 0 for
+    /// the whole endpoint.
+    fn accepted_minute(&self, endpoint: i32, statement: i32) -> i32 {
+        let past = self.pasts.get(&(endpoint, statement));
+        past.map_or(0, |it| minute_of(it.accepted_ms))
     }
 
-    /// When an endpoint was known to be slow in the last two days, ms since the epoch.
-    async fn slow_times(
-        &self,
-        store: &Store,
-        endpoint_id: i32,
-    ) -> Result<Vec<Range<i64>>, StoreError> {
-        let since_ms = self.now_ms - 2 * deployments::WATCHED_MS;
-        store.slow_times(endpoint_id, since_ms).await
+    /// When it was known to be slow, ms since the epoch.
+    fn slow_times(&self, endpoint: i32, statement: i32) -> &[Range<i64>] {
+        let past = self.pasts.get(&(endpoint, statement));
+        past.map_or(&[], |it| &it.slow_ms)
     }
 }
 

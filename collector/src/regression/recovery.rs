@@ -1,9 +1,11 @@
-//! Is what was slow fast again? Always compared with the past that the regression was opened with: a lasting one must
-//! not become its own baseline.
+//! Is what was slow fast again? Always compared with the numbers that the regression was opened with: a lasting one
+//! must not become its own baseline.
 
 use analyzer::regression::{Claim, Slot, is_back};
 
 use super::Moment;
+use super::candidate::Side;
+use super::explain::mean_weight;
 use super::hourly::STATEMENT_HOURS;
 use super::windows::{DAY, minute_of, of_version};
 use crate::store::bottlenecks::Minutes;
@@ -73,18 +75,6 @@ async fn standing(
     moment: &Moment,
     regression: &OpenRegression,
 ) -> Result<Standing, StoreError> {
-    let base = slots(
-        store,
-        regression,
-        regression.base,
-        regression.base_version_id,
-    )
-    .await?;
-    if base.is_empty() {
-        return Ok(Standing::Over(
-            "what it was compared with is no longer stored",
-        ));
-    }
     let numbers = &regression.numbers;
     let claim = Claim {
         quantile: numbers.quantile,
@@ -93,8 +83,20 @@ async fn standing(
         p_value: numbers.p_value,
     };
     for minutes in recent(moment, regression) {
-        let now = slots(store, regression, minutes, None).await?;
-        match is_back(&base, &now, 1.0, &claim) {
+        // Those of the version that became slower, as long as there are any: beside many others they would not be seen.
+        let mut side = Side {
+            minutes,
+            version: None,
+            version_id: regression.version_id,
+        };
+        let mut now = slots(store, regression, &side).await?;
+        if now.is_empty() && side.version_id.is_some() {
+            side.version_id = None;
+            now = slots(store, regression, &side).await?;
+        }
+        let weight = mean_weight(store, regression.endpoint_id, &side).await?;
+        // What was measured then stands for the past: what is stored of it becomes coarser, and goes.
+        match is_back(&[], &now, weight.unwrap_or(1.0), &claim) {
             Some(true) => return Ok(Standing::AsBefore),
             Some(false) => return Ok(Standing::Slow),
             None => {}
@@ -105,7 +107,12 @@ async fn standing(
         to: moment.until,
     };
     let is_old = minute_of(regression.detected_ms) < day.from;
-    if is_old && slots(store, regression, day, None).await?.is_empty() {
+    let any = Side {
+        minutes: day,
+        version: None,
+        version_id: None,
+    };
+    if is_old && slots(store, regression, &any).await?.is_empty() {
         return Ok(Standing::Over("no requests for a day"));
     }
     Ok(Standing::Unknown)
@@ -144,13 +151,12 @@ fn recent(moment: &Moment, regression: &OpenRegression) -> Vec<Minutes> {
 async fn slots(
     store: &Store,
     regression: &OpenRegression,
-    minutes: Minutes,
-    version_id: Option<i32>,
+    side: &Side,
 ) -> Result<Vec<Slot>, StoreError> {
-    let id = regression.endpoint_id;
+    let (id, minutes) = (regression.endpoint_id, side.minutes);
     if regression.statement_id == 0 {
         let slots = store.endpoint_slots(id, minutes).await?;
-        return Ok(of_version(&slots, version_id, minutes, &[]));
+        return Ok(of_version(&slots, side.version_id, minutes, &[]));
     }
     let hours = minutes.from / 60..minutes.to.div_euclid(60);
     let mut all = store.statement_slots(id, hours).await?;

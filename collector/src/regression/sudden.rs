@@ -8,7 +8,7 @@ use super::candidate::{Candidate, Side, latency, numbers};
 use super::deployments::WARM_UP_MINUTES;
 use super::explain::mean_weight;
 use super::windows::{DAY, minute_of, of_version};
-use super::{Moment, is_open};
+use super::{Moment, is_open, or_next};
 use crate::store::bottlenecks::Minutes;
 use crate::store::regressions::{OpenRegression, WatchedDeployment, WatchedEndpoint};
 use crate::store::{Store, StoreError};
@@ -52,15 +52,28 @@ pub async fn slower(
         if now.count() < Limits::sudden().requests_min {
             continue;
         }
-        let day = days.of(store, moment, endpoint.id).await?;
-        if is_worth_testing(day, &now, &Limits::sudden()) {
-            found.extend(test(store, moment, endpoint, deployment, window).await?);
-        }
+        let outcome = look(store, days, moment, endpoint, deployment, window).await;
+        found.extend(or_next(outcome, &endpoint.name)?.flatten());
     }
     Ok(found)
 }
 
-/// The last minutes, without those in which a new version warmed up.
+async fn look(
+    store: &Store,
+    days: &mut Days,
+    moment: &Moment,
+    endpoint: &WatchedEndpoint,
+    deployment: Option<&WatchedDeployment>,
+    window: Vec<Slot>,
+) -> Result<Option<Candidate>, StoreError> {
+    let day = days.of(store, moment, endpoint.id).await?;
+    match is_worth_testing(day, &latency(&window), &Limits::sudden()) {
+        true => test(store, moment, endpoint, deployment, window).await,
+        false => Ok(None),
+    }
+}
+
+/// The last minutes, without those in which it was known to be slow, and those in which a new version warmed up.
 fn window(
     moment: &Moment,
     endpoint: &WatchedEndpoint,
@@ -69,7 +82,8 @@ fn window(
     let Some(slots) = moment.recent.get(&endpoint.id) else {
         return Vec::new();
     };
-    let mut window = of_version(slots, None, moment.window(), &[]);
+    let slow = moment.slow_times(endpoint.id, 0);
+    let mut window = of_version(slots, None, moment.window(), slow);
     if let Some(deployment) = deployment {
         let deployed = minute_of(deployment.at_ms);
         window.retain(|it| !(deployed..=deployed + WARM_UP_MINUTES).contains(&it.minute));
@@ -86,24 +100,27 @@ async fn test(
 ) -> Result<Option<Candidate>, StoreError> {
     let window = moment.window();
     let before = Minutes {
-        from: (window.from - DAY).max(moment.accepted_minute(store, endpoint.id).await?),
+        from: (window.from - DAY).max(moment.accepted_minute(endpoint.id, 0)),
         to: window.from,
     };
     let yesterday = Minutes {
-        from: (window.from - DAY - YESTERDAY_AROUND).max(before.from - YESTERDAY_AROUND),
+        // Hours stand at their first minute.
+        from: (window.from - DAY - YESTERDAY_AROUND).div_euclid(60) * 60,
         to: window.to - DAY + YESTERDAY_AROUND,
     };
-    let slow = moment.slow_times(store, endpoint.id).await?;
+    let slow = moment.slow_times(endpoint.id, 0);
     let slots = store.endpoint_minute_slots(endpoint.id, before).await?;
-    let base = of_version(&slots, None, before, &slow);
+    let base = of_version(&slots, None, before, slow);
     let slots = store.endpoint_slots(endpoint.id, yesterday).await?;
-    let same_time = of_version(&slots, None, yesterday, &slow);
+    let same_time = of_version(&slots, None, yesterday, slow);
     let now_side = Side {
         minutes: window,
         version: None,
         version_id: None,
     };
-    let weight = mean_weight(store, endpoint.id, &now_side).await?;
+    let Some(weight) = mean_weight(store, endpoint.id, &now_side).await? else {
+        return Ok(None);
+    };
     let comparison = sudden(&base, &now, &same_time, weight);
     let Verdict::Slower(claim) = &comparison.verdict else {
         tracing::debug!(endpoint = endpoint.name, verdict = ?comparison.verdict, "not slower");
@@ -116,7 +133,10 @@ async fn test(
         deployment: None,
         look: None,
         base_side: Side {
-            minutes: before,
+            minutes: Minutes {
+                from: base.first().map_or(before.from, |it| it.minute),
+                ..before
+            },
             version: None,
             version_id: None,
         },
@@ -162,15 +182,15 @@ impl Days {
         let known = self.0.get(&endpoint_id);
         if known.is_none_or(|it| it.0 < moment.until) {
             let minutes = Minutes {
-                from: (moment.window().from - DAY)
-                    .max(moment.accepted_minute(store, endpoint_id).await?),
+                from: (moment.window().from - DAY).max(moment.accepted_minute(endpoint_id, 0)),
                 to: moment.window().from,
             };
             let slots = store.endpoint_minute_slots(endpoint_id, minutes).await?;
-            let slow = moment.slow_times(store, endpoint_id).await?;
-            let slots = of_version(&slots, None, minutes, &slow);
+            let slow = moment.slow_times(endpoint_id, 0);
+            let slots = of_version(&slots, None, minutes, slow);
             let first = slots.first().map_or(minutes.to, |it| it.minute);
-            let good_for = ((minutes.to - first) / 10).min(DAY_GOOD_FOR_MAX) + endpoint_id % 3;
+            let good_for = ((minutes.to - first) / 10).clamp(1, DAY_GOOD_FOR_MAX);
+            let good_for = good_for + endpoint_id.rem_euclid(good_for);
             if self.0.len() >= DAYS_MAX {
                 self.0.clear();
             }

@@ -58,6 +58,15 @@ pub fn of_version(
     by_minute.into_values().collect()
 }
 
+/// These slots without the times in which it was known to be slow, ms since the epoch.
+pub fn well(mut slots: Vec<Slot>, slow: &[Range<i64>]) -> Vec<Slot> {
+    slots.retain(|it| {
+        let ms = i64::from(it.minute) * 60_000;
+        !slow.iter().any(|slow| slow.contains(&ms))
+    });
+    slots
+}
+
 /// The latest of these slots that are enough for a comparison.
 pub fn latest(slots: Vec<Slot>) -> Vec<Slot> {
     let mut requests = 0;

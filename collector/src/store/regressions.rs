@@ -10,13 +10,15 @@ use std::ops::Range;
 use uuid::Uuid;
 
 use super::bottlenecks::Minutes;
+use super::dictionaries::OTHER;
+use super::incidents::without_nul;
 use super::leases::{Lease, renew};
 use super::{Store, StoreError, encoding};
 use crate::regression::evidence::{Explanation, Numbers};
 
-/// Rows read for one look at most, over all endpoints: ten minutes of 2,000 endpoints in five versions. What is
-/// beyond is looked at when there is less.
-const ROWS_MAX: i64 = 100_000;
+/// Rows read for one look at most, over all endpoints: ten minutes of 2,000 endpoints on 16 shards. What is beyond is
+/// left out, the oldest minutes first.
+const ROWS_MAX: i64 = 400_000;
 
 /// An endpoint's slots, by version.
 pub type Slots = BTreeMap<(i32, i32), Slot>;
@@ -80,6 +82,15 @@ pub struct NewRegression {
     pub explanation: Option<Explanation>,
 }
 
+/// What earlier regressions say of the past of an endpoint or a statement. Times in ms since the epoch.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Past {
+    /// When it was known to be slow: no baseline for what comes.
+    pub slow_ms: Vec<Range<i64>>,
+    /// Somebody has accepted that it is slower since then: what was before is no baseline any more.
+    pub accepted_ms: i64,
+}
+
 /// A regression that lasts.
 #[derive(Clone, PartialEq, Debug)]
 pub struct OpenRegression {
@@ -91,10 +102,8 @@ pub struct OpenRegression {
     pub statement_id: i32,
     /// `deployment`, `sudden` or `drift`.
     pub kind: String,
-    /// Its past: minutes since the epoch.
-    pub base: Minutes,
-    /// Only requests of this version are its past.
-    pub base_version_id: Option<i32>,
+    /// Only requests of this version are slower; `None` for all.
+    pub version_id: Option<i32>,
     /// Found at, ms since the epoch.
     pub detected_ms: i64,
     /// As before since, ms since the epoch.
@@ -112,15 +121,24 @@ impl Store {
         let mut all: BTreeMap<i32, Slots> = BTreeMap::new();
         let mut rows = sqlx::query(
             "select endpoint_id, minute, version_id, errors, latency from culprit.rollup_minutes
-             where minute >= $1 and minute < $2 and width = 1 limit $3",
+             where minute >= $1 and minute < $2 and width = 1
+               and day >= (to_timestamp($1::bigint * 60) at time zone 'utc')::date - 1
+             order by minute desc limit $3",
         )
         .bind(minutes.from)
         .bind(minutes.to)
         .bind(ROWS_MAX)
         .fetch(self.pool());
+        let mut count = 0;
         while let Some(row) = rows.try_next().await? {
             let slots = all.entry(row.try_get("endpoint_id")?).or_default();
             add(slots, &row)?;
+            count += 1;
+        }
+        if count == ROWS_MAX {
+            tracing::warn!(
+                "too many endpoints to look at all of their last minutes for regressions"
+            );
         }
         Ok(all)
     }
@@ -159,7 +177,8 @@ impl Store {
         let mut slots = Slots::new();
         let mut rows = sqlx::query(
             "select minute, version_id, errors, latency from culprit.rollup_minutes
-             where endpoint_id = $1 and minute >= $2 and minute < $3 and width <= $4",
+             where endpoint_id = $1 and minute >= $2 and minute < $3 and width <= $4
+               and day >= (to_timestamp($2::bigint * 60) at time zone 'utc')::date - 1",
         )
         .bind(endpoint_id)
         .bind(minutes.from)
@@ -209,11 +228,14 @@ impl Store {
         &self,
         ids: &[i32],
     ) -> Result<BTreeMap<i32, WatchedEndpoint>, StoreError> {
-        let found: Vec<WatchedEndpoint> =
-            sqlx::query_as("select id, service_id, name from culprit.endpoints where id = any($1)")
-                .bind(ids)
-                .fetch_all(self.pool())
-                .await?;
+        let found: Vec<WatchedEndpoint> = sqlx::query_as(
+            // What found no room among the names is a mix that changes.
+            "select id, service_id, name from culprit.endpoints where id = any($1) and name <> $2",
+        )
+        .bind(ids)
+        .bind(OTHER)
+        .fetch_all(self.pool())
+        .await?;
         Ok(found.into_iter().map(|it| (it.id, it)).collect())
     }
 
@@ -229,7 +251,7 @@ impl Store {
         Ok(text)
     }
 
-    /// Deployments since then, the newest first.
+    /// The latest deployment of each service, of those since then.
     ///
     /// # Errors
     /// Postgres cannot be reached.
@@ -238,13 +260,13 @@ impl Store {
         since_ms: i64,
     ) -> Result<Vec<WatchedDeployment>, StoreError> {
         let deployments = sqlx::query_as(
-            "select d.id, d.service_id, d.version, v.id as version_id, p.id as previous_id,
-                    (extract(epoch from d.at) * 1000)::bigint as at_ms
+            "select distinct on (d.service_id) d.id, d.service_id, d.version, v.id as version_id,
+                    p.id as previous_id, (extract(epoch from d.at) * 1000)::bigint as at_ms
              from culprit.deployments d
              left join culprit.versions v on v.service_id = d.service_id and v.version = d.version
              left join culprit.versions p on p.service_id = d.service_id and p.version = d.previous
              where d.at >= to_timestamp($1 / 1000.0)
-             order by d.at desc, d.id desc limit 1000",
+             order by d.service_id, d.at desc, d.id desc",
         )
         .bind(since_ms)
         .fetch_all(self.pool())
@@ -353,9 +375,7 @@ impl Store {
     /// Postgres cannot be reached, or a row is damaged.
     pub async fn open_regressions(&self) -> Result<Vec<OpenRegression>, StoreError> {
         let rows = sqlx::query(
-            "select id, endpoint_id, statement_id, kind, base_version_id, numbers,
-                    (extract(epoch from base_from) / 60)::integer as base_from,
-                    (extract(epoch from base_to) / 60)::integer as base_to,
+            "select id, endpoint_id, statement_id, kind, version_id, numbers,
                     (extract(epoch from detected_at) * 1000)::bigint as detected_ms,
                     (extract(epoch from calm_since) * 1000)::bigint as calm_since_ms
              from culprit.regressions where state = 'open' order by detected_at",
@@ -370,15 +390,11 @@ impl Store {
                     endpoint_id: row.try_get("endpoint_id")?,
                     statement_id: row.try_get("statement_id")?,
                     kind: row.try_get("kind")?,
-                    base: Minutes {
-                        from: row.try_get("base_from")?,
-                        to: row.try_get("base_to")?,
-                    },
-                    base_version_id: row.try_get("base_version_id")?,
+                    version_id: row.try_get("version_id")?,
                     detected_ms: row.try_get("detected_ms")?,
                     calm_since_ms: row.try_get("calm_since_ms")?,
-                    numbers: serde_json::from_value(numbers)
-                        .map_err(|error| StoreError::Damaged(error.to_string()))?,
+                    // Of a newer version, perhaps: then it cannot be said that it is over.
+                    numbers: serde_json::from_value(numbers).unwrap_or_default(),
                 })
             })
             .collect()
@@ -436,44 +452,31 @@ impl Store {
         Ok(())
     }
 
-    /// Times in which an endpoint was known to be slow, ms since the epoch: no baseline for what comes. Those that
-    /// somebody accepted are what is normal now.
+    /// What earlier regressions say of the past: (endpoint, statement) → when it was slow, and since when that is
+    /// normal.
     ///
     /// # Errors
     /// Postgres cannot be reached.
-    pub async fn slow_times(
-        &self,
-        endpoint_id: i32,
-        since_ms: i64,
-    ) -> Result<Vec<Range<i64>>, StoreError> {
-        let times: Vec<(i64, i64)> = sqlx::query_as(
-            "select (extract(epoch from began_at) * 1000)::bigint,
-                    (extract(epoch from resolved_at) * 1000)::bigint
+    pub async fn pasts(&self, since_ms: i64) -> Result<BTreeMap<(i32, i32), Past>, StoreError> {
+        let rows: Vec<(i32, i32, String, i64, i64)> = sqlx::query_as(
+            "select endpoint_id, statement_id, state, (extract(epoch from began_at) * 1000)::bigint,
+                    (extract(epoch from coalesce(resolved_at, detected_at)) * 1000)::bigint
              from culprit.regressions
-             where endpoint_id = $1 and state = 'resolved' and resolved_at > to_timestamp($2 / 1000.0)
-             order by began_at limit 1000",
+             where state = 'accepted' or (state = 'resolved' and resolved_at > to_timestamp($1 / 1000.0))
+             order by began_at desc limit 20000",
         )
-        .bind(endpoint_id)
         .bind(since_ms)
         .fetch_all(self.pool())
         .await?;
-        Ok(times.into_iter().map(|(from, to)| from..to).collect())
-    }
-
-    /// When somebody last said of an endpoint that it is as slow as it should be, ms since the epoch: what was
-    /// before is no baseline any more.
-    ///
-    /// # Errors
-    /// Postgres cannot be reached.
-    pub async fn accepted_ms(&self, endpoint_id: i32) -> Result<Option<i64>, StoreError> {
-        let at = sqlx::query_scalar(
-            "select max((extract(epoch from began_at) * 1000)::bigint) from culprit.regressions
-             where endpoint_id = $1 and state = 'accepted'",
-        )
-        .bind(endpoint_id)
-        .fetch_one(self.pool())
-        .await?;
-        Ok(at)
+        let mut pasts: BTreeMap<(i32, i32), Past> = BTreeMap::new();
+        for (endpoint, statement, state, from_ms, to_ms) in rows {
+            let past = pasts.entry((endpoint, statement)).or_default();
+            match &*state {
+                "accepted" => past.accepted_ms = past.accepted_ms.max(from_ms),
+                _ => past.slow_ms.push(from_ms..to_ms),
+            }
+        }
+        Ok(pasts)
     }
 }
 
@@ -497,7 +500,11 @@ fn add(slots: &mut Slots, row: &sqlx::postgres::PgRow) -> Result<(), StoreError>
 }
 
 fn json(value: &impl serde::Serialize) -> Result<Value, StoreError> {
-    serde_json::to_value(value).map_err(|error| StoreError::Damaged(error.to_string()))
+    let json = serde_json::to_value(value);
+    // Names of spans may hold NUL, which Postgres' jsonb cannot.
+    Ok(without_nul(
+        json.map_err(|error| StoreError::Damaged(error.to_string()))?,
+    ))
 }
 
 async fn audit(
