@@ -10,6 +10,8 @@ pub mod detectors;
 pub mod context;
 pub mod traces;
 pub mod trace;
+pub mod trace_compare;
+pub mod standing;
 pub mod search;
 pub mod status;
 pub mod empty;
