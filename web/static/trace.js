@@ -230,7 +230,7 @@
     row.querySelector("a.tw").click();
   };
   document.addEventListener("keydown", (e) => {
-    if (e.ctrlKey || e.metaKey || e.altKey || e.target.closest("select, textarea, dialog")) return;
+    if (e.ctrlKey || e.metaKey || e.altKey || e.target.closest("select, textarea, dialog[open]")) return;
     if (e.target.closest("input")) {
       if (e.key === "Escape") e.target.blur();
       return;
