@@ -292,7 +292,10 @@ impl Drop for Page {
         let written = self
             .screenshot()
             .and_then(|it| std::fs::write(&path, it).map_err(|error| error.to_string()));
-        eprintln!("the page was {url:?}, its picture: {path:?} ({written:?})");
+        let complaints = self.complaints();
+        eprintln!(
+            "the page was {url:?}, its picture: {path:?} ({written:?}), it complained: {complaints:#?}"
+        );
     }
 }
 

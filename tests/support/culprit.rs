@@ -100,6 +100,18 @@ impl Culprit {
         kib << 10
     }
 
+    /// How long the process has computed (not its Postgres).
+    pub fn processor_time(&self) -> std::time::Duration {
+        let path = format!("/proc/{}/stat", self.pid());
+        let stat = std::fs::read_to_string(path).expect("it runs");
+        // Behind the name, which may hold anything: user and system time are the 12th and 13th.
+        let fields = stat.rsplit(')').next().expect("a name");
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.map(|it| it.parse::<u64>().expect("ticks")).sum();
+        // Linux counts hundredths of a second for whoever asks.
+        std::time::Duration::from_millis(ticks * 10)
+    }
+
     /// The postmaster's id, unless there is none right now.
     pub fn running_postmaster(&self) -> Option<Pid> {
         let directories = std::fs::read_dir(&self.data).expect("the data directory");

@@ -54,6 +54,15 @@ impl Address {
         format!("{path}{}", if query == "?" { "" } else { &query })
     }
 
+    /// What a form carries along so that it changes nothing but `keys`.
+    pub fn without(&self, keys: &[&str]) -> Vec<(String, String)> {
+        let kept = self
+            .pairs
+            .iter()
+            .filter(|it| !keys.contains(&it.0.as_str()));
+        kept.cloned().collect()
+    }
+
     /// `list` with `value` added, or taken out if it is there: the way a row is opened and closed.
     pub fn toggled(&self, list: &str, value: &str) -> String {
         let mut values: Vec<&str> = self.list(list).collect();

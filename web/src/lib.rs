@@ -56,6 +56,7 @@ pub mod category_bar;
 pub mod waterfall;
 pub mod trace_flame;
 pub mod span_details;
+pub mod span_find;
 pub mod headline;
 pub mod coverage_numbers;
 mod entry_numbers;
@@ -142,6 +143,11 @@ pub fn router(state: AppState) -> Router {
         .route("/traces/events", get(pages::live::events))
         .route("/traces/{id}", get(pages::trace::page))
         .route("/traces/{id}/flame.svg", get(pages::trace::flame_svg))
+        .route("/traces/{id}/compare", get(pages::trace_compare::choose))
+        .route(
+            "/traces/{id}/compare/{other}",
+            get(pages::trace_compare::page),
+        )
         .route("/search", get(pages::search::page))
         .merge(alert_pages())
         .route("/status", get(pages::status::page))

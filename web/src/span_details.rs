@@ -71,6 +71,10 @@ pub struct Details {
     pub attributes: Pairs,
     /// Literals or parameters are hidden in `attributes`.
     pub masked: bool,
+    /// Its statement on several lines, without its literals unless they are asked for.
+    pub statement: Option<String>,
+    /// All of it as JSON, as the panel shows it.
+    pub json: String,
     /// Its sender's attributes.
     pub resource: Pairs,
     /// Instrumentation library and version.
@@ -161,7 +165,13 @@ pub fn details(analysis: &Analysis<'_>, span: SpanIdx, raw: bool) -> Details {
         .map(|it| it.start_ns)
         .min()
         .unwrap_or(0);
-    Details {
+    let statement = own_attributes
+        .iter()
+        .find(|it| STATEMENT_KEYS.contains(&it.key) && matches!(it.value, Value::Str(_)))
+        .map(|it| cut(sql::laid_out(&shown(it, system, raw), system)));
+    let mut details = Details {
+        statement,
+        json: String::new(),
         span,
         id: sent.id.to_string(),
         parent_id: sent.parent_id.map(|it| it.to_string()),
@@ -210,7 +220,55 @@ pub fn details(analysis: &Analysis<'_>, span: SpanIdx, raw: bool) -> Details {
             })
             .collect(),
         links_left: links.len().saturating_sub(EVENTS_MAX),
-    }
+    };
+    details.json = json(analysis, &details, |it| shown(it, system, raw));
+    details
+}
+
+/// The span as JSON, for a message or a ticket: what the panel shows, with numbers as numbers.
+fn json(
+    analysis: &Analysis<'_>,
+    details: &Details,
+    shown: impl Fn(&Attribute<'_>) -> String,
+) -> String {
+    use serde_json::{Map, Value as Json, json};
+    let sent = analysis.trace.span(details.span);
+    let own = analysis.trace.spans.attributes_at(&sent.attributes);
+    let attributes: Map<String, Json> = own
+        .iter()
+        .take(ATTRIBUTES_MAX)
+        .map(|it| {
+            let text = shown(it);
+            let value = match it.value {
+                // What is hidden stays hidden, numbers too.
+                _ if text != value_text(&it.value) => text.into(),
+                Value::Int(number) => number.into(),
+                Value::Bool(yes) => yes.into(),
+                Value::Double(number) => number.into(),
+                _ => cut(text).into(),
+            };
+            (it.key.to_owned(), value)
+        })
+        .collect();
+    let events: Vec<Json> = details
+        .events
+        .iter()
+        .map(|it| json!({"name": it.name, "offset_ns": it.offset_ns}))
+        .collect();
+    let span = json!({
+        "trace_id": sent.trace_id.to_string(),
+        "span_id": details.id,
+        "parent_id": details.parent_id,
+        "name": details.name,
+        "service": details.service,
+        "kind": details.kind,
+        "start_ns": sent.start_ns,
+        "duration_ns": details.duration_ns,
+        "status": details.status.as_ref().map(|it| it.0),
+        "attributes": attributes,
+        "events": events,
+    });
+    serde_json::to_string_pretty(&span).unwrap_or_default()
 }
 
 fn pairs(attributes: &[Attribute<'_>], text: impl Fn(&Attribute<'_>) -> String) -> Pairs {

@@ -16,7 +16,7 @@ use analyzer::Analysis;
 use analyzer::category::Category;
 use analyzer::trace::SpanIdx;
 
-use crate::waterfall::{Names, detached, own_time};
+use crate::waterfall::{Names, Piece, detached, own_time};
 
 /// Frames in one graph. What is deeper or later folds into its parent frame, whose width is then
 /// its own work; nothing is lost of the sum.
@@ -67,8 +67,22 @@ pub struct Placed {
     pub level: u32,
 }
 
-/// The frames of a trace, in order of the tree: parents first, siblings in order of their first span.
+/// The frames of a trace, and where its spans went.
+#[derive(Clone, Debug)]
+pub struct Graph {
+    /// In order of the tree: parents first, siblings in order of their first span.
+    pub frames: Vec<Frame>,
+    /// The frame of each span.
+    pub of_span: Vec<usize>,
+}
+
+/// The frames of a trace, in order of the tree.
 pub fn frames(analysis: &Analysis<'_>) -> Vec<Frame> {
+    graph(analysis, None).frames
+}
+
+/// The frames of a trace; as wide as the work within `window`, if there is one.
+pub fn graph(analysis: &Analysis<'_>, window: Option<Piece>) -> Graph {
     let names = Names::of(analysis);
     let detached = detached(analysis);
     let mut frames: Vec<Frame> = Vec::new();
@@ -106,16 +120,25 @@ pub fn frames(analysis: &Analysis<'_>) -> Vec<Frame> {
                 frames.len() - 1
             }
         };
-        let own: u64 = own_time(analysis, span)
-            .iter()
-            .map(|it| it.end_ns - it.start_ns)
-            .sum();
+        let own = own_ns(analysis, span, window);
         frames[at].count += 1;
         frames[at].self_ns = frames[at].self_ns.saturating_add(own);
         of_span.push(at);
     }
     add_up(&mut frames);
-    frames
+    Graph { frames, of_span }
+}
+
+/// Time of `span` in which none of its children ran, ns; of it only what is in `window`.
+pub fn own_ns(analysis: &Analysis<'_>, span: SpanIdx, window: Option<Piece>) -> u64 {
+    let within = |it: &Piece| match window {
+        Some(window) => {
+            let end_ns = it.end_ns.min(window.end_ns);
+            end_ns.saturating_sub(it.start_ns.max(window.start_ns))
+        }
+        None => it.end_ns - it.start_ns,
+    };
+    own_time(analysis, span).iter().map(within).sum()
 }
 
 fn add_up(frames: &mut [Frame]) {

@@ -19,12 +19,13 @@ use analyzer::span::{Status, Value};
 use analyzer::trace::SpanIdx;
 use analyzer::{Analysis, Entry};
 
-/// Rows on one page: a browser lays out so many without a pause. Beyond it the shorter subtrees stay
-/// folded, each with a link that opens it on a page of its own.
-pub const ROWS_MAX: usize = 2_000;
+/// Rows on one page: with them it stays below 300 KB, and a browser lays it out without a pause. Beyond it
+/// the shorter subtrees stay folded, each with a link that opens it on a page of its own; looking closer at
+/// a part of the time shows what is in it.
+pub const ROWS_MAX: usize = 300;
 
 /// Children (or combs of them) shown under one span; the rest is one row with a link to go on.
-pub const CHILDREN_MAX: usize = 500;
+pub const CHILDREN_MAX: usize = 150;
 
 /// So many repeats of one operation under one parent become a comb. Fewer are quickly read one by
 /// one, and retries, which should be seen apart, are seldom more.
@@ -50,6 +51,11 @@ pub struct View {
     pub fold: Vec<SpanIdx>,
     /// How many children of `root` to leave out at the front: the way on from a [`RowKind::More`].
     pub skip: usize,
+    /// How many calls of an open comb to leave out at the front: the way on within it.
+    pub calls: usize,
+    /// The part of the time that is looked at; `None` for all of it. Bars are drawn finer there, and of a
+    /// trace too long for a page the rows are chosen by what they have in it.
+    pub window: Option<Piece>,
 }
 
 /// The rows and their time axis.
@@ -61,6 +67,8 @@ pub struct Waterfall {
     pub rows: Vec<Row>,
     /// Spans that have no row because the page would be too long.
     pub left_out: usize,
+    /// Rows of a long trace are only those that touch the window.
+    pub windowed: bool,
     /// The main entry's end, if there is one: the instant the response was sent.
     pub response_ns: Option<u64>,
 }
@@ -128,6 +136,8 @@ pub enum RowKind {
         parent: Option<SpanIdx>,
         /// How many rows come before.
         skip: usize,
+        /// They are calls of an open comb, and `skip` counts its calls.
+        calls: bool,
     },
 }
 
@@ -159,7 +169,10 @@ pub fn waterfall(analysis: &Analysis<'_>, view: &View) -> Waterfall {
     let tops = builder.tops();
     let shown = builder.choose(&tops);
     let mut rows = builder.rows(tops, &shown);
-    let axis = Axis::around(analysis, view.root);
+    let axis = Axis {
+        window: view.window,
+        ..Axis::around(analysis, view.root)
+    };
     for row in &mut rows {
         row.beyond = row.start_ns < axis.start_ns || row.end_ns > axis.start_ns + axis.length_ns;
     }
@@ -167,6 +180,7 @@ pub fn waterfall(analysis: &Analysis<'_>, view: &View) -> Waterfall {
         axis,
         rows,
         left_out: shown.left_out,
+        windowed: builder.reach.is_some(),
         response_ns: main_entry(analysis).map(|it| it.start_ns + it.duration_ns),
     }
 }
@@ -303,6 +317,9 @@ struct Builder<'s, 'a> {
     detached: Vec<bool>,
     critical: HashMap<SpanIdx, Vec<Piece>>,
     offenders: HashMap<SpanIdx, Vec<usize>>,
+    /// Of each span the time from the first start to the last end in its subtree; only where rows are
+    /// chosen by the window.
+    reach: Option<Vec<Piece>>,
 }
 
 impl<'s, 'a> Builder<'s, 'a> {
@@ -328,6 +345,16 @@ impl<'s, 'a> Builder<'s, 'a> {
             detached: detached(analysis),
             critical,
             offenders,
+            reach: (view.window.is_some() && analysis.trace.nodes.len() > ROWS_MAX)
+                .then(|| reach(analysis)),
+        }
+    }
+
+    /// Something of the span or below it is in the window, where rows are chosen by it.
+    fn is_in_window(&self, span: SpanIdx) -> bool {
+        match (&self.reach, self.view.window) {
+            (Some(reach), Some(window)) => overlap_ns(reach[span as usize], window).is_some(),
+            _ => true,
         }
     }
 
@@ -351,7 +378,7 @@ impl<'s, 'a> Builder<'s, 'a> {
     ) -> Vec<Item> {
         let mut alike: HashMap<_, usize> = HashMap::new();
         let mut groups: Vec<Vec<SpanIdx>> = Vec::new();
-        for span in spans {
+        for span in spans.filter(|it| self.is_in_window(*it)) {
             let key = (
                 self.names.name(span),
                 self.names.service(span),
@@ -375,6 +402,7 @@ impl<'s, 'a> Builder<'s, 'a> {
                 more: Some(RowKind::More {
                     parent,
                     skip: skip + CHILDREN_MAX,
+                    calls: false,
                 }),
             });
         }
@@ -389,7 +417,7 @@ impl<'s, 'a> Builder<'s, 'a> {
         let push = |waiting: &mut BinaryHeap<_>, items: &[Item]| {
             for item in items.iter().filter(|it| it.more.is_none()) {
                 let comb = !item.members.is_empty();
-                let ns: u64 = item.spans().iter().map(|it| self.duration_ns(*it)).sum();
+                let ns: u64 = item.spans().iter().map(|it| self.weight_ns(*it)).sum();
                 waiting.push((ns, Reverse(item.span), comb, item.members.clone()));
             }
         };
@@ -431,12 +459,16 @@ impl<'s, 'a> Builder<'s, 'a> {
     /// An open comb's calls, one by one.
     fn cut(&self, mut members: Vec<SpanIdx>) -> Vec<Item> {
         let parent = self.analysis.trace.node(members[0]).parent;
+        if self.view.calls < members.len() {
+            members.drain(..self.view.calls);
+        }
         let rest = members.split_off(members.len().min(CHILDREN_MAX));
         let mut items: Vec<Item> = members.into_iter().map(Item::single).collect();
         if let Some(first) = rest.first() {
             let more = RowKind::More {
                 parent,
-                skip: CHILDREN_MAX,
+                skip: self.view.calls + CHILDREN_MAX,
+                calls: true,
             };
             items.push(Item {
                 span: *first,
@@ -570,6 +602,16 @@ impl<'s, 'a> Builder<'s, 'a> {
         self.analysis.trace.node(span).subtree_end - span - 1
     }
 
+    /// What a span counts when rows are chosen: its time in the window.
+    fn weight_ns(&self, span: SpanIdx) -> u64 {
+        match (&self.reach, self.view.window) {
+            (Some(reach), Some(window)) => {
+                overlap_ns(reach[span as usize], window).unwrap_or_default()
+            }
+            _ => self.duration_ns(span),
+        }
+    }
+
     fn duration_ns(&self, span: SpanIdx) -> u64 {
         self.analysis.trace.duration_ns(span)
     }
@@ -648,6 +690,90 @@ impl<'s, 'a> Builder<'s, 'a> {
     }
 }
 
+/// From the first start to the last end in each span's subtree. Parents stand before their children, so one
+/// walk backwards is enough.
+fn reach(analysis: &Analysis<'_>) -> Vec<Piece> {
+    let nodes = &analysis.trace.nodes;
+    let mut reach: Vec<Piece> = nodes
+        .iter()
+        .map(|it| Piece {
+            start_ns: it.start_ns,
+            end_ns: it.end_ns,
+        })
+        .collect();
+    for at in (0..nodes.len()).rev() {
+        if let Some(parent) = nodes[at].parent {
+            let below = reach[at];
+            let above = &mut reach[parent as usize];
+            above.start_ns = above.start_ns.min(below.start_ns);
+            above.end_ns = above.end_ns.max(below.end_ns);
+        }
+    }
+    reach
+}
+
+/// How long two stretches run at the same time; `None` if they do not touch.
+fn overlap_ns(a: Piece, b: Piece) -> Option<u64> {
+    a.end_ns
+        .min(b.end_ns)
+        .checked_sub(a.start_ns.max(b.start_ns))
+}
+
+/// Levels of the overview. Deeper spans are not drawn in it: it is there to find one's way.
+pub const LANES: usize = 6;
+
+/// Columns of the overview: a bar is at least so wide, and no lane has more of them.
+const COLUMNS: f64 = 300.0;
+
+/// The spans of the upper levels, as bars by level and category: the trace, small.
+pub fn overview(
+    analysis: &Analysis<'_>,
+    axis: &Axis,
+    root: Option<SpanIdx>,
+) -> [Vec<(Category, Bar)>; LANES] {
+    let nodes = &analysis.trace.nodes;
+    let range = match root {
+        Some(root) => root..analysis.trace.node(root).subtree_end,
+        None => 0..nodes.len() as SpanIdx,
+    };
+    let mut depths = vec![0_usize; nodes.len()];
+    // Of a hundred thousand spans most lie in the same columns: each place is drawn once.
+    let mut places: HashSet<(usize, Category, u16, u16)> = HashSet::new();
+    for span in range {
+        let node = &nodes[span as usize];
+        let above = node.parent.filter(|_| Some(span) != root);
+        let depth = above.map_or(0, |it| depths[it as usize] + 1);
+        depths[span as usize] = depth;
+        if depth < LANES {
+            let column = |ns: u64| axis.x(ns) / 100.0 * COLUMNS;
+            let from = column(node.start_ns).floor().min(COLUMNS - 1.0);
+            let to = column(node.end_ns).ceil().max(from + 1.0);
+            let category = analysis.categories[span as usize];
+            places.insert((depth, category, from as u16, to as u16));
+        }
+    }
+    let mut places: Vec<_> = places.into_iter().collect();
+    places.sort_unstable_by_key(|it| (it.0, it.1 as usize, it.2, it.3));
+    let mut lanes: [Vec<(Category, Bar)>; LANES] = Default::default();
+    for (lane, category, from, to) in places {
+        let (x, end) = (
+            f64::from(from) * 100.0 / COLUMNS,
+            f64::from(to) * 100.0 / COLUMNS,
+        );
+        match lanes[lane].last_mut() {
+            Some((last, bar)) if *last == category && x <= bar.x + bar.width => {
+                bar.width = bar.width.max(end - bar.x);
+            }
+            _ => lanes[lane].push((category, Bar { x, width: end - x })),
+        }
+    }
+    // The wide ones first, or they would hide the others.
+    for lane in &mut lanes {
+        lane.sort_by(|a, b| b.1.width.total_cmp(&a.1.width));
+    }
+    lanes
+}
+
 fn into_items(group: Vec<SpanIdx>) -> Vec<Item> {
     if group.len() < COMB_MIN {
         return group.into_iter().map(Item::single).collect();
@@ -668,6 +794,8 @@ pub struct Axis {
     pub length_ns: u64,
     /// From one tick to the next, ns.
     pub tick_ns: u64,
+    /// What of it is looked at: bars there are drawn as much finer as it is smaller.
+    pub window: Option<Piece>,
 }
 
 /// A stretch of the drawing's width.
@@ -691,7 +819,7 @@ const WIDTH_MIN: f64 = 0.12;
 
 impl Axis {
     /// The axis that fits the trace, or the subtree of `root`.
-    fn around(analysis: &Analysis<'_>, root: Option<SpanIdx>) -> Axis {
+    pub fn around(analysis: &Analysis<'_>, root: Option<SpanIdx>) -> Axis {
         let trace = &analysis.trace;
         let range = match root {
             Some(root) => root..trace.node(root).subtree_end,
@@ -736,6 +864,7 @@ impl Axis {
             start_ns,
             length_ns: ticks.saturating_mul(tick_ns),
             tick_ns,
+            window: None,
         }
     }
 
@@ -752,10 +881,22 @@ impl Axis {
 
     /// One stretch as a bar.
     pub fn bar(&self, piece: Piece) -> Bar {
-        let x = self.x(piece.start_ns).min(100.0 - WIDTH_MIN);
+        let width_min = WIDTH_MIN * self.fineness(piece);
+        let x = self.x(piece.start_ns).min(100.0 - width_min);
         Bar {
             x,
-            width: (self.x(piece.end_ns) - x).max(WIDTH_MIN),
+            width: (self.x(piece.end_ns) - x).max(width_min),
+        }
+    }
+
+    /// How much finer than usual a stretch is drawn: the window's share of the axis if it is in the window, else 1.
+    fn fineness(&self, piece: Piece) -> f64 {
+        match self.window {
+            Some(window) if overlap_ns(window, piece).is_some() => {
+                let length_ns = window.end_ns - window.start_ns;
+                (length_ns as f64 / self.length_ns as f64).min(1.0)
+            }
+            _ => 1.0,
         }
     }
 
@@ -765,8 +906,9 @@ impl Axis {
         let mut sorted: Vec<Piece> = pieces.to_vec();
         sorted.sort_unstable_by_key(|it| it.start_ns);
         let mut shorter = Vec::with_capacity(sorted.len());
-        let slit_ns = (self.length_ns as f64 * SLIT / 100.0) as u64;
         for (at, piece) in sorted.iter().enumerate() {
+            let slit = SLIT * self.fineness(*piece);
+            let slit_ns = (self.length_ns as f64 * slit / 100.0) as u64;
             let next_ns = sorted.get(at + 1).map_or(u64::MAX, |it| it.start_ns);
             let end_ns = piece.end_ns.min(next_ns.saturating_sub(slit_ns));
             let room = end_ns.saturating_sub(piece.start_ns) > 2 * slit_ns;
@@ -788,9 +930,10 @@ impl Axis {
             .collect();
         sorted.sort_unstable_by_key(|it| it.start_ns);
         let mut bars: Vec<Bar> = Vec::new();
-        for bar in sorted.into_iter().map(|it| self.bar(it)) {
+        for piece in sorted {
+            let (bar, gap_min) = (self.bar(piece), GAP_MIN * self.fineness(piece));
             match bars.last_mut() {
-                Some(last) if bar.x - (last.x + last.width) < GAP_MIN => {
+                Some(last) if bar.x - (last.x + last.width) < gap_min => {
                     last.width = last.width.max(bar.x + bar.width - last.x);
                 }
                 _ => bars.push(bar),
@@ -1051,7 +1194,7 @@ shop     b                        |-------|
             .filter(|it| matches!(it.kind, RowKind::More { .. }));
         assert_eq!(
             more.map(|it| it.members.len()).collect::<Vec<_>>(),
-            [400, 400, 400]
+            [900 - CHILDREN_MAX]
         );
         assert_tiled(&analysis, &waterfall);
         // The way on: the rest of the first part.
@@ -1059,11 +1202,11 @@ shop     b                        |-------|
             &analysis,
             &View {
                 root: Some(1),
-                skip: 500,
+                skip: 900 - 20,
                 ..View::default()
             },
         );
-        assert_eq!(rest.rows.len(), 401);
+        assert_eq!(rest.rows.len(), 21);
     }
 
     #[test]

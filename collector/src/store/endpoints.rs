@@ -122,6 +122,27 @@ impl Store {
         .transpose()
     }
 
+    /// The id of the endpoint with these names: namespace, service, environment, endpoint.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn endpoint_named(&self, names: [&str; 4]) -> Result<Option<i32>, StoreError> {
+        // A NUL cannot be stored, nor compared: the dictionary has it replaced too.
+        let [namespace, service, environment, endpoint] =
+            names.map(|it| it.replace('\0', "\u{fffd}"));
+        let id = sqlx::query_scalar(
+            "select e.id from culprit.endpoints e join culprit.services s on s.id = e.service_id
+             where s.namespace = $1 and s.name = $2 and s.environment = $3 and e.name = $4",
+        )
+        .bind(namespace)
+        .bind(service)
+        .bind(environment)
+        .bind(endpoint)
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(id)
+    }
+
     /// An endpoint's requests of `minutes`, added up by minute. What was merged
     /// into an hour stands at the hour's first minute, or at the window's if that is later.
     ///

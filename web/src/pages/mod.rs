@@ -16,6 +16,8 @@ pub mod context;
 pub mod traces;
 pub mod live;
 pub mod trace;
+pub mod trace_compare;
+pub mod standing;
 pub mod search;
 pub mod alerts;
 pub mod status;
