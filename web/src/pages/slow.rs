@@ -195,7 +195,8 @@ fn page<'a>(
     };
     let field = |ns: u64| match ns {
         0 => String::new(),
-        _ => format!("{}ms", ns as f64 / 1e6),
+        // As exact as anybody types it; what is asked for stays in the address.
+        _ => format!("{}ms", (ns as f64 / 1e4).round() / 1e2),
     };
     let durations = match (of.min_ns, of.max_ns) {
         (0, 0) => "of this time".to_owned(),
@@ -269,7 +270,10 @@ fn attribute(
             "{} of {of_inside}; {} of {of_outside}",
             it.inside, it.outside
         ),
-        p_value: format!("{:.1e}", it.p_value),
+        p_value: match it.p_value {
+            ..0.000_001 => "below 1 in a million".to_owned(),
+            p => format!("1 in {}", format::count((1.0 / p).round() as i64)),
+        },
         link: match is_limit {
             true => String::new(),
             false => traces_link(endpoint, of, &[("q", &condition)]),
