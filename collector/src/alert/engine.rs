@@ -10,7 +10,8 @@
 //!
 //! What is said about it is kept per channel and follows from the state alone ([`due`]), so that silences,
 //! group waits and rate limits only delay it: what is not said in this look is still due in the next, and
-//! what is not true any more by then is never said.
+//! what is not true any more by then is never said. A silence holds nothing back but what disturbs: that
+//! something is over is told all the same, to those who were told that it began.
 //!
 //! What someone on call wants, and what follows from it:
 //!
@@ -339,6 +340,8 @@ pub fn advance(
     {
         it.last_true_ms = now_ms;
     }
+    // A clock that had jumped ahead must not keep it firing until that time comes.
+    it.last_true_ms = it.last_true_ms.min(now_ms);
     let unheard_ms = now_ms - it.last_true_ms;
     match (it.state, verdict.truth) {
         (State::Pending, Truth::True) => {
@@ -381,11 +384,12 @@ pub fn due(
     now_ms: i64,
     pace: &Pace,
 ) -> Option<(Event, i64)> {
-    if incident.silenced_by.is_some() {
-        return None;
-    }
     let fired_ms = incident.fired_ms.unwrap_or(incident.started_ms);
     let fires = incident.state == State::Firing;
+    // That it is over disturbs nobody, and whoever has it open wants to close it.
+    if incident.silenced_by.is_some() && (fires || incident.flapping) {
+        return None;
+    }
     if incident.flapping {
         let is_new = told.event != Some(Event::Flapping) && !incident.acknowledged;
         let since_ms = incident.changes.last().copied().unwrap_or(now_ms);
