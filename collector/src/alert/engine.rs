@@ -633,6 +633,31 @@ mod tests {
         assert!(facts[0].value.contains("no data"));
     }
 
+    #[test]
+    fn what_ends_under_a_silence_is_told_to_those_who_heard_of_it() {
+        let mut world = World::new(Timing::default());
+        world.go(Truth::True, 1.0);
+        let silence = Some(Uuid::from_u128(9));
+        world.look(&Verdict::of(Truth::Holds), silence, false);
+        world.look(&Verdict::of(Truth::False), silence, false);
+        assert_eq!(world.events(), [(0, "opened"), (60, "resolved")]);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ahead_and_back_keeps_nothing_firing() {
+        let timing = Timing {
+            keep_firing_ms: MINUTE,
+            ..Timing::default()
+        };
+        let mut world = World::new(timing);
+        world.go(Truth::True, 1.0);
+        world.now_ms += 1_000 * MINUTE;
+        world.go(Truth::True, 1.0);
+        world.now_ms = 2 * MINUTE;
+        world.go(Truth::False, 5.0);
+        assert_eq!(world.events(), [(0, "opened"), (180, "resolved")]);
+    }
+
     fn steps() -> impl Strategy<Value = Vec<(u8, i64, u8, bool)>> {
         // What is true, ms to the next look, silenced, and whether the process dies in this look.
         prop::collection::vec((0u8..5, 0i64..20 * MINUTE, 0u8..4, any::<bool>()), 1..200)

@@ -386,10 +386,13 @@ pub(super) async fn hasten(
     group_key: Option<&str>,
 ) -> Result<(), StoreError> {
     sqlx::query(
+        // What is locked is just being claimed, or hastened by somebody else: waiting for it could be a deadlock.
         "update culprit.outbox set next_attempt_at = now()
-         where channel = $1 and ($2::text is null or group_key = $2)
-           and delivered_at is null and dead_at is null and attempts > 0
-           and next_attempt_at > now() + make_interval(secs => $3)",
+         where id in (select id from culprit.outbox
+                      where channel = $1 and ($2::text is null or group_key = $2)
+                        and delivered_at is null and dead_at is null and attempts > 0
+                        and next_attempt_at > now() + make_interval(secs => $3)
+                      for update skip locked)",
     )
     .bind(channel)
     .bind(group_key)
