@@ -172,3 +172,11 @@ alter table culprit.alert_channels add column resent_at timestamptz;
 create index outbox_created on culprit.outbox (created_at);
 -- The states that findings have had so far they have had from the first.
 update culprit.findings set state_since = first_seen;
+-- A message that was given up is sent again once at a time, however many people press the button.
+create unique index outbox_replayed_once on culprit.outbox (replayed_from) where delivered_at is null and dead_at is null;
+-- What the alert engine asks in every look: incidents whose end somebody has yet to be told, findings that are
+-- new or back, regressions that ended lately. And an endpoint's regressions.
+create index incidents_owed on culprit.incidents (id) where notified in ('opened', 'flapping');
+create index findings_changed on culprit.findings (state_since, id) where state in ('new', 'regressed');
+create index regressions_resolved on culprit.regressions (resolved_at);
+create index regressions_endpoint on culprit.regressions (endpoint_id);

@@ -84,6 +84,8 @@ async fn review(
     let mut lives = Lives::new(resolve_after);
     while !shutdown.is_cancelled() {
         look(store, lease).await?;
+        // First: what was found long before a longer stop is not new any more, and not told as new.
+        lives.look(store, lease).await?;
         match watch.look(store, lease, now_ms()).await {
             Err(StoreError::LeaseLost(shard)) => return Err(StoreError::LeaseLost(shard)),
             // Findings and deployments go on without alerts.
@@ -96,7 +98,6 @@ async fn review(
         if stats.runs.load(Relaxed).is_multiple_of(DEPLOYMENTS_EVERY) {
             crate::deployments::notice(store, lease, now_ms()).await?;
         }
-        lives.look(store, lease).await?;
         stats.runs.fetch_add(1, Relaxed);
         pause(REVIEW_EVERY, shutdown).await;
     }

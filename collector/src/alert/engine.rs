@@ -10,7 +10,8 @@
 //!
 //! What is said about it is kept per channel and follows from the state alone ([`due`]), so that silences,
 //! group waits and rate limits only delay it: what is not said in this look is still due in the next, and
-//! what is not true any more by then is never said.
+//! what is not true any more by then is never said. A silence holds nothing back but what disturbs: that
+//! something is over is told all the same, to those who were told that it began.
 //!
 //! What someone on call wants, and what follows from it:
 //!
@@ -339,6 +340,8 @@ pub fn advance(
     {
         it.last_true_ms = now_ms;
     }
+    // A clock that had jumped ahead must not keep it firing until that time comes.
+    it.last_true_ms = it.last_true_ms.min(now_ms);
     let unheard_ms = now_ms - it.last_true_ms;
     match (it.state, verdict.truth) {
         (State::Pending, Truth::True) => {
@@ -381,11 +384,12 @@ pub fn due(
     now_ms: i64,
     pace: &Pace,
 ) -> Option<(Event, i64)> {
-    if incident.silenced_by.is_some() {
-        return None;
-    }
     let fired_ms = incident.fired_ms.unwrap_or(incident.started_ms);
     let fires = incident.state == State::Firing;
+    // That it is over disturbs nobody, and whoever has it open wants to close it.
+    if incident.silenced_by.is_some() && (fires || incident.flapping) {
+        return None;
+    }
     if incident.flapping {
         let is_new = told.event != Some(Event::Flapping) && !incident.acknowledged;
         let since_ms = incident.changes.last().copied().unwrap_or(now_ms);
@@ -627,6 +631,31 @@ mod tests {
         assert_eq!(world.events()[1].1, "resolved");
         let facts = &world.stored.as_ref().unwrap().alert.facts;
         assert!(facts[0].value.contains("no data"));
+    }
+
+    #[test]
+    fn what_ends_under_a_silence_is_told_to_those_who_heard_of_it() {
+        let mut world = World::new(Timing::default());
+        world.go(Truth::True, 1.0);
+        let silence = Some(Uuid::from_u128(9));
+        world.look(&Verdict::of(Truth::Holds), silence, false);
+        world.look(&Verdict::of(Truth::False), silence, false);
+        assert_eq!(world.events(), [(0, "opened"), (60, "resolved")]);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ahead_and_back_keeps_nothing_firing() {
+        let timing = Timing {
+            keep_firing_ms: MINUTE,
+            ..Timing::default()
+        };
+        let mut world = World::new(timing);
+        world.go(Truth::True, 1.0);
+        world.now_ms += 1_000 * MINUTE;
+        world.go(Truth::True, 1.0);
+        world.now_ms = 2 * MINUTE;
+        world.go(Truth::False, 5.0);
+        assert_eq!(world.events(), [(0, "opened"), (180, "resolved")]);
     }
 
     fn steps() -> impl Strategy<Value = Vec<(u8, i64, u8, bool)>> {

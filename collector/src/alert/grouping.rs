@@ -27,6 +27,19 @@ pub struct Due {
     pub service: String,
     /// And its environment; may be empty.
     pub environment: String,
+    /// It was there when culprit began to watch its service, and is told for the first time: the end of that
+    /// service's first half hour, ms since the epoch.
+    pub first_until_ms: Option<i64>,
+}
+
+impl Due {
+    /// Its group in words: `shop (production)`.
+    pub fn group(&self) -> String {
+        match self.environment.as_str() {
+            "" => self.service.clone(),
+            environment => format!("{} ({environment})", self.service),
+        }
+    }
 }
 
 /// A channel, as far as messages are put together for it.
@@ -105,10 +118,7 @@ pub fn bundles(
 fn bundle(channel: String, group_key: String, event: Event, mut due: Vec<Due>) -> Bundle {
     let order = |it: &Due| (std::cmp::Reverse(it.severity), it.since_ms);
     due.sort_by_key(order);
-    let group = match (&due[0].service, &due[0].environment) {
-        (service, environment) if environment.is_empty() => service.clone(),
-        (service, environment) => format!("{service} ({environment})"),
-    };
+    let group = due[0].group();
     Bundle {
         channel,
         event,
@@ -134,6 +144,7 @@ mod tests {
             fingerprint: format!("f{incident}"),
             service: service.into(),
             environment: "production".into(),
+            first_until_ms: None,
         }
     }
 

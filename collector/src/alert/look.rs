@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use super::channel::Kind;
 use super::engine::{Incident, Pace, State, Timing, Truth, Verdict, advance, due};
+use super::first;
 use super::grouping::{Bundle, Due, Room, bundles};
-use super::notification::{Event, Notification};
+use super::notification::{Event, Fact, Notification};
 use super::rule::{Condition, Rule, matches};
 use super::signal::{self, About, BASELINE_MINUTES, Content, Signal};
 use super::silence::covers;
@@ -68,7 +69,7 @@ impl Watch {
         lease: &Lease,
         now_ms: i64,
     ) -> Result<(), StoreError> {
-        let rules = store.enabled_rules().await?;
+        let (rules, unreadable) = store.enabled_rules().await?;
         let channels = store.channels().await?;
         let memory_ms = self.pace.cool_down_ms.max(self.pace.flapping_window_ms);
         let stored = store.engine_incidents(now_ms - memory_ms).await?;
@@ -79,6 +80,7 @@ impl Watch {
         }
         let mut look = Look {
             rules: rules.iter().map(|it| (it.name.as_str(), it)).collect(),
+            unreadable: &unreadable,
             signals: &signals,
             silences: &silences,
             enabled: channels.iter().filter(|it| it.enabled).collect(),
@@ -90,8 +92,9 @@ impl Watch {
         };
         look.advance(&stored);
         let said = store.messages_since(now_ms - 60_000).await?;
-        let bundles = look.bundles(said);
+        let (bundles, untold) = look.bundles(said);
         look.describe(store, &bundles, &self.public_url).await?;
+        look.leave_out(untold, &bundles);
         look.say(bundles);
         let changes = look.changes(&stored);
         if !changes.is_empty() {
@@ -123,7 +126,7 @@ impl Watch {
                 });
             }
         }
-        signals.extend(self.numbers(store, rules, now_ms).await?);
+        signals.extend(self.numbers(store, rules, stored, now_ms).await?);
         Ok(signals)
     }
 
@@ -132,6 +135,7 @@ impl Watch {
         &mut self,
         store: &Store,
         rules: &[Rule],
+        stored: &[Incident],
         now_ms: i64,
     ) -> Result<Vec<(Key, Signal)>, StoreError> {
         let rules: Vec<Rule> = rules
@@ -168,7 +172,18 @@ impl Watch {
                 });
             }
         }
-        let signals: Vec<(Key, Signal)> = signals.into_iter().collect();
+        // Most endpoints are well, and nothing is to be done about them.
+        let known: BTreeSet<(&str, &str)> = stored
+            .iter()
+            .map(|it| (it.rule.as_str(), it.fingerprint.as_str()))
+            .collect();
+        let signals: Vec<(Key, Signal)> = signals
+            .into_iter()
+            .filter(|((rule, fingerprint), it)| {
+                it.verdict.truth == Truth::True
+                    || known.contains(&(rule.as_str(), fingerprint.as_str()))
+            })
+            .collect();
         self.numbers = Some((now_ms, rules, signals.clone()));
         Ok(signals)
     }
@@ -205,6 +220,8 @@ fn collect(
 
 struct Look<'a> {
     rules: BTreeMap<&'a str, &'a Rule>,
+    /// Rules of a newer program: what they began goes on until that one looks at it.
+    unreadable: &'a [String],
     signals: &'a BTreeMap<Key, Signal>,
     silences: &'a [Silence],
     channels: &'a [StoredChannel],
@@ -259,6 +276,7 @@ impl<'a> Look<'a> {
             return signal.verdict.clone();
         }
         match self.rules.get(key.0.as_str()).map(|it| &it.condition) {
+            None if self.unreadable.contains(&key.0) => Verdict::of(Truth::Holds),
             None => Verdict::ended("its rule is gone or switched off"),
             Some(Condition::Regression { .. }) => Verdict::of(Truth::False),
             Some(_) => Verdict::ended("its rule is not about it any more"),
@@ -270,8 +288,10 @@ impl<'a> Look<'a> {
         let channels = self.channels_of(&incident.rule);
         let mut next = advance(incident, verdict, timing, &channels, self.now_ms, self.pace)?;
         let key = (next.rule.clone(), next.fingerprint.clone());
+        // Once it has fired it stays what it was told as: Alertmanagers and silences go by the severity, too.
         if let Some(signal) = self.signals.get(&key)
-            && next.state != State::Resolved
+            && next.state == State::Pending
+            && next.fired_ms.is_none()
         {
             next.severity = signal.severity;
         }
@@ -309,16 +329,35 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// What is to be said now, put together.
-    fn bundles(&self, said: Vec<(String, i64)>) -> Vec<Bundle> {
+    /// What is to be said now, put together; and what is never said.
+    fn bundles(&self, said: Vec<(String, i64)>) -> (Vec<Bundle>, Vec<Due>) {
         let said: BTreeMap<String, i64> = said.into_iter().collect();
         let mut rooms: BTreeMap<String, Room> = BTreeMap::new();
         let mut all = Vec::new();
+        let mut first_told: BTreeMap<first::Group, usize> = BTreeMap::new();
         for (place, incident) in self.incidents.iter().enumerate() {
             let timing = self.timing(&incident.rule);
+            let label = |name: &str| incident.labels.get(name).cloned().unwrap_or_default();
+            let first_until_ms = self.first_until_ms(incident);
             for (channel, told) in &incident.told {
+                let first_until_ms = first_until_ms.filter(|_| !self.resends(channel));
+                let was_told = told.event.is_some();
                 let due = due(incident, *told, timing, self.now_ms, self.pace);
-                let (Some((event, since_ms)), Some(groups)) = (due, self.groups(channel)) else {
+                let it = Due {
+                    incident: place,
+                    channel: channel.clone(),
+                    event: due.map_or(Event::Opened, |it| it.0),
+                    since_ms: due.map_or(self.now_ms, |it| it.1),
+                    severity: incident.severity,
+                    fingerprint: incident.fingerprint.clone(),
+                    service: label("service"),
+                    environment: label("environment"),
+                    first_until_ms: first_until_ms.filter(|_| !was_told),
+                };
+                if was_told && first_until_ms.is_some() {
+                    *first_told.entry((channel.clone(), it.group())).or_default() += 1;
+                }
+                let (Some(_), Some(groups)) = (due, self.groups(channel)) else {
                     continue;
                 };
                 rooms.entry(channel.clone()).or_insert_with(|| Room {
@@ -326,20 +365,54 @@ impl<'a> Look<'a> {
                     messages: self.pace.messages_per_minute
                         - said.get(channel).copied().unwrap_or_default(),
                 });
-                let label = |name: &str| incident.labels.get(name).cloned().unwrap_or_default();
-                all.push(Due {
-                    incident: place,
-                    channel: channel.clone(),
-                    event,
-                    since_ms,
-                    severity: incident.severity,
-                    fingerprint: incident.fingerprint.clone(),
-                    service: label("service"),
-                    environment: label("environment"),
-                });
+                all.push(it);
             }
         }
-        bundles(all, &rooms, self.now_ms, self.pace)
+        let (now, never) = first::sift(all, &first_told, &rooms, self.now_ms);
+        (bundles(now, &rooms, self.now_ms, self.pace), never)
+    }
+
+    /// See [`Signal::first_until_ms`].
+    fn first_until_ms(&self, incident: &Incident) -> Option<i64> {
+        let key = (incident.rule.clone(), incident.fingerprint.clone());
+        self.signals.get(&key)?.first_until_ms
+    }
+
+    /// A program that groups and counts by itself, and forgets what it is not told.
+    fn resends(&self, channel: &str) -> bool {
+        let kind = self.channels.iter().find(|it| it.name == channel);
+        kind.is_some_and(|it| {
+            let mut kinds = Kind::ALL.iter();
+            kinds.any(|kind| kind.name() == it.kind && kind.resends())
+        })
+    }
+
+    /// The channels of `untold` do not hear of these incidents, unless they fire anew. What is told instead says
+    /// how many there are.
+    fn leave_out(&mut self, untold: Vec<Due>, bundles: &[Bundle]) {
+        let mut counts: BTreeMap<first::Group, usize> = BTreeMap::new();
+        for it in untold {
+            *counts.entry((it.channel.clone(), it.group())).or_default() += 1;
+            let incident = &mut self.incidents[it.incident];
+            incident.told.remove(&it.channel);
+            if let Some(finding) = signal::finding_of(&incident.labels) {
+                self.changes.findings_told.push((finding, incident.id));
+            }
+        }
+        for ((channel, group), count) in counts {
+            let told = bundles
+                .iter()
+                .find(|it| it.channel == channel && it.group == group && it.event == Event::Opened);
+            let Some(worst) = told.and_then(|it| it.incidents.first()) else {
+                continue;
+            };
+            self.incidents[*worst].alert.facts.push(Fact {
+                name: "also found".into(),
+                value: format!(
+                    "{count} more in the first half hour of {group}; they are on culprit's page of alerts"
+                ),
+            });
+        }
     }
 
     /// Whether a channel takes several alerts in one message; `None` if it is switched off.
@@ -432,7 +505,8 @@ impl<'a> Look<'a> {
             let mut same = now.clone();
             // Not stored by the engine.
             same.acknowledged = before.acknowledged;
-            if now.last_true_ms - before.last_true_ms < LAST_TRUE_LATE_MS {
+            // The clock may have gone back.
+            if (now.last_true_ms - before.last_true_ms).abs() < LAST_TRUE_LATE_MS {
                 same.last_true_ms = before.last_true_ms;
             }
             same != **before

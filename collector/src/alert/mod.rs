@@ -9,6 +9,7 @@ pub mod defaults;
 pub mod signal;
 pub mod engine;
 pub mod silence;
+pub mod first;
 pub mod grouping;
 pub mod look;
 pub mod worker;

@@ -16,6 +16,9 @@ use crate::store::signals::{FindingNow, FindingTold, Place, RegressionNow, Windo
 /// Bytes of a statement in a message; a message is 20 kB at most.
 const STATEMENT_BYTES_MAX: usize = 2_000;
 
+/// Bytes of what somebody wrote about a regression's end: it stands in one line.
+const REASON_BYTES_MAX: usize = 300;
+
 /// Once above a limit, a number has to fall below this share of it to count as below: what swings around
 /// the limit is one incident.
 const HYSTERESIS: f64 = 0.8;
@@ -40,6 +43,8 @@ pub struct Signal {
     pub verdict: Verdict,
     /// What it is.
     pub about: About,
+    /// It was there when culprit began to watch its service; see [`FindingNow::first_until_ms`].
+    pub first_until_ms: Option<i64>,
 }
 
 /// What a signal is about.
@@ -153,6 +158,7 @@ fn signal(
         severity: rule.severity.unwrap_or(own_severity),
         verdict,
         about,
+        first_until_ms: None,
     }
 }
 
@@ -196,7 +202,10 @@ pub fn of_finding(rule: &Rule, finding: &FindingNow) -> Option<Signal> {
     let id = Some(("finding", finding.id.to_string()));
     let labels = labels(rule, &finding.place, &finding.detector, id);
     let about = About::Finding(finding.id);
-    Some(signal(rule, labels, severity, verdict, about))
+    Some(Signal {
+        first_until_ms: finding.first_until_ms,
+        ..signal(rule, labels, severity, verdict, about)
+    })
 }
 
 /// What `rule` says of a regression; `None` if it is not about it.
@@ -222,14 +231,28 @@ pub fn of_regression(rule: &Rule, regression: &RegressionNow, now_ms: i64) -> Op
             Verdict::of(Truth::True)
         }
         "open" => Verdict::of(Truth::Holds),
-        "accepted" => Verdict::ended("somebody accepted it as the new normal"),
-        _ => Verdict::ended("it is as fast as before"),
+        _ => Verdict::ended(why_over(regression)),
     };
     let statement = regression.statement_id;
     let statement = (statement != 0).then(|| ("statement", statement.to_string()));
     let labels = labels(rule, &regression.place, "regression", statement);
     let about = About::Regression(Box::new(regression.clone()));
     Some(signal(rule, labels, severity, verdict, about))
+}
+
+/// Who ended a regression and why, as they said it.
+fn why_over(regression: &RegressionNow) -> String {
+    let what = match regression.state.as_str() {
+        "accepted" => "accepted as the new normal",
+        _ => "resolved",
+    };
+    let why = shorten(regression.ended_why.trim(), REASON_BYTES_MAX);
+    match (regression.ended_by.as_str(), why) {
+        ("", "") => what.to_owned(),
+        ("", why) => why.to_owned(),
+        (author, "") => format!("{what} by {author}"),
+        (author, why) => format!("{what} by {author}: {why}"),
+    }
 }
 
 /// What `rule` says of an endpoint's last minutes, of which `window` is the sum; `None` if it is not about it.
@@ -440,14 +463,18 @@ pub fn regression_content(regression: &RegressionNow) -> Content {
         ..Content::default()
     };
     content.fact("where", where_in_words(&regression.place));
-    content.fact(
-        &percentile,
-        format!(
-            "{before} → {after} ({} requests before, {} since)",
-            grouped(numbers.base_requests),
-            grouped(numbers.requests)
-        ),
-    );
+    // Without a percentile the numbers could not be read.
+    let is_known = numbers.quantile > 0.0;
+    if is_known {
+        content.fact(
+            &percentile,
+            format!(
+                "{before} → {after} ({} requests before, {} since)",
+                grouped(numbers.base_requests),
+                grouped(numbers.requests)
+            ),
+        );
+    }
     let since = minute_utc(regression.began_ms);
     content.fact("since", format!("{since}{after_version}"));
     content.fact(
@@ -461,7 +488,9 @@ pub fn regression_content(regression: &RegressionNow) -> Content {
     if let Some(it) = grew {
         content.fact("what grew", contributor_name(it));
     }
-    content.fact("by chance", chance(numbers.p_value));
+    if is_known {
+        content.fact("by chance", chance(numbers.p_value));
+    }
     content.fact(
         "statement",
         shorten(&regression.statement, STATEMENT_BYTES_MAX),
@@ -799,6 +828,7 @@ mod tests {
             severity: 1,
             traces: 3,
             was_told: false,
+            first_until_ms: None,
             place: place(),
         }
     }
@@ -869,6 +899,8 @@ mod tests {
             previous: "1.0.0".into(),
             numbers: Default::default(),
             explanation: None,
+            ended_by: String::new(),
+            ended_why: String::new(),
         };
         let numbers = &mut regression.numbers;
         (numbers.quantile, numbers.p_value) = (0.99, 0.00002);
@@ -894,6 +926,33 @@ mod tests {
         assert_eq!(truth(&it, 0), Truth::Holds);
         it.state = "accepted".into();
         assert_eq!(truth(&it, 0), Truth::False);
+    }
+
+    #[test]
+    fn the_end_of_a_regression_says_why() {
+        let why = |state: &str, author: &str, reason: &str| {
+            let it = RegressionNow {
+                state: state.into(),
+                ended_by: author.into(),
+                ended_why: reason.into(),
+                ..regression()
+            };
+            let rule = &super::super::defaults::rules()[2];
+            of_regression(rule, &it, 0).unwrap().verdict.why.unwrap()
+        };
+        assert_eq!(
+            why("resolved", "", "no requests for a day"),
+            "no requests for a day"
+        );
+        assert_eq!(
+            why("resolved", "ann", "rolled back"),
+            "resolved by ann: rolled back"
+        );
+        assert_eq!(why("resolved", "", ""), "resolved");
+        assert_eq!(
+            why("accepted", "ann", ""),
+            "accepted as the new normal by ann"
+        );
     }
 
     #[test]

@@ -213,8 +213,10 @@ async fn finding(store: &Store, id: i32, service: i32, state: &str) {
     run(
         store,
         &format!(
-            "insert into culprit.services (id, namespace, name, environment) overriding system value
-                 values ({service}, '', 'shop{service}', 'production') on conflict do nothing;
+            // Watched for a while: what is found is news.
+            "insert into culprit.services (id, namespace, name, environment, first_seen) overriding system value
+                 values ({service}, '', 'shop{service}', 'production', now() - interval '1 hour')
+                 on conflict do nothing;
              insert into culprit.endpoints (id, service_id, name) overriding system value
                  values ({service}, {service}, 'GET /posts') on conflict do nothing;
              insert into culprit.finding_keys (id, digest, fingerprint, detector, service_id, endpoint_id)
@@ -439,6 +441,133 @@ async fn a_storm_is_bounded_and_nothing_of_it_is_lost() {
 }
 
 #[tokio::test]
+async fn what_was_there_before_anybody_watched_is_told_three_times_at_most() {
+    let mut world = World::new().await;
+    for (name, kind) in [
+        ("hook", "webhook"),
+        ("ops", "slack"),
+        ("am", "alertmanager"),
+    ] {
+        world.channel(name, kind).await;
+    }
+    for id in 1..=5 {
+        finding(&world.store, id, 1, "new").await;
+    }
+    world
+        .run("update culprit.services set first_seen = now() - interval '1 minute'")
+        .await;
+    let told = async |world: &World, channel: &str| -> Vec<i32> {
+        let all = world.outbox().await.into_iter();
+        all.filter(|it| it.0 == channel && it.1 == "opened")
+            .map(|it| it.2)
+            .collect()
+    };
+    world.look().await;
+    assert_eq!(told(&world, "hook").await, [1, 1, 1]);
+    assert_eq!(told(&world, "am").await, [1; 5], "it groups by itself");
+    let also: Vec<String> = world
+        .bodies()
+        .await
+        .iter()
+        .flat_map(|it| it.alerts[0].facts.clone())
+        .filter(|it| it.name == "also found")
+        .map(|it| it.value)
+        .collect();
+    assert!(
+        also[0].starts_with("2 more in the first half hour of shop1"),
+        "{also:?}"
+    );
+    finding(&world.store, 6, 1, "new").await;
+    world.go(60).await;
+    assert_eq!(told(&world, "hook").await, [1, 1, 1]);
+    assert_eq!(told(&world, "ops").await, [6], "one message");
+    finding(&world.store, 7, 1, "new").await;
+    finding(&world.store, 8, 1, "new").await;
+    world.go(60).await;
+    assert_eq!(told(&world, "ops").await, [6]);
+    world.go(1_800).await;
+    assert_eq!(told(&world, "ops").await, [6, 2], "the rest together");
+    assert_eq!(told(&world, "hook").await, [1, 1, 1]);
+    assert_eq!(world.incidents().await.len(), 8, "one each");
+    for id in 1..=8 {
+        state_of_finding(&world.store, id, "resolved").await;
+    }
+    world.go(120).await;
+    let ends = world.outbox().await.into_iter();
+    let ends = ends.filter(|it| it.0 == "hook" && it.1 == "resolved");
+    assert_eq!(ends.count(), 3, "no end of what was never told");
+}
+
+#[tokio::test]
+async fn an_incident_keeps_the_severity_it_fired_with() {
+    let mut world = World::new().await;
+    world.channel("am", "alertmanager").await;
+    finding(&world.store, 1, 1, "new").await;
+    world.look().await;
+    world.run("update culprit.findings set severity = 2").await;
+    world.go(60).await;
+    state_of_finding(&world.store, 1, "resolved").await;
+    world.go(60).await;
+    let bodies = world.bodies().await;
+    let severities: Vec<Severity> = bodies.iter().map(|it| it.alerts[0].severity).collect();
+    assert_eq!(severities, [Severity::Warning; 2]);
+}
+
+#[tokio::test]
+async fn a_rule_of_a_newer_program_ends_nothing() {
+    let mut world = World::new().await;
+    world.channel("hook", "webhook").await;
+    finding(&world.store, 1, 1, "new").await;
+    world.look().await;
+    world
+        .run("update culprit.alert_rules set rule = '{\"of\": \"tomorrow\"}'")
+        .await;
+    world.go(7_200).await;
+    assert_eq!(
+        world.incidents().await,
+        [("firing".into(), "opened".into())]
+    );
+    world.run("delete from culprit.alert_rules").await;
+    world.go(10).await;
+    assert_eq!(world.incidents().await[0].0, "resolved");
+}
+
+#[tokio::test]
+async fn a_message_that_failed_does_not_hold_back_the_next() {
+    let mut world = World::new().await;
+    world.channel("hook", "webhook").await;
+    finding(&world.store, 1, 1, "new").await;
+    world.look().await;
+    let failed = async |world: &World, after: &str| {
+        world
+            .run(&format!(
+                "update culprit.outbox set attempts = 3, next_attempt_at = now() + interval '{after}'"
+            ))
+            .await;
+    };
+    let claim = async |world: &World| world.store.claim_message("hook").await.unwrap();
+    failed(&world, "5 hours").await;
+    state_of_finding(&world.store, 1, "resolved").await;
+    world.look().await;
+    assert_eq!(claim(&world).await.unwrap().body["event"], "opened");
+    assert!(claim(&world).await.is_none(), "one after the other");
+    failed(&world, "50 seconds").await;
+    world
+        .store
+        .note_success("hook", world.now_ms)
+        .await
+        .unwrap();
+    assert!(claim(&world).await.is_none(), "somebody may be trying it");
+    failed(&world, "5 hours").await;
+    world
+        .store
+        .note_success("hook", world.now_ms)
+        .await
+        .unwrap();
+    assert_eq!(claim(&world).await.unwrap().attempts, 4);
+}
+
+#[tokio::test]
 async fn a_silence_keeps_quiet_until_it_ends() {
     let mut world = World::new().await;
     world.channel("hook", "webhook").await;
@@ -589,11 +718,28 @@ async fn a_regression_is_told_with_its_comparison_and_ends_when_it_does() {
     assert_eq!(alert.severity, Severity::Critical);
     assert_eq!(alert.links[0].path, format!("/regressions/{id}"));
     assert!(alert.facts.iter().any(|it| it.value == "select stock"));
+    // One that cannot be read stops nothing.
     world
-        .run("update culprit.regressions set state = 'resolved', resolved_at = now()")
+        .run(
+            "insert into culprit.regressions (id, endpoint_id, statement_id, kind, state, severity, title, began_at,
+                 detected_at, base_from, base_to, numbers, explanation)
+             values (gen_random_uuid(), 1, 9, 'sudden', 'open', 2, 'slower', now(), now(), now(), now(),
+                 '{\"quantile\": \"?\"}', '[]')",
+        )
+        .await;
+    world.go(60).await;
+    assert_eq!(world.bodies().await[1].alerts[0].title, "slower");
+    world
+        .run(&format!(
+            "update culprit.regressions set state = 'resolved', resolved_at = now() where id = '{id}';
+             insert into culprit.audit (subject, subject_id, author, action, detail)
+                 values ('regression', '{id}', 'ann', 'resolved', 'rolled back')"
+        ))
         .await;
     world.look().await;
-    assert_eq!(world.outbox().await[1].1, "resolved");
+    assert_eq!(world.outbox().await[2].1, "resolved");
+    let facts = &world.bodies().await[2].alerts[0].facts;
+    assert_eq!(facts.last().unwrap().value, "resolved by ann: rolled back");
 }
 
 #[tokio::test]
@@ -856,6 +1002,13 @@ async fn a_dead_message_is_sent_again_with_its_id() {
     assert!(matches!(again, Replayed::Queued(_)));
     let twice = world.store.replay(id, "Ann").await.unwrap();
     assert_eq!(twice, Replayed::Missing, "it waits already");
+    world
+        .run("delete from culprit.outbox where replayed_from is not null")
+        .await;
+    let (one, other) = tokio::join!(world.store.replay(id, "Ann"), world.store.replay(id, "Bob"));
+    let queued = [one.unwrap(), other.unwrap()];
+    let queued = queued.iter().filter(|it| **it != Replayed::Missing);
+    assert_eq!(queued.count(), 1, "both at once");
     let _worker = worker(&world.store, &[webhook("webhook", &url)]).await;
     eventually("it arrives", async || receiver.count() == 1).await;
     assert_eq!(receiver.got()[0].0, id.to_string());
@@ -932,7 +1085,16 @@ async fn messages_for_channels_that_nobody_knows_wait_and_say_so() {
     let says = "no running process knows the channel theirs";
     assert_eq!(message().await, (Some(says.into()), false));
     older("25 hours").await;
-    world.store.note_unclaimed(&[]).await.unwrap();
+    let tried = async |when: &str| {
+        let tried = format!(
+            "update culprit.outbox set attempts = 2, next_attempt_at = now() + interval '{when}'"
+        );
+        world.run(&tried).await;
+        world.store.note_unclaimed(&[]).await.unwrap();
+    };
+    tried("50 seconds").await;
+    assert!(!message().await.1, "it is being tried");
+    tried("-2 minutes").await;
     assert_eq!(
         message().await,
         (Some(format!("{says}, since a day")), true)

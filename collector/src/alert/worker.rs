@@ -32,9 +32,6 @@ const CHANNELS_EVERY: Duration = Duration::from_secs(5);
 /// How often messages that nobody takes up are looked for.
 const UNCLAIMED_EVERY: Duration = Duration::from_secs(60);
 
-/// How often what was said long ago is forgotten.
-const FORGET_EVERY: Duration = Duration::from_secs(3_600);
-
 /// When a message that failed is tried again, by the number of attempts so far: the schedule of
 /// Standard Webhooks. After the last one it is dead and stays in the outbox for people to see.
 const RETRY_AFTER_S: [f64; 9] = [
@@ -110,7 +107,6 @@ pub async fn run(store: Store, alerting: Alerting, stats: Arc<Stats>, shutdown: 
         busy: HashSet::new(),
         tasks: JoinSet::new(),
         unclaimed_at: Instant::now(),
-        forget_at: Instant::now(),
     };
     while !shutdown.is_cancelled() {
         if let Err(error) = worker.look().await {
@@ -136,7 +132,6 @@ struct Worker {
     busy: HashSet<Task>,
     tasks: JoinSet<Task>,
     unclaimed_at: Instant,
-    forget_at: Instant,
 }
 
 /// What is done for a channel, one of each kind at a time.
@@ -198,10 +193,6 @@ impl Worker {
             self.unclaimed_at = now + UNCLAIMED_EVERY;
             let known = self.known.names();
             self.desk.store.note_unclaimed(&known).await?;
-        }
-        if now >= self.forget_at {
-            self.forget_at = now + FORGET_EVERY;
-            self.desk.store.forget_alerts().await?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::fmt;
 
 use super::alerts_shown::{Noted, note};
+use super::outbox::hasten;
 use super::rules::{Changed, Source};
 use super::{Store, StoreError};
 
@@ -301,11 +302,12 @@ impl Store {
         Ok(Changed::Done)
     }
 
-    /// A channel's receiver has taken a message.
+    /// A channel's receiver has taken a message: it will take those that it did not take before, too.
     ///
     /// # Errors
     /// Postgres cannot be written to.
     pub async fn note_success(&self, name: &str, now_ms: i64) -> Result<(), StoreError> {
+        let mut transaction = self.pool().begin().await?;
         sqlx::query(
             "update culprit.alert_channels
              set failures = 0, paused_until = null, last_error = null,
@@ -314,8 +316,10 @@ impl Store {
         )
         .bind(name)
         .bind(now_ms)
-        .execute(self.pool())
+        .execute(&mut *transaction)
         .await?;
+        hasten(&mut transaction, name, None).await?;
+        transaction.commit().await?;
         Ok(())
     }
 

@@ -57,7 +57,7 @@ impl Store {
                         as changes
              from culprit.incidents
              where state <> 'resolved' or notified in ('opened', 'flapping')
-                or resolved_at > to_timestamp($1 / 1000.0)
+                or (state = 'resolved' and resolved_at > to_timestamp($1 / 1000.0))
              order by rule, fingerprint, state = 'resolved', started_at desc",
         )
         .bind(ended_after_ms)
@@ -119,7 +119,7 @@ impl Store {
         let alerts: Vec<Json<Alert>> = sqlx::query_scalar(
             "select alert from culprit.incidents
              where told -> $1 ->> 'event' in ('opened', 'reminder', 'flapping', 'resolved')
-               and silenced_by is null
+               and (silenced_by is null or state = 'resolved')
                and ((state = 'firing' and told -> $1 ->> 'event' <> 'resolved')
                     or (state = 'resolved' and told -> $1 ->> 'event' = 'resolved'
                         and resolved_at > to_timestamp($2 / 1000.0)))

@@ -62,12 +62,6 @@ const UNKNOWN_SECONDS: f64 = 60.0;
 /// And are given up after this long.
 const UNKNOWN_GIVEN_UP_SECONDS: f64 = 86_400.0;
 
-/// Messages and incidents that are over are kept for so many days, for people to look back.
-const HISTORY_DAYS: i32 = 90;
-
-/// Single attempts are kept for so many days.
-const ATTEMPTS_DAYS: i32 = 30;
-
 impl Store {
     /// Channels that have something to do now: a message is due, and they are neither switched off nor
     /// paused. A test is sent all the same: somebody waits for it.
@@ -200,7 +194,7 @@ impl Store {
     }
 
     /// Messages that nobody takes up: of channels that are not in `known`, this process's, and that no
-    /// other process has tried. They say why they wait, and after a day they are dead. The same for what
+    /// other process has tried lately. They say why they wait, and after a day they are dead. The same for what
     /// waits for a channel that is switched off.
     ///
     /// # Errors
@@ -216,7 +210,9 @@ impl Store {
                  dead_at = case when o.created_at < now() - make_interval(secs => $3) then now() end
              from culprit.outbox me
              left join culprit.alert_channels off on off.name = me.channel and not off.enabled
-             where me.id = o.id and o.delivered_at is null and o.dead_at is null and o.attempts = 0
+             where me.id = o.id and o.delivered_at is null and o.dead_at is null
+               -- Nobody is trying it just now, or is about to.
+               and (o.attempts = 0 or o.next_attempt_at < now() - make_interval(secs => $2))
                and o.created_at < now() - make_interval(secs => $2)
                and (off.name is not null or o.channel <> all($1))
                -- Somebody knows it, but it is not this one's turn.
@@ -313,16 +309,21 @@ impl Store {
         };
         debug_assert!(!is_over);
         let id = Uuid::now_v7();
-        sqlx::query(
+        let queued = sqlx::query(
             "insert into culprit.outbox (id, alert_id, channel, body, incidents, group_key, event, replayed_from)
              select $2, alert_id, channel, body, incidents, group_key, event, $3
-             from culprit.outbox where id = $1",
+             from culprit.outbox where id = $1
+             on conflict (replayed_from) where delivered_at is null and dead_at is null do nothing",
         )
         .bind(message)
         .bind(id)
         .bind(webhook_id)
         .execute(&mut *transaction)
         .await?;
+        if queued.rows_affected() == 0 {
+            // Somebody else was a moment faster.
+            return Ok(Replayed::Missing);
+        }
         sqlx::query(
             "insert into culprit.audit (subject, subject_id, author, action)
              values ('message', $1, $2, 'replayed')",
@@ -351,33 +352,6 @@ impl Store {
         .await?;
         Ok(claimed.rows_affected() > 0)
     }
-
-    /// Forgets what was said and done long ago.
-    ///
-    /// # Errors
-    /// Postgres cannot be written to.
-    pub async fn forget_alerts(&self) -> Result<(), StoreError> {
-        sqlx::query("delete from culprit.deliveries where at < now() - make_interval(days => $1)")
-            .bind(ATTEMPTS_DAYS)
-            .execute(self.pool())
-            .await?;
-        sqlx::query(
-            "delete from culprit.outbox where created_at < now() - make_interval(days => $1)
-               and coalesce(delivered_at, dead_at) < now() - make_interval(days => $1)",
-        )
-        .bind(HISTORY_DAYS)
-        .execute(self.pool())
-        .await?;
-        sqlx::query(
-            "delete from culprit.incidents where state = 'resolved'
-               and notified not in ('opened', 'flapping')
-               and resolved_at < now() - make_interval(days => $1)",
-        )
-        .bind(HISTORY_DAYS)
-        .execute(self.pool())
-        .await?;
-        Ok(())
-    }
 }
 
 /// Queues a message in its caller's transaction.
@@ -399,6 +373,30 @@ pub(super) async fn queue(
     .bind(&message.group_key)
     .bind(event.name())
     .bind(now_ms)
+    .execute(&mut *connection)
+    .await?;
+    hasten(connection, &message.channel, Some(&message.group_key)).await
+}
+
+/// Messages of a channel (and group) that failed are tried again now and not in hours: there is reason to
+/// hope, or another one waits for them. Those that are being tried are left alone.
+pub(super) async fn hasten(
+    connection: &mut Connection,
+    channel: &str,
+    group_key: Option<&str>,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        // What is locked is just being claimed, or hastened by somebody else: waiting for it could be a deadlock.
+        "update culprit.outbox set next_attempt_at = now()
+         where id in (select id from culprit.outbox
+                      where channel = $1 and ($2::text is null or group_key = $2)
+                        and delivered_at is null and dead_at is null and attempts > 0
+                        and next_attempt_at > now() + make_interval(secs => $3)
+                      for update skip locked)",
+    )
+    .bind(channel)
+    .bind(group_key)
+    .bind(CLAIM_SECONDS)
     .execute(connection)
     .await?;
     Ok(())

@@ -146,19 +146,22 @@ impl Store {
     /// # Errors
     /// Postgres cannot be reached.
     pub async fn rules(&self) -> Result<Vec<StoredRule>, StoreError> {
-        self.rules_where(false).await
+        Ok(self.rules_where(false).await?.0)
     }
 
-    /// The rules that are looked at, by name.
+    /// The rules that are looked at, by name, and the names of those that this program cannot read.
     ///
     /// # Errors
     /// Postgres cannot be reached.
-    pub async fn enabled_rules(&self) -> Result<Vec<Rule>, StoreError> {
-        let rules = self.rules_where(true).await?;
-        Ok(rules.into_iter().map(|it| it.rule).collect())
+    pub async fn enabled_rules(&self) -> Result<(Vec<Rule>, Vec<String>), StoreError> {
+        let (rules, unreadable) = self.rules_where(true).await?;
+        Ok((rules.into_iter().map(|it| it.rule).collect(), unreadable))
     }
 
-    async fn rules_where(&self, enabled_only: bool) -> Result<Vec<StoredRule>, StoreError> {
+    async fn rules_where(
+        &self,
+        enabled_only: bool,
+    ) -> Result<(Vec<StoredRule>, Vec<String>), StoreError> {
         let rows: Vec<Row> = sqlx::query_as(
             "select name, source, enabled, rule, changed_by,
                     (extract(epoch from changed_at) * 1000)::bigint as changed_ms
@@ -167,21 +170,23 @@ impl Store {
         .bind(enabled_only)
         .fetch_all(self.for_changes().pool())
         .await?;
-        let rules = rows.into_iter().filter_map(|row| {
-            let rule = serde_json::from_value(row.rule)
-                .inspect_err(|error| {
+        let (mut rules, mut unreadable) = (Vec::new(), Vec::new());
+        for row in rows {
+            match serde_json::from_value(row.rule) {
+                Ok(rule) => rules.push(StoredRule {
+                    source: Source::of(&row.source),
+                    enabled: row.enabled,
+                    rule,
+                    changed_ms: row.changed_ms,
+                    changed_by: row.changed_by,
+                }),
+                Err(error) => {
                     tracing::warn!(rule = row.name, %error, "an alert rule cannot be read");
-                })
-                .ok()?;
-            Some(StoredRule {
-                source: Source::of(&row.source),
-                enabled: row.enabled,
-                rule,
-                changed_ms: row.changed_ms,
-                changed_by: row.changed_by,
-            })
-        });
-        Ok(rules.collect())
+                    unreadable.push(row.name);
+                }
+            }
+        }
+        Ok((rules, unreadable))
     }
 
     /// Adds a rule of people's, or changes one; a built-in one becomes theirs. Those of the file stay.
@@ -379,7 +384,7 @@ mod tests {
                 ("c".into(), "built-in", true, 2.0),
             ]
         );
-        let enabled = store.enabled_rules().await.unwrap();
+        let (enabled, _) = store.enabled_rules().await.unwrap();
         assert_eq!(enabled.iter().map(above).collect::<Vec<_>>(), [7.0, 2.0]);
         let reset = store.delete_rule("b", Some(&rule("b", 2.0)), "Bob").await;
         assert_eq!(reset.unwrap(), Changed::Done);

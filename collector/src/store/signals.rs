@@ -1,9 +1,9 @@
 //! What the alert engine asks the rest of the database: which findings, regressions and numbers there are.
 
 use futures_util::TryStreamExt;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sqlx::Row;
-use sqlx::types::Json;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -14,6 +14,10 @@ use analyzer::sketch::Sketch;
 /// Findings that are new or came back are looked at up to so many, the latest. More at once are a first
 /// start with rules for everything, and nobody reads a thousand messages.
 const FINDINGS_MAX: i64 = 1_000;
+
+/// What is found in the first minutes of a service was there before culprit watched it: nobody shipped it
+/// just now. So many, because a finding needs several requests of its endpoint.
+const FIRST_MINUTES: i32 = 30;
 
 /// Where something happens.
 #[derive(Clone, PartialEq, Eq, Debug, Default, sqlx::FromRow)]
@@ -43,6 +47,9 @@ pub struct FindingNow {
     pub traces: i64,
     /// It was told by a version of before there were rules.
     pub was_told: bool,
+    /// It was there when culprit began to watch its service: the end of the service's first half hour, in which
+    /// it was seen; ms since the epoch.
+    pub first_until_ms: Option<i64>,
     /// Where it is.
     #[sqlx(flatten)]
     pub place: Place,
@@ -113,10 +120,14 @@ pub struct RegressionNow {
     pub version: String,
     /// What it replaced, or empty.
     pub previous: String,
-    /// The comparison.
+    /// The comparison, while it is open; zeros if it cannot be read.
     pub numbers: Numbers,
-    /// What grew, if that is known yet.
+    /// What grew, if that is known yet and it is open.
     pub explanation: Option<Explanation>,
+    /// Who said that it is over; empty: culprit itself, or it is open.
+    pub ended_by: String,
+    /// Why it is over; may be empty.
+    pub ended_why: String,
 }
 
 /// An endpoint, with where it is.
@@ -152,7 +163,10 @@ impl Store {
                     -- Those told from here on have an incident of the same id.
                     exists (select from culprit.alerts a
                             where a.finding_id = f.id and a.kind = 'finding.new'
-                              and not exists (select from culprit.incidents i where i.id = a.id)) as was_told
+                              and not exists (select from culprit.incidents i where i.id = a.id)) as was_told,
+                    case when f.state = 'new' and f.first_seen < s.first_seen + make_interval(mins => $3)
+                         then (extract(epoch from s.first_seen) * 1000)::bigint + $3 * 60000::bigint end
+                        as first_until_ms
              from culprit.findings f
              join culprit.services s on s.id = f.service_id
              join culprit.endpoints e on e.id = f.endpoint_id
@@ -163,6 +177,7 @@ impl Store {
         )
         .bind(watched)
         .bind(FINDINGS_MAX)
+        .bind(FIRST_MINUTES)
         .fetch_all(self.pool())
         .await?;
         Ok(findings)
@@ -193,34 +208,43 @@ impl Store {
         Ok(finding)
     }
 
-    /// Regressions that are open, and those of which that ended within the last hour, the oldest first.
+    /// Regressions that are open, and those that ended within the last day, with why they did; the oldest
+    /// first, and the open ones last. What cannot be read of a row is left out, and the log says so: one row
+    /// must not stop every alert.
     ///
     /// # Errors
-    /// Postgres cannot be reached, or a row is damaged.
+    /// Postgres cannot be reached.
     pub async fn regressions_now(&self) -> Result<Vec<RegressionNow>, StoreError> {
         let rows = sqlx::query(
             "select r.id, r.state, r.kind, r.severity, r.title, r.endpoint_id, r.statement_id,
                     (extract(epoch from r.began_at) * 1000)::bigint as began_ms,
                     (extract(epoch from r.detected_at) * 1000)::bigint as detected_ms,
-                    r.numbers, r.explanation, coalesce(t.text, '') as statement,
+                    -- Of those that ended only that is told.
+                    case when r.state = 'open' then r.numbers end as numbers,
+                    case when r.state = 'open' then r.explanation end as explanation,
+                    coalesce(t.text, '') as statement,
                     coalesce(d.version, '') as version, coalesce(d.previous, '') as previous,
-                    s.name as service, s.namespace, s.environment, e.name as endpoint
+                    s.name as service, s.namespace, s.environment, e.name as endpoint,
+                    coalesce(a.author, '') as ended_by, coalesce(a.detail, '') as ended_why
              from culprit.regressions r
              join culprit.endpoints e on e.id = r.endpoint_id
              join culprit.services s on s.id = e.service_id
-             left join culprit.statements t on t.id = r.statement_id
+             left join culprit.statements t on t.id = r.statement_id and r.state = 'open'
              left join culprit.deployments d on d.id = r.deployment_id
-             where r.state = 'open' or r.resolved_at > now() - interval '1 hour'
-                or (r.state = 'accepted' and r.detected_at > now() - interval '30 days')
+             left join lateral (
+                 select author, detail from culprit.audit
+                 where subject = 'regression' and subject_id = r.id::text and action = r.state
+                   and r.state <> 'open'
+                 order by id desc limit 1) a on true
+             where r.state = 'open' or r.resolved_at > now() - interval '1 day'
              order by r.state = 'open', r.detected_at, r.id",
         )
         .fetch_all(self.pool())
         .await?;
         let regressions = rows.iter().map(|row| {
-            let numbers: Json<Numbers> = row.try_get("numbers")?;
-            let explanation: Option<Json<Explanation>> = row.try_get("explanation")?;
+            let id: Uuid = row.try_get("id")?;
             Ok(RegressionNow {
-                id: row.try_get("id")?,
+                id,
                 state: row.try_get("state")?,
                 kind: row.try_get("kind")?,
                 severity: row.try_get("severity")?,
@@ -233,8 +257,10 @@ impl Store {
                 detected_ms: row.try_get("detected_ms")?,
                 version: row.try_get("version")?,
                 previous: row.try_get("previous")?,
-                numbers: numbers.0,
-                explanation: explanation.map(|it| it.0),
+                numbers: readable(id, row.try_get("numbers")?).unwrap_or_default(),
+                explanation: readable(id, row.try_get("explanation")?),
+                ended_by: row.try_get("ended_by")?,
+                ended_why: row.try_get("ended_why")?,
             })
         });
         regressions.collect()
@@ -255,10 +281,10 @@ impl Store {
     }
 
     /// The requests of `endpoints` in the minutes from `from` to `to` (since the epoch, not included).
-    /// Endpoints without any are left out.
+    /// Endpoints without any are left out, and durations that cannot be read.
     ///
     /// # Errors
-    /// Postgres cannot be reached, or a roll-up is damaged.
+    /// Postgres cannot be reached.
     pub async fn requests_of_minutes(
         &self,
         endpoints: &[i32],
@@ -278,11 +304,23 @@ impl Store {
             let window = windows.entry(row.try_get("endpoint_id")?).or_default();
             window.requests += row.try_get::<i64, _>("requests")?;
             window.errors += row.try_get::<i64, _>("errors")?;
-            window
-                .latency
-                .merge(&encoding::sketch(row.try_get("latency")?)?);
+            match encoding::sketch(row.try_get("latency")?) {
+                Ok(latency) => window.latency.merge(&latency),
+                Err(error) => {
+                    tracing::warn!(%error, "a roll-up cannot be read; a limit may be judged without it")
+                }
+            }
         }
         windows.retain(|_, it| it.requests > 0);
         Ok(windows)
     }
+}
+
+/// A part of a regression, if it is there and can be read.
+fn readable<T: DeserializeOwned>(regression: Uuid, part: Option<Value>) -> Option<T> {
+    let part = serde_json::from_value(part?);
+    part.inspect_err(|error| {
+        tracing::warn!(%regression, %error, "a regression cannot be read in full");
+    })
+    .ok()
 }
