@@ -391,7 +391,8 @@ pub fn due(
         return None;
     }
     if incident.flapping {
-        let is_new = told.event != Some(Event::Flapping) && !incident.acknowledged;
+        // Said while it fires: what has just ended again is told as ended, once it stays so.
+        let is_new = fires && told.event != Some(Event::Flapping) && !incident.acknowledged;
         let since_ms = incident.changes.last().copied().unwrap_or(now_ms);
         return is_new.then_some((Event::Flapping, since_ms));
     }

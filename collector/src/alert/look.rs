@@ -11,7 +11,7 @@ use super::channel::Kind;
 use super::engine::{Incident, Pace, State, Timing, Truth, Verdict, advance, due};
 use super::first;
 use super::grouping::{Bundle, Due, Room, bundles};
-use super::notification::{Event, Fact, Notification};
+use super::notification::{Alert, Event, Fact, Link, Notification};
 use super::rule::{Condition, Rule, matches};
 use super::signal::{self, About, BASELINE_MINUTES, Content, Signal};
 use super::silence::covers;
@@ -476,7 +476,7 @@ impl<'a> Look<'a> {
                 group: bundle.group,
                 alerts: shown
                     .iter()
-                    .map(|it| self.incidents[*it].alert.clone())
+                    .map(|it| with_own_page(&self.incidents[*it].alert))
                     .collect(),
                 omitted: bundle.incidents.len() - bundle.shown,
                 at_ms: self.now_ms,
@@ -549,4 +549,14 @@ async fn content(
             signal::number_content(rule, number, &before.unwrap_or_default())
         }
     })
+}
+
+/// The alert with a link to its own page, where it is acknowledged and silenced.
+fn with_own_page(alert: &Alert) -> Alert {
+    let mut alert = alert.clone();
+    alert.links.push(Link {
+        text: "acknowledge or silence".into(),
+        path: format!("/alerts/{}", alert.incident),
+    });
+    alert
 }
