@@ -172,3 +172,5 @@ alter table culprit.alert_channels add column resent_at timestamptz;
 create index outbox_created on culprit.outbox (created_at);
 -- The states that findings have had so far they have had from the first.
 update culprit.findings set state_since = first_seen;
+-- Somebody has seen that a message was given up, and it is not to be sent again.
+alter table culprit.outbox add column dismissed_at timestamptz;
