@@ -180,3 +180,5 @@ create index incidents_owed on culprit.incidents (id) where notified in ('opened
 create index findings_changed on culprit.findings (state_since, id) where state in ('new', 'regressed');
 create index regressions_resolved on culprit.regressions (resolved_at);
 create index regressions_endpoint on culprit.regressions (endpoint_id);
+-- Somebody has seen that a message was given up, and it is not to be sent again.
+alter table culprit.outbox add column dismissed_at timestamptz;

@@ -12,7 +12,7 @@ use crate::pages::{PageError, not_written};
 use crate::time_span::{TimeSpan, moment};
 
 /// A reason's bytes at most: a few sentences. What is longer is cut, and says so.
-const REASON_BYTES_MAX: usize = 2_000;
+const REASON_BYTES_MAX: usize = 1_000;
 
 /// A name's bytes at most.
 const AUTHOR_BYTES_MAX: usize = 100;
@@ -20,7 +20,7 @@ const AUTHOR_BYTES_MAX: usize = 100;
 /// A version's bytes at most: one that is cut would be none.
 const VERSION_BYTES_MAX: usize = 200;
 
-const CUT: &str = "… (The rest is cut: a reason has 2,000 bytes at most.)";
+const CUT: &str = "… (The rest is cut: a reason has 1,000 bytes at most.)";
 
 /// What somebody says, as it was sent.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
@@ -81,8 +81,8 @@ impl Wish {
         let version = text(self.version);
         let act = Act {
             kind,
-            author: cut(text(self.author), AUTHOR_BYTES_MAX, "…"),
-            reason: cut(text(self.reason), REASON_BYTES_MAX, CUT),
+            author: author(&self.author.unwrap_or_default()),
+            reason: reason(&self.reason.unwrap_or_default()),
             until_ms: until_ms(&until, now_ms)?,
             version: Some(version).filter(|it| !it.is_empty()),
         };
@@ -108,10 +108,8 @@ impl Wish {
 /// Times and words of people: spaces are one each; what would reorder or hide what stands beside it
 /// (bidirectional controls) goes; NUL and other controls, which Postgres or a page cannot hold, are
 /// shown as the replacement character.
-fn cleaned(text: &str) -> String {
-    let kept = text
-        .chars()
-        .filter(|it| !matches!(it, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'));
+pub fn cleaned(text: &str) -> String {
+    let kept = text.chars().filter(|it| !reorders(*it));
     let shown: String = kept
         .map(|it| match it {
             it if it.is_whitespace() => ' ',
@@ -124,6 +122,21 @@ fn cleaned(text: &str) -> String {
         .filter(|it| !it.is_empty())
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+/// A bidirectional control: it reorders or hides what stands beside it.
+pub fn reorders(letter: char) -> bool {
+    matches!(letter, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Why somebody did something: cleaned, and cut if it is too long, which it says then.
+pub fn reason(text: &str) -> String {
+    cut(cleaned(text), REASON_BYTES_MAX, CUT)
+}
+
+/// Who did something: cleaned and cut.
+pub fn author(text: &str) -> String {
+    cut(cleaned(text), AUTHOR_BYTES_MAX, "…")
 }
 
 fn cut(mut text: String, bytes_max: usize, end: &str) -> String {

@@ -118,6 +118,10 @@ pub struct AlertOptions {
     #[arg(skip)]
     #[serde(skip)]
     sections: Sections,
+    /// Options that no flag says, so that the file does.
+    #[arg(skip)]
+    #[serde(skip)]
+    of_file: Vec<&'static str>,
 }
 
 fn secret(text: &str) -> Result<SecretText, Infallible> {
@@ -222,12 +226,21 @@ impl Lines<'_> {
             .filter(|it| !others.contains(&it.0.as_str()))
             .map(|(key, value)| (key.clone(), value.get_ref().clone()))
             .collect();
-        T::deserialize(toml::Value::Table(table)).map_err(|error| {
+        T::deserialize(toml::Value::Table(table.clone())).map_err(|error| {
             let message = error.message();
             // The first key that the error names and the section has is the one that is wrong.
             let named = message.split('`').skip(1).step_by(2);
-            let wrong = named.filter_map(|it| keys.get(it)).next();
+            let named = named.filter_map(|it| keys.get(it)).next();
+            let unnamed = match named {
+                Some(_) => None,
+                None => blamed::<T>(&table, message),
+            };
+            let wrong = named.or_else(|| keys.get(unnamed.as_deref()?));
             let at = wrong.map_or(section.span().start, |it| it.span().start);
+            let message = match &unnamed {
+                Some(key) => format!("`{key}`: {message}"),
+                None => message.to_owned(),
+            };
             let name = keys.get("name").and_then(|it| it.get_ref().as_str());
             let name = name.map(|it| format!(" {it:?}")).unwrap_or_default();
             self.error(at, &format!("{what}{name}: {message}"))
@@ -235,9 +248,30 @@ impl Lines<'_> {
     }
 }
 
+/// The key of a section that an error is about and does not name: without it there is another error, or
+/// none.
+fn blamed<T: for<'de> Deserialize<'de>>(table: &toml::Table, message: &str) -> Option<String> {
+    let is_blamed = |key: &&String| {
+        let mut without = table.clone();
+        without.remove(key.as_str());
+        let again = T::deserialize(toml::Value::Table(without));
+        again.err().is_none_or(|it| it.message() != message)
+    };
+    let mut blamed: Vec<&String> = table.keys().filter(is_blamed).collect();
+    // Without its kind a section says nothing at all, which is another error, too.
+    blamed.sort_by_key(|it| ["kind", "when"].contains(&it.as_str()));
+    blamed.first().map(|it| (*it).clone())
+}
+
 impl AlertOptions {
     /// What is not set here is taken from `file`.
     pub fn or(self, file: AlertOptions) -> AlertOptions {
+        let of_file = [
+            (self.alert_webhook.is_none(), "--alert-webhook"),
+            (self.alert_slack.is_none(), "--alert-slack"),
+            (self.alert_alertmanager.is_none(), "--alert-alertmanager"),
+            (self.alert_pagerduty.is_none(), "--alert-pagerduty"),
+        ];
         let list = |set: Vec<_>, file: Vec<_>| if set.is_empty() { file } else { set };
         AlertOptions {
             alert_webhook: self.alert_webhook.or(file.alert_webhook),
@@ -254,6 +288,7 @@ impl AlertOptions {
             } else {
                 self.alert_allow_private
             },
+            of_file: of_file.iter().filter(|it| it.0).map(|it| it.1).collect(),
             sections: file.sections,
             ..AlertOptions::default()
         }
@@ -283,8 +318,15 @@ impl AlertOptions {
     pub fn open(&self) -> anyhow::Result<Vec<(Arc<Channel>, Source)>> {
         let mut opened: Vec<(Arc<Channel>, Source)> = Vec::new();
         for (flag, name, settings) in self.flags()? {
-            let channel = Channel::open(name, &settings, &Trust::Trusted)
-                .map_err(|problem| anyhow!("{flag}: {problem}"))?;
+            let channel = Channel::open(name, &settings, &Trust::Trusted).map_err(|problem| {
+                match self.of_file.contains(&flag) {
+                    true => {
+                        let (path, key) = (&self.sections.path, flag.trim_start_matches('-'));
+                        anyhow!("the configuration file {path} is wrong: `{key}`: {problem}")
+                    }
+                    false => anyhow!("{flag}: {problem}"),
+                }
+            })?;
             opened.push((Arc::new(channel), Source::Flag));
         }
         for (name, settings, line) in &self.sections.channels {
@@ -383,6 +425,27 @@ mod tests {
     fn error(text: &str) -> String {
         let opened = read(text).and_then(|it| it.alerts.open());
         format!("{:#}", opened.unwrap_err())
+    }
+
+    #[test]
+    fn keys_with_wrong_values_are_named_with_their_line() {
+        for (line, key) in [
+            ("severity = \"urgent\"", "severity"),
+            ("for-seconds = -1", "for-seconds"),
+            ("measure = \"p98\"", "measure"),
+        ] {
+            let rule = "[[alert-rule]]\nname = \"a\"\nwhen = \"threshold\"\nabove = 1\n";
+            let error = error(&format!("{rule}{line}\n"));
+            assert!(
+                error.contains(&format!("line 5: alert-rule \"a\": `{key}`")),
+                "{error}"
+            );
+        }
+        let file = error("alert-webhook = \"http://x y\"");
+        assert!(
+            file.contains("configuration file") && file.contains("`alert-webhook`"),
+            "{file}"
+        );
     }
 
     const FILE: &str = r#"

@@ -294,6 +294,8 @@ fn sides(address: &Address, filters: Filters, now_ns: u64) -> Result<(Side, Side
     let base_version = self::version(address, "base")?;
     let to = minute(address, "to", true)?.unwrap_or(now + 1);
     let from = minute(address, "from", false)?.unwrap_or(to - filters.range.minutes());
+    // Links from deployments say how much is wanted; what is yet to come is no part of it.
+    let to = if from <= now { to.min(now + 1) } else { to };
     let minutes = window(["from", "to"], from, to)?;
     // Versions answer side by side: they are compared over the same time unless somebody says otherwise.
     let is_by_version = base_version.is_some() && base_version != version;

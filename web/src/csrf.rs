@@ -71,10 +71,27 @@ pub fn protect(router: Router, reached: Reached) -> Router {
         .layer(axum::middleware::from_fn_with_state(reached, known_host))
 }
 
+/// Marks an answer of [`refusal`], which does not know what was asked.
+#[derive(Clone)]
+struct Foreign;
+
+const FOREIGN: &str = "Refused: this request comes from a page that is not culprit's own. If culprit is behind a \
+    proxy, start it with --public-url=URL, the address that people see.";
+
+/// A refusal as the one who asked reads it: programs get JSON.
+fn refused(is_api: bool, text: &str) -> Response<Body> {
+    if is_api {
+        let body = axum::Json(serde_json::json!({ "error": text }));
+        (StatusCode::FORBIDDEN, body).into_response()
+    } else {
+        (StatusCode::FORBIDDEN, format!("{text}\n")).into_response()
+    }
+}
+
 fn refusal(_: ProtectionError) -> Response<Body> {
-    let text = "Refused: this request comes from a page that is not culprit's own. If culprit is behind a \
-        proxy, start it with --public-url=URL, the address that people see.\n";
-    (StatusCode::FORBIDDEN, text).into_response()
+    let mut response = refused(false, FOREIGN);
+    response.extensions_mut().insert(Foreign);
+    response
 }
 
 /// Refuses what would change something under a name that is not ours.
@@ -86,6 +103,7 @@ async fn known_host(
     if [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method()) {
         return next.run(request).await;
     }
+    let is_api = request.uri().path().starts_with("/api/");
     let host = request.headers().get(header::HOST);
     let host = match request.uri().authority() {
         Some(authority) => Some(authority.as_str()),
@@ -93,11 +111,15 @@ async fn known_host(
     };
     // Every browser names the host.
     if host.is_none_or(|it| reached.is_ours(it)) {
-        return next.run(request).await;
+        let response = next.run(request).await;
+        return match response.extensions().get::<Foreign>() {
+            Some(_) if is_api => refused(is_api, FOREIGN),
+            _ => response,
+        };
     }
     let text = "Refused: this culprit listens on this machine only, and was asked under a name that it does not \
-        know. Ask it as localhost or 127.0.0.1, or start it with --public-url=URL, the address that people see.\n";
-    (StatusCode::FORBIDDEN, text).into_response()
+        know. Ask it as localhost or 127.0.0.1, or start it with --public-url=URL, the address that people see.";
+    refused(is_api, text)
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use url::form_urlencoded;
 
+use crate::acts::reorders;
+
 /// A value's bytes at most; what is longer is cut off, and the field's own check says what is wrong.
 const VALUE_BYTES_MAX: usize = 4_096;
 
@@ -13,11 +15,18 @@ pub struct Form {
 
 impl Form {
     /// Reads a form's body (`application/x-www-form-urlencoded`); whatever it holds, there is a form.
-    /// Control characters but line ends are taken out: no field means them, and Postgres refuses NUL.
+    /// Control characters but line ends are shown as the replacement character, as no field means them and
+    /// Postgres refuses NUL; bidirectional controls, which would reorder what stands beside them, go.
     pub fn parse(body: &str) -> Form {
         let clean = |text: &str| -> String {
-            let kept = text.chars().filter(|it| !it.is_control() || *it == '\n');
-            let mut text: String = kept.collect();
+            let kept = text.chars().filter(|it| *it != '\r' && !reorders(*it));
+            let shown = kept.map(|it| match it {
+                '\n' => it,
+                '\t' => ' ',
+                it if it.is_control() => char::REPLACEMENT_CHARACTER,
+                it => it,
+            });
+            let mut text: String = shown.collect();
             text.truncate(text.floor_char_boundary(VALUE_BYTES_MAX));
             text.trim().to_owned()
         };
@@ -55,8 +64,8 @@ mod tests {
 
     #[test]
     fn values_are_clean_and_bounded() {
-        let form = Form::parse("a=+x%00y%0D%0Az+&b=1&b=&b=2&author=Ann%0Ax");
-        assert_eq!(form.get("a"), "xy\nz");
+        let form = Form::parse("a=+x%00y%E2%80%AE%0D%0Az+&b=1&b=&b=2&author=Ann%0Ax");
+        assert_eq!(form.get("a"), "x\u{fffd}y\nz");
         assert_eq!(form.get("nothing"), "");
         assert_eq!(form.all("b").collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!(form.author(), "Ann");

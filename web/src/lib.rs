@@ -235,6 +235,7 @@ fn alert_pages() -> Router<AppState> {
         .route("/alerts/channels/delete", post(channels::delete))
         .route("/alerts/channels/test", post(channels::test))
         .route("/alerts/channels/replay", post(channels::replay))
+        .route("/alerts/channels/dismiss", post(channels::dismiss))
         .route("/alerts/silences", get(silences::page))
         .route("/alerts/silences/add", post(silences::add))
         .route("/alerts/silences/{id}/end", post(silences::end))

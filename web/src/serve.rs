@@ -22,6 +22,7 @@ use crate::admin;
 use crate::cli::{Role, ServeOptions};
 use crate::csrf::Reached;
 use crate::database::{Database, Purpose};
+use crate::pages::alerts::reach;
 use crate::retention_options::Bytes;
 use crate::vitals::Vitals;
 
@@ -124,6 +125,7 @@ pub async fn start(options: &ServeOptions, if_taken: IfTaken) -> anyhow::Result<
     }
     if options.plays(Role::Analyzer) {
         alert::introduce(&serving.database.store, &alerting).await?;
+        reach::warn(&serving.database.store).await;
     }
     serving.spawn_all(options, listeners, receiver_options, alerting);
     Ok(serving)

@@ -262,19 +262,18 @@ impl Status {
             troubles.push(Trouble {
                 level: Level::Warn,
                 what: format!("{dead} alerts could not be delivered and are given up"),
-                action: "Does the webhook's receiver answer with 2xx? The table culprit.outbox has what it said \
-                     (last_error); set dead_at to null there to send them again."
+                action: "The channels page has what their receivers said, sends them again, or dismisses them."
                     .to_owned(),
-                link: String::new(),
+                link: "/alerts/channels#dead".to_owned(),
             });
         }
         if overview.attempts > waiting {
             troubles.push(Trouble {
                 level: Level::Warn,
                 what: format!("{waiting} alerts wait because their receiver does not take them"),
-                action: "They are tried again for three days. The log has the receiver's answer."
+                action: "They are tried again for three days. The channels page has the receiver's answer."
                     .to_owned(),
-                link: String::new(),
+                link: "/alerts/channels".to_owned(),
             });
         }
     }

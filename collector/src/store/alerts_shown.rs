@@ -156,6 +156,15 @@ pub struct Backlog {
     pub oldest_ms: i64,
 }
 
+/// A channel that takes no messages.
+#[derive(Clone, PartialEq, Eq, Debug, sqlx::FromRow)]
+pub struct FailingChannel {
+    /// Its name.
+    pub name: String,
+    /// Its receiver switched it off: nothing is tried any more.
+    pub gone: bool,
+}
+
 /// Somebody did something.
 #[derive(Clone, PartialEq, Eq, Debug, sqlx::FromRow)]
 pub struct Act {
@@ -374,6 +383,36 @@ impl Store {
         Ok(count)
     }
 
+    /// Channels that take no messages at `now_ms`, by name: paused ones, those whose last message but a
+    /// test failed, and those that their receiver switched off.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn failing_channels(&self, now_ms: i64) -> Result<Vec<FailingChannel>, StoreError> {
+        let channels = sqlx::query_as(
+            "select name, not enabled as gone from culprit.alert_channels c
+             where case when enabled
+                 then coalesce(paused_until > to_timestamp($1 / 1000.0), false)
+                   or failures > 0 and exists (
+                       select from culprit.outbox o
+                       where o.channel = c.name and o.event <> 'test' and o.delivered_at is null
+                         and o.attempts > 0
+                         and (o.dead_at is null or c.last_success_at is null
+                              or o.dead_at > c.last_success_at))
+                 -- culprit itself switches nothing off but what its receiver wants no more.
+                 else (select a.author = '' and a.action = 'disabled' from culprit.audit a
+                       where a.subject = 'channel' and a.subject_id = c.name
+                         and a.action in ('disabled', 'enabled', 'added', 'changed')
+                       order by a.id desc limit 1)
+                 end
+             order by name",
+        )
+        .bind(now_ms)
+        .fetch_all(self.for_changes().pool())
+        .await?;
+        Ok(channels)
+    }
+
     /// Services and rules of the incidents there are, to choose from.
     ///
     /// # Errors
@@ -523,7 +562,7 @@ impl Store {
     /// Postgres cannot be reached.
     pub async fn dead_messages(&self) -> Result<Vec<ShownMessage>, StoreError> {
         let text = format!(
-            "select {MESSAGE} from culprit.outbox o where o.dead_at is not null
+            "select {MESSAGE} from culprit.outbox o where o.dead_at is not null and o.dismissed_at is null
              order by o.dead_at desc, o.id limit $1"
         );
         let messages = sqlx::query_as(sqlx::AssertSqlSafe(text))
@@ -531,6 +570,35 @@ impl Store {
             .fetch_all(self.for_changes().pool())
             .await?;
         Ok(messages)
+    }
+
+    /// Takes a message that was given up out of the list of those: somebody has seen it, and it is not to
+    /// be sent again.
+    ///
+    /// # Errors
+    /// Postgres cannot be written to.
+    pub async fn dismiss_message(&self, id: Uuid, author: &str) -> Result<Changed, StoreError> {
+        let mut transaction = self.for_changes().pool().begin().await?;
+        let dismissed = sqlx::query(
+            "update culprit.outbox set dismissed_at = now()
+             where id = $1 and dead_at is not null and dismissed_at is null",
+        )
+        .bind(id)
+        .execute(&mut *transaction)
+        .await?;
+        if dismissed.rows_affected() == 0 {
+            return Ok(Changed::Missing);
+        }
+        let noted = Noted {
+            subject: "message",
+            id: &id.to_string(),
+            author,
+            action: "dismissed",
+            detail: "",
+        };
+        note(&mut transaction, noted).await?;
+        transaction.commit().await?;
+        Ok(Changed::Done)
     }
 
     /// What waits to be delivered, by channel.
@@ -720,6 +788,11 @@ mod tests {
         assert_eq!(store.latest_attempts(Some("mail"), 2).await.unwrap(), []);
         let letters = store.dead_messages().await.unwrap();
         assert_eq!(letters.iter().map(|it| it.id).collect::<Vec<_>>(), [dead]);
+        let dismissed = store.dismiss_message(dead, "Ann").await.unwrap();
+        assert_eq!(dismissed, Changed::Done);
+        assert_eq!(store.dead_messages().await.unwrap(), []);
+        let again = store.dismiss_message(dead, "Ann").await.unwrap();
+        assert_eq!(again, Changed::Missing);
         let backlog = store.outbox_backlog().await.unwrap();
         assert_eq!((&*backlog[0].channel, backlog[0].messages), ("slack", 1));
         assert_eq!(backlog.len(), 1);

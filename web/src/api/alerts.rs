@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::bottlenecks::answer;
 use crate::AppState;
+use crate::acts;
 use crate::address::Address;
 use crate::format;
 use crate::pages::PageError;
@@ -24,16 +25,14 @@ use crate::pages::alerts::channels::{self, Wanted};
 use crate::pages::alerts::incident::Told;
 use crate::pages::alerts::inputs::Problems;
 use crate::pages::alerts::rules::built_in;
-use crate::pages::alerts::silences::Wish;
+use crate::pages::alerts::silences::{Wish, matched};
 use crate::pages::alerts::{
-    RESOLVED_SHOWN, filter, fixed, incident, now_ms, ns, read_cursor, state, too_many, write_cursor,
+    RESOLVED_SHOWN, filter, fixed, incident, now_ms, ns, reach, read_cursor, state, too_many,
+    write_cursor, yes_or_no,
 };
 
 /// Who, if an address does not say.
 const NOBODY: &str = "API";
-
-/// A name's bytes at most.
-const AUTHOR_BYTES_MAX: usize = 100;
 
 /// `GET /api/v1/alerts?service=…&rule=…&severity=…&after=…`: what fires or is pending (on the first page), and
 /// what is over, latest first, with `next` for the page behind.
@@ -230,7 +229,19 @@ async fn store_rule(
         ));
     }
     let rule: Rule = serde_json::from_value(written).map_err(wrong)?;
-    let enabled = Address::parse(query).get("enabled") != Some("no");
+    if rule.name.contains(acts::reorders) {
+        return Err(PageError::BadRequest(
+            "The rule is wrong: its name holds characters that reorder the text beside them."
+                .into(),
+        ));
+    }
+    if let Some(text) = reach::unknown(&rule, &state.store.channels().await?) {
+        return Err(PageError::BadRequest(text));
+    }
+    let enabled = match Address::parse(query).get("enabled") {
+        None => true,
+        Some(text) => yes_or_no("enabled", text)?,
+    };
     let changed = state.store.put_rule(&rule, enabled, &author(query)).await?;
     done(changed, "rule", name)?;
     Ok(json!({ "rule": rule, "sentence": rule.to_string(), "enabled": enabled }))
@@ -381,11 +392,19 @@ pub async fn delete_channel(
     Path(name): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Response {
-    let changed = state
-        .store
-        .delete_channel(&name, &author(query.as_deref()))
-        .await;
-    nothing(changed.map_err(PageError::from), "channel", &name)
+    let author = author(query.as_deref());
+    nothing(
+        remove_channel(&state, &name, &author).await,
+        "channel",
+        &name,
+    )
+}
+
+async fn remove_channel(state: &AppState, name: &str, author: &str) -> Result<Changed, PageError> {
+    match reach::needed(&state.store, name).await? {
+        Some(why) => Err(PageError::conflict(why)),
+        None => Ok(state.store.delete_channel(name, author).await?),
+    }
 }
 
 /// `POST /api/v1/alert-channels/{name}/test`: sends a message, waits up to some seconds, and tells what came
@@ -468,15 +487,14 @@ async fn store_silence(state: &AppState, body: &str) -> Result<Value, PageError>
     let wrong = |error| PageError::BadRequest(format!("The silence is wrong: {error}"));
     let new: NewSilence = serde_json::from_str(body).map_err(wrong)?;
     let line = |it: &Matcher| format!("{}={}", it.label, it.value);
-    let clean = |text: String| text.replace(char::is_control, " ").trim().to_owned();
     let wish = Wish {
         kind: new.kind.unwrap_or(SilenceKind::Silence).name().into(),
         matchers: new.matchers.iter().map(line).collect::<Vec<_>>().join("\n"),
         starts: new.starts_at,
         ends: new.ends_at,
         lasts: new.duration,
-        author: clean(new.author),
-        comment: clean(new.comment),
+        author: acts::author(&new.author),
+        comment: acts::cleaned(&new.comment),
     };
     let mut silence = wish
         .silence(Uuid::now_v7(), now_ms())
@@ -486,7 +504,15 @@ async fn store_silence(state: &AppState, body: &str) -> Result<Value, PageError>
     silence.matchers = new.matchers;
     match state.store.add_silence(&silence).await? {
         Changed::TooMany(most) => Err(PageError::BadRequest(too_many("silence", most))),
-        _ => Ok(silence_json(&silence)),
+        _ => {
+            let live = state
+                .store
+                .live_incidents(&IncidentFilter::default())
+                .await?;
+            let mut it = silence_json(&silence);
+            it["matches_now"] = matched(&silence, &live).into();
+            Ok(it)
+        }
     }
 }
 
@@ -524,8 +550,7 @@ pub async fn end_silence(
 fn author(query: Option<&str>) -> String {
     let address = Address::parse(query);
     let name = address.get("author").unwrap_or(NOBODY);
-    let name = name.replace(char::is_control, " ");
-    name[..name.floor_char_boundary(AUTHOR_BYTES_MAX)].to_owned()
+    acts::author(name)
 }
 
 fn done(changed: Changed, what: &str, name: &str) -> Result<(), PageError> {

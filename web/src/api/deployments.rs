@@ -30,6 +30,10 @@ const TEXT_BYTES_MAX: usize = 2_000;
 /// A deployment may lie so far ahead: clocks differ.
 const AHEAD_NS_MAX: u64 = 5 * 60 * 1_000_000_000;
 
+/// A deployment may lie so far back: what was longer ago is a slip (a clock, a unit), and there is nothing to
+/// compare it with.
+const BACK_NS_MAX: u64 = 30 * 86_400 * 1_000_000_000;
+
 /// Services that an answer lists when the one asked for is not among them.
 const LISTED_MAX: i64 = 20;
 
@@ -141,6 +145,10 @@ fn bad(text: String) -> PageError {
 
 /// All but the service.
 fn told(fields: &Map<String, Value>, now_ns: u64) -> Result<Told, PageError> {
+    // What is of a wrong kind is named before what is missing.
+    for field in FIELDS {
+        text(fields, field, TEXT_BYTES_MAX)?;
+    }
     let version = text(fields, "version", NAME_BYTES_MAX)?;
     if version.is_empty() {
         return Err(bad(
@@ -163,6 +171,12 @@ fn told(fields: &Map<String, Value>, now_ns: u64) -> Result<Told, PageError> {
     if at_ns > now_ns + AHEAD_NS_MAX {
         return Err(bad(format!(
             "at lies in the future; it is {} now. Tell deployments when they happen.",
+            format::at(now_ns)
+        )));
+    }
+    if at_ns < now_ns.saturating_sub(BACK_NS_MAX) {
+        return Err(bad(format!(
+            "at is more than 30 days ago; it is {} now.",
             format::at(now_ns)
         )));
     }
@@ -376,6 +390,12 @@ mod tests {
                 bad,
                 "at lies in the future",
             ),
+            (
+                r#"{"service": "cart", "version": "1", "at": "1970-01-01T00:00:00Z"}"#,
+                bad,
+                "more than 30 days ago",
+            ),
+            (r#"{"service": 1}"#, bad, "service is not a text"),
             (
                 r#"{"service": "cart", "version": "1", "url": "javascript:alert(1)"}"#,
                 bad,

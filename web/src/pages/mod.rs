@@ -101,6 +101,11 @@ pub enum PageError {
 }
 
 impl PageError {
+    /// What was sent, or is to be done, makes no sense: why, and what would.
+    pub fn refused(text: String) -> PageError {
+        PageError::Refused(StatusCode::BAD_REQUEST, "That cannot be done", text)
+    }
+
     /// What was asked for cannot be done as things are: why, and what can.
     pub fn conflict(text: String) -> PageError {
         PageError::Refused(StatusCode::CONFLICT, "That cannot be done", text)

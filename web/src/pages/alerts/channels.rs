@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::channel_form::{self, about, kind_of, title};
 use super::incident::{Try, outcome_class, state_of};
 use super::inputs::{Control, Input, Problems, place};
-use super::{Moment, Tabs, done, fixed, now_ms, ns, too_many};
+use super::{Moment, Tabs, done, fixed, now_ms, ns, reach, too_many, yes_or_no};
 use crate::AppState;
 use crate::address::Address;
 use crate::form::Form;
@@ -59,6 +59,7 @@ pub async fn page(
     };
     let attempts = store.latest_attempts(None, ATTEMPTS_SHOWN).await?;
     let dead = store.dead_messages().await?;
+    let failing = store.failing_channels(now_ms).await?;
     let known = |channel: &String| channels.iter().any(|it| it.name == *channel);
     let stray = backlog.iter().filter(|it| !known(&it.channel));
     Ok(render(&Page {
@@ -68,7 +69,10 @@ pub async fn page(
         stray: stray.map(|it| waiting(it, now_ms)).collect(),
         channels: channels
             .iter()
-            .map(|it| Row::new(it, &backlog, now_ms))
+            .map(|it| {
+                let gone = failing.iter().any(|on| on.gone && on.name == it.name);
+                Row::new(it, &backlog, gone, now_ms)
+            })
             .collect(),
         attempts: attempts
             .iter()
@@ -125,7 +129,7 @@ pub async fn save(State(state): State<AppState>, body: String) -> Result<Respons
     let kind = match &old {
         Some(old) => old.kind,
         None => kind_of(form.get("kind"))
-            .ok_or_else(|| PageError::BadRequest("There is no such kind of channel.".into()))?,
+            .ok_or_else(|| PageError::refused("There is no such kind of channel.".into()))?,
     };
     let name = old
         .as_ref()
@@ -233,7 +237,8 @@ fn without_name(error: &str) -> &str {
 /// There is no such channel, or the database takes no changes.
 pub async fn enable(State(state): State<AppState>, body: String) -> Result<Response, PageError> {
     let form = Form::parse(&body);
-    let (name, enabled) = (form.get("name"), form.get("enabled") == "yes");
+    let name = form.get("name");
+    let enabled = yes_or_no("enabled", form.get("enabled"))?;
     let changed = state
         .store
         .enable_channel(name, enabled, form.author())
@@ -249,6 +254,9 @@ pub async fn enable(State(state): State<AppState>, body: String) -> Result<Respo
 pub async fn delete(State(state): State<AppState>, body: String) -> Result<Response, PageError> {
     let form = Form::parse(&body);
     let name = form.get("name");
+    if let Some(why) = reach::needed(&state.store, name).await? {
+        return Err(PageError::conflict(why));
+    }
     let changed = state.store.delete_channel(name, form.author()).await?;
     done(changed, "channel", name)?;
     Ok(Redirect::to("/alerts/channels").into_response())
@@ -311,12 +319,27 @@ pub async fn replay(State(state): State<AppState>, body: String) -> Result<Respo
             Ok(Redirect::to(&format!("/alerts/channels?message={id}")).into_response())
         }
         Replayed::Missing => Err(missing()),
-        Replayed::Over => Err(PageError::BadRequest(
+        Replayed::Over => Err(PageError::refused(
             "The receiver was told meanwhile that this is over; told again that it fires, it would \
              believe so for ever."
                 .into(),
         )),
     }
+}
+
+/// `POST /alerts/channels/dismiss`: a message that was given up goes from the list.
+///
+/// # Errors
+/// There is no such message, or the database takes no changes.
+pub async fn dismiss(State(state): State<AppState>, body: String) -> Result<Response, PageError> {
+    let form = Form::parse(&body);
+    let name = form.get("message");
+    let changed = match Uuid::try_parse(name) {
+        Ok(id) => state.store.dismiss_message(id, form.author()).await?,
+        Err(_) => Changed::Missing,
+    };
+    done(changed, "message that was given up", name)?;
+    Ok(Redirect::to("/alerts/channels").into_response())
 }
 
 /// A channel of people's as it is.
@@ -337,7 +360,7 @@ impl Old {
         let missing = || PageError::NotFound(format!("There is no channel '{name}'."));
         let stored = store.channel(name).await?.ok_or_else(missing)?;
         if stored.source() != Source::Ui {
-            return Err(PageError::BadRequest(fixed("channel", stored.source())));
+            return Err(PageError::refused(fixed("channel", stored.source())));
         }
         Ok(Old {
             kind: kind_of(&stored.kind).ok_or_else(missing)?,
@@ -423,10 +446,11 @@ struct Row {
 }
 
 impl Row {
-    fn new(it: &StoredChannel, backlog: &[Backlog], now_ms: i64) -> Row {
+    fn new(it: &StoredChannel, backlog: &[Backlog], gone: bool, now_ms: i64) -> Row {
         let people = it.source() == Source::Ui;
         let paused = it.paused_until_ms.filter(|until| *until > now_ms);
         let (state, class) = match (it.enabled, paused, it.failures, it.last_success_ms) {
+            (false, ..) if gone => ("switched off by its receiver", "err"),
             (false, ..) => ("off", ""),
             (_, Some(_), ..) => ("paused", "err"),
             (_, _, 1.., _) => ("failing", "warn"),

@@ -165,7 +165,8 @@ impl Page {
         });
         Page {
             frame: Frame { current: "/alerts" },
-            row: Row::new(incident, now_ms),
+            row: Row::new(incident, now_ms)
+                .silenced_by(told.silence.as_ref().map(|it| it.author.clone())),
             summary: alert.summary.clone(),
             facts: alert.facts.clone(),
             links: alert
@@ -270,7 +271,11 @@ fn told_in_words(message: &ShownMessage, now_ms: i64) -> String {
 
 /// What became of a message, in words.
 pub fn state_of(message: &ShownMessage, now_ms: i64) -> String {
-    let next = Moment::new(message.next_attempt_ms, now_ms).words;
+    // What is late waits for the process that delivers.
+    let next = match message.next_attempt_ms {
+        due if due <= now_ms => "due".to_owned(),
+        later => Moment::new(later, now_ms).words,
+    };
     match (message.delivered_ms, message.dead_ms, message.attempts) {
         (Some(_), _, ..=1) => "delivered".into(),
         (Some(_), _, attempts) => format!("delivered, after {attempts} attempts"),

@@ -2,6 +2,7 @@
 
 pub mod incident;
 pub mod inputs;
+pub mod reach;
 pub mod rules;
 pub mod rule_form;
 pub mod channels;
@@ -12,14 +13,15 @@ use askama::Template;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use collector::alert::notification::Severity;
-use collector::store::StoreError;
 use collector::store::alerts_shown::{Incident, IncidentCursor, IncidentFilter, LIVE_SHOWN};
 use collector::store::rules::{Changed, Source};
+use collector::store::{Store, StoreError};
 use uuid::Uuid;
 
 use super::context::{Selectable, selectable};
 use super::{Frame, PageError, render};
 use crate::AppState;
+use crate::acts;
 use crate::address::Address;
 use crate::form::Form;
 use crate::format;
@@ -53,7 +55,10 @@ pub async fn acknowledge(
 ) -> Result<Response, PageError> {
     let id = incident::id(&id.0)?;
     let form = Form::parse(&body);
-    let seen = form.get("seen") != "no";
+    let seen = match form.get("seen") {
+        "" => true,
+        text => yes_or_no("seen", text)?,
+    };
     let author = match form.author() {
         "" => "somebody",
         name => name,
@@ -61,7 +66,7 @@ pub async fn acknowledge(
     let store = &state.store;
     // Missing: it is over, or somebody was faster; the page shows which.
     let _: Changed = store
-        .acknowledge_incident(id, seen, author, form.get("comment"))
+        .acknowledge_incident(id, seen, author, &acts::reason(form.get("comment")))
         .await?;
     Ok(Redirect::to(&back(&form, &format!("/alerts/{id}"))).into_response())
 }
@@ -82,8 +87,20 @@ fn done(changed: Changed, what: &str, name: &str) -> Result<(), PageError> {
         Changed::Missing => Err(PageError::NotFound(format!(
             "There is no {what} '{name}' (any more)."
         ))),
-        Changed::Fixed(source) => Err(PageError::BadRequest(fixed(what, source))),
-        Changed::TooMany(most) => Err(PageError::BadRequest(too_many(what, most))),
+        Changed::Fixed(source) => Err(PageError::refused(fixed(what, source))),
+        Changed::TooMany(most) => Err(PageError::refused(too_many(what, most))),
+    }
+}
+
+/// What a switch says.
+///
+/// # Errors
+/// It is neither `yes` nor `no`: a slip must not switch anything off.
+pub fn yes_or_no(key: &str, text: &str) -> Result<bool, PageError> {
+    match text {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(PageError::refused(format!("`{key}` is yes or no."))),
     }
 }
 
@@ -191,8 +208,10 @@ struct Page {
     watched_more: usize,
     /// Nobody would be told: there is no channel.
     no_channel: bool,
-    /// Channels that are paused or failing.
+    /// Channels that take no messages, in words.
     failing: Vec<String>,
+    /// Rules that name channels that there are not.
+    gaps: Vec<String>,
 }
 
 /// An incident in the list.
@@ -225,6 +244,8 @@ pub struct Row {
     pub lasted: String,
     /// Who has seen it.
     pub acknowledged_by: Option<String>,
+    /// Who silenced it, where that is known.
+    pub silenced_by: Option<String>,
     /// A form to silence it.
     pub silence: String,
 }
@@ -253,12 +274,39 @@ impl Row {
                 .unwrap_or_default(),
             lasted: lasted(incident.started_ms, end),
             acknowledged_by: incident.acknowledged_by.clone(),
+            silenced_by: None,
             silence: format!("/alerts/silences?incident={}#new", incident.id),
+        }
+    }
+
+    /// With who silenced it.
+    pub fn silenced_by(self, who: Option<String>) -> Row {
+        Row {
+            silenced_by: who,
+            ..self
         }
     }
 
     fn is_over(&self) -> bool {
         self.state == "resolved"
+    }
+}
+
+/// Who made the silences that hold.
+struct Silencers(Vec<(Uuid, String)>);
+
+impl Silencers {
+    async fn load(store: &Store, now_ms: i64) -> Result<Silencers, StoreError> {
+        let silences = store.active_silences(now_ms).await?;
+        Ok(Silencers(
+            silences.into_iter().map(|it| (it.id, it.author)).collect(),
+        ))
+    }
+
+    fn of(&self, incident: &Incident) -> Option<String> {
+        let id = incident.silenced_by?;
+        let found = self.0.iter().find(|it| it.0 == id)?;
+        Some(found.1.clone())
     }
 }
 
@@ -321,10 +369,9 @@ async fn load(state: &AppState, address: Address) -> Result<Page, StoreError> {
     over.truncate(RESOLVED_SHOWN);
     let (services, rule_names) = store.incident_choices().await?;
     let channels = store.channels().await?;
-    let rules = store.enabled_rules().await?;
-    let failing = channels
-        .iter()
-        .filter(|it| it.enabled && (it.failures > 0 || it.paused_until_ms > Some(now_ms)));
+    let rules = store.enabled_rules().await?.0;
+    let failing = store.failing_channels(now_ms).await?;
+    let silencers = Silencers::load(store, now_ms).await?;
     let narrowed = filter != IncidentFilter::default();
     Ok(Page {
         frame: Frame { current: "/alerts" },
@@ -356,14 +403,23 @@ async fn load(state: &AppState, address: Address) -> Result<Page, StoreError> {
             .collect(),
         watched_more: rules.len().saturating_sub(RULES_TOLD),
         no_channel: !channels.iter().any(|it| it.enabled),
-        failing: failing.map(|it| it.name.clone()).collect(),
-        live: live.iter().map(|it| Row::new(it, now_ms)).collect(),
+        gaps: reach::gaps(&rules, &channels),
+        failing: failing
+            .into_iter()
+            .map(|it| match it.gone {
+                true => format!("{} (switched off by its receiver)", it.name),
+                false => it.name,
+            })
+            .collect(),
+        live: live
+            .iter()
+            .map(|it| Row::new(it, now_ms).silenced_by(silencers.of(it)))
+            .collect(),
         over: over.iter().map(|it| Row::new(it, now_ms)).collect(),
     })
 }
 
 fn sentence(live: &[Incident], is_later_page: bool, narrowed: bool) -> String {
-    let count = |wanted: &str| live.iter().filter(|it| state(it).0 == wanted).count();
     let alerts = |number: usize| match number {
         1 => "One alert".to_owned(),
         it => format!("{it} alerts"),
@@ -372,8 +428,18 @@ fn sentence(live: &[Incident], is_later_page: bool, narrowed: bool) -> String {
     if is_later_page {
         return "Earlier alerts".into();
     }
-    let firing = live.iter().filter(|it| it.state == "firing").count();
-    let (silenced, seen) = (count("silenced"), count("acknowledged"));
+    let count = |is: fn(&Incident) -> bool| {
+        let firing = live.iter().filter(|it| it.state == "firing");
+        firing.filter(|it| is(it)).count()
+    };
+    let firing = count(|_| true);
+    // One alert may be both.
+    let (seen, silenced) = (
+        count(|it| it.acknowledged_by.is_some()),
+        count(|it| it.silenced_by.is_some()),
+    );
+    // The number beside "Alerts" in the navigation.
+    let heard = if silenced > 0 { firing - silenced } else { 0 };
     let verb = if firing == 1 { "fires" } else { "fire" };
     let mut text = match firing {
         0 => {
@@ -384,11 +450,15 @@ fn sentence(live: &[Incident], is_later_page: bool, narrowed: bool) -> String {
         }
         it => format!("{}{such} {verb}", alerts(it)),
     };
-    let asides: Vec<String> = [(seen, "acknowledged"), (silenced, "silenced")]
-        .iter()
-        .filter(|it| it.0 > 0)
-        .map(|(number, what)| format!("{number} {what}"))
-        .collect();
+    let asides: Vec<String> = [
+        (seen, "acknowledged"),
+        (silenced, "silenced"),
+        (heard, "not silenced"),
+    ]
+    .iter()
+    .filter(|it| it.0 > 0)
+    .map(|(number, what)| format!("{number} {what}"))
+    .collect();
     if !asides.is_empty() {
         text.push_str(&format!(", {}", asides.join(", ")));
     }

@@ -11,7 +11,7 @@ use collector::store::rules::{Changed, Source, StoredRule};
 
 use super::inputs::{Control, Input, Problems, place, sentence};
 use super::rule_form::{KINDS, RuleForm, kind};
-use super::{Moment, Tabs, done, fixed, now_ms, too_many};
+use super::{Moment, Tabs, done, fixed, now_ms, reach, too_many, yes_or_no};
 use crate::AppState;
 use crate::address::Address;
 use crate::form::Form;
@@ -29,6 +29,7 @@ pub async fn page(State(state): State<AppState>) -> Result<Response, PageError> 
     Ok(render(&Page {
         frame: Frame { current: "/alerts" },
         tabs: Tabs::new("/alerts/rules"),
+        gaps: reach::gaps(&state.store.enabled_rules().await?.0, &channels),
         has_channels: channels.iter().any(|it| it.enabled),
         rules: rules.iter().map(|it| Row::new(it, now_ms)).collect(),
     }))
@@ -113,6 +114,9 @@ async fn put(
             return problem("name", "There is a rule of this name already.".into());
         }
     }
+    if let Some(text) = reach::unknown(rule, &store.channels().await?) {
+        return problem("channels", text);
+    }
     let enabled = stored.is_none_or(|it| it.enabled);
     match store.put_rule(rule, enabled, author).await? {
         Changed::Fixed(source) => problem("", fixed("rule", source)),
@@ -128,7 +132,7 @@ async fn put(
 pub async fn enable(State(state): State<AppState>, body: String) -> Result<Response, PageError> {
     let form = Form::parse(&body);
     let name = form.get("name");
-    let enabled = form.get("enabled") == "yes";
+    let enabled = yes_or_no("enabled", form.get("enabled"))?;
     let changed = state
         .store
         .enable_rule(name, enabled, form.author())
@@ -165,6 +169,8 @@ struct Page {
     rules: Vec<Row>,
     /// Somebody would be told.
     has_channels: bool,
+    /// Rules that name channels that there are not.
+    gaps: Vec<String>,
 }
 
 impl Page {
@@ -263,7 +269,7 @@ impl Edit {
         author: &str,
     ) -> Result<Edit, PageError> {
         if stored.is_some_and(|it| it.source == Source::File) {
-            return Err(PageError::BadRequest(fixed("rule", Source::File)));
+            return Err(PageError::refused(fixed("rule", Source::File)));
         }
         let channels = store.channels().await?;
         let channels: Vec<String> = channels.into_iter().map(|it| it.name).collect();

@@ -4,6 +4,8 @@ use askama::Template;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
+use collector::alert::silence::covers;
+use collector::store::alerts_shown::{Incident, IncidentFilter};
 use collector::store::rules::Changed;
 use collector::store::silences::{Matcher, Silence, SilenceKind};
 use uuid::Uuid;
@@ -31,6 +33,19 @@ const LASTS_MS_MAX: i64 = 90 * 86_400_000;
 
 /// A silence may begin so far ahead.
 const AHEAD_MS_MAX: i64 = 365 * 86_400_000;
+
+/// Labels that a silence can be about; more are a slip that would match nothing.
+const LABELS: [&str; 9] = [
+    "alertname",
+    "service",
+    "namespace",
+    "environment",
+    "endpoint",
+    "kind",
+    "severity",
+    "finding",
+    "statement",
+];
 
 /// Labels that tell one alert of a thing from another: what a prefilled form asks for.
 const IDENTIFYING: [&str; 5] = ["alertname", "service", "environment", "endpoint", "kind"];
@@ -60,7 +75,13 @@ pub async fn page(
         });
         wish.matchers = labels.collect::<Vec<_>>().join("\n");
     }
-    let page = Page::load(&state, &wish, &Problems::new()).await?;
+    let mut page = Page::load(&state, &wish, &Problems::new()).await?;
+    let made = address.get("made").unwrap_or_default();
+    page.made = page
+        .coming
+        .iter()
+        .find(|it| it.id == made)
+        .map(|it| it.matches.clone());
     Ok(render(&page))
 }
 
@@ -73,7 +94,10 @@ pub async fn add(State(state): State<AppState>, body: String) -> Result<Response
     let problems = match wish.silence(Uuid::now_v7(), now_ms()) {
         Ok(silence) => match state.store.add_silence(&silence).await? {
             Changed::TooMany(most) => vec![(String::new(), too_many("silence", most))],
-            _ => return Ok(Redirect::to("/alerts/silences").into_response()),
+            _ => {
+                let made = format!("/alerts/silences?made={}", silence.id);
+                return Ok(Redirect::to(&made).into_response());
+            }
         },
         Err(problems) => problems,
     };
@@ -201,6 +225,9 @@ impl Wish {
         } else if self.comment.len() > COMMENT_BYTES_MAX {
             say("comment", format!("At most {COMMENT_BYTES_MAX} bytes."));
         }
+        if !["", "silence", "maintenance"].contains(&self.kind.as_str()) {
+            say("kind", "It is silence or maintenance.".into());
+        }
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -266,6 +293,13 @@ pub fn check_matchers(matchers: &[Matcher]) -> Result<(), String> {
             ));
         }
     }
+    if let Some(it) = matchers.iter().find(|it| !LABELS.contains(&&*it.label)) {
+        return Err(format!(
+            "No alert has the label '{}'. Labels are {}.",
+            it.label,
+            LABELS.join(", ")
+        ));
+    }
     if matchers
         .iter()
         .all(|it| it.value.bytes().all(|it| it == b'*'))
@@ -273,6 +307,22 @@ pub fn check_matchers(matchers: &[Matcher]) -> Result<(), String> {
         return Err("These match every alert: name a service, an endpoint or a rule.".into());
     }
     Ok(())
+}
+
+/// How many of the alerts that fire have a silence's labels, whether it holds yet or not.
+pub fn matched(silence: &Silence, live: &[Incident]) -> usize {
+    let firing = live.iter().filter(|it| it.state == "firing");
+    firing
+        .filter(|it| covers(silence, &it.labels, it.severity, silence.starts_ms))
+        .count()
+}
+
+fn matches_in_words(number: usize) -> String {
+    match number {
+        0 => "matches no alert that fires now".into(),
+        1 => "matches 1 alert that fires now".into(),
+        many => format!("matches {many} alerts that fire now"),
+    }
 }
 
 #[derive(Template)]
@@ -290,6 +340,8 @@ struct Page {
     /// Now, for those who count in another zone.
     now: String,
     json: &'static str,
+    /// What the silence that was just made matches.
+    made: Option<String>,
 }
 
 /// A silence in the list.
@@ -299,6 +351,8 @@ struct Row {
     holds: bool,
     kind: &'static str,
     matchers: Vec<String>,
+    /// How many alerts that fire now it matches, in words.
+    matches: String,
     starts: Moment,
     ends: Moment,
     lasts: String,
@@ -308,10 +362,11 @@ struct Row {
 }
 
 impl Row {
-    fn new(silence: Silence, now_ms: i64) -> Row {
+    fn new(silence: Silence, live: &[Incident], now_ms: i64) -> Row {
         let matcher = |it: &Matcher| format!("{}={}", it.label, it.value);
         Row {
             id: silence.id.to_string(),
+            matches: matches_in_words(matched(&silence, live)),
             holds: silence.starts_ms <= now_ms,
             kind: silence.kind.name(),
             matchers: silence.matchers.iter().map(matcher).collect(),
@@ -328,7 +383,11 @@ impl Row {
 impl Page {
     async fn load(state: &AppState, wish: &Wish, problems: &Problems) -> Result<Page, PageError> {
         let now_ms = now_ms();
-        let row = |it: Silence| Row::new(it, now_ms);
+        let live = state
+            .store
+            .live_incidents(&IncidentFilter::default())
+            .await?;
+        let row = |it: Silence| Row::new(it, &live, now_ms);
         let coming = state.store.unended_silences(now_ms).await?;
         let over = state.store.expired_silences(now_ms).await?;
         let mut inputs = inputs(wish);
@@ -342,6 +401,7 @@ impl Page {
             problems,
             now: format::day_and_minute(ns(now_ms)),
             json: "/api/v1/silences",
+            made: None,
         })
     }
 }
@@ -353,7 +413,7 @@ fn inputs(wish: &Wish) -> Vec<Input> {
     ];
     vec![
         Input::text("matchers", "Alerts with all of these labels", &wish.matchers)
-            .hint("A line each, label=pattern; * matches anything. Labels: alertname (the rule), service, environment, endpoint, kind.")
+            .hint("A line each, label=pattern; * matches anything. Labels: alertname (the rule), service, environment, endpoint, kind, severity.")
             .placeholder("service=shop*")
             .control(Control::Area)
             .required(),
@@ -433,6 +493,7 @@ mod tests {
             "service=",
             "service=*\nendpoint=**",
             "service=\u{7}",
+            "servcie=shop",
         ] {
             let it = Wish {
                 matchers: matchers.into(),
@@ -440,6 +501,7 @@ mod tests {
             };
             assert_eq!(problem(it).0, "matchers", "{matchers}");
         }
+        assert_eq!(with(|it| it.kind = "zzz".into()).0, "kind");
         assert_eq!(with(|it| it.lasts = "soon".into()).0, "lasts");
         assert_eq!(with(|it| it.lasts = "0".into()).0, "lasts");
         assert_eq!(with(|it| it.lasts = "99 weeks".into()).0, "lasts");

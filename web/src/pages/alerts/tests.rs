@@ -708,7 +708,6 @@ async fn hostile_names_do_no_harm() {
             ("service", text),
             ("endpoint", text),
             ("min-severity", "info"),
-            ("channels", text),
             ("author", text),
         ]);
         let (status, _, page) = site.change("POST", "/alerts/rules/save", rule).await;
@@ -786,4 +785,122 @@ async fn a_process_that_may_only_read_says_so() {
     let (status, _, answer) = site.change("PUT", "/api/v1/alert-rules/mine", rule).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(answer.contains("may only read the database"), "{answer}");
+}
+
+#[tokio::test]
+async fn rules_tell_only_channels_that_there_are() {
+    let site = site().await;
+    let put = json!({"kind": "slack", "url": "https://hooks.slack.com/services/T/B/x"}).to_string();
+    let (status, _, answer) = site.change("PUT", "/api/v1/alert-channels/ops", put).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let rule = |channel: &str| json!({"when": "regression", "channels": [channel]}).to_string();
+    let path = "/api/v1/alert-rules/slower-here";
+    let (status, _, answer) = site.change("PUT", path, rule("nope")).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(
+        answer.contains("no channel 'nope'. There is ops."),
+        "{answer}"
+    );
+    let maybe = format!("{path}?enabled=maybe");
+    let (status, ..) = site.change("PUT", &maybe, rule("ops")).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let (status, ..) = site.change("PUT", path, rule("ops")).await;
+    assert_eq!(status, StatusCode::OK);
+    let delete = form(&[("name", "ops")]);
+    let (status, _, page) = site.change("POST", "/alerts/channels/delete", delete).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(page.contains("slower-here"), "{page}");
+    // The file is not asked.
+    sqlx::query("delete from culprit.alert_channels")
+        .execute(site.store.pool())
+        .await
+        .unwrap();
+    for path in ["/alerts", "/alerts/rules"] {
+        let page = site.page(path).await;
+        assert!(
+            page.contains("Rule slower-here tells nobody: its channel ops does not exist."),
+            "{page}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn channels_that_their_receivers_switched_off_are_told_and_failed_tests_are_not() {
+    let site = site().await;
+    for (name, failures) in [("ops", 0), ("tried", 3), ("quiet", 0)] {
+        sqlx::query(
+            "insert into culprit.alert_channels (name, kind, source, settings, shown, failures, changed_by)
+             values ($1, 'webhook', 'ui', '{}', '', $2, '')",
+        )
+        .bind(name)
+        .bind(failures)
+        .execute(site.store.pool())
+        .await
+        .unwrap();
+    }
+    site.store
+        .queue_test("tried", "Ann", super::now_ms())
+        .await
+        .unwrap();
+    sqlx::query("update culprit.outbox set attempts = 3")
+        .execute(site.store.pool())
+        .await
+        .unwrap();
+    site.store
+        .enable_channel("quiet", false, "Ann")
+        .await
+        .unwrap();
+    let page = site.page("/alerts").await;
+    assert!(!page.contains("Not everybody is told"), "{page}");
+    site.store.channel_gone("ops", "410 Gone").await.unwrap();
+    let page = site.page("/alerts").await;
+    assert!(
+        page.contains("ops (switched off by its receiver)"),
+        "{page}"
+    );
+    let page = site.page("/alerts/channels").await;
+    assert!(
+        texts(&page, ".pill")
+            .iter()
+            .any(|it| it == "switched off by its receiver"),
+        "{page}"
+    );
+}
+
+#[tokio::test]
+async fn who_silenced_and_who_acknowledged_stand_apart() {
+    let site = site().await;
+    let id = incident(&site.store, 7, "firing", "shop").await;
+    incident(&site.store, 8, "firing", "cart").await;
+    let wish = json!({"matchers": [{"label": "service", "value": "shop"}], "duration": "2h",
+                      "author": "Bob", "comment": "known"});
+    let (status, _, made) = site
+        .change("POST", "/api/v1/silences", wish.to_string())
+        .await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    let made: Value = serde_json::from_str(&made).unwrap();
+    assert_eq!(made["matches_now"], 1);
+    let silence = Uuid::try_parse(made["id"].as_str().unwrap()).unwrap();
+    sqlx::query(
+        "update culprit.incidents set silenced_by = $1, acknowledged_by = 'Ann' where id = $2",
+    )
+    .bind(silence)
+    .bind(id)
+    .execute(site.store.pool())
+    .await
+    .unwrap();
+    let page = site.page("/alerts").await;
+    assert_eq!(
+        texts(&page, "h1"),
+        ["2 alerts fire, 1 acknowledged, 1 silenced, 1 not silenced"]
+    );
+    let state = texts(&page, "[data-l=State]").join(" ");
+    let state = state.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        state.contains("silenced") && state.contains("acknowledged"),
+        "{state}"
+    );
+    assert!(state.contains("Bob") && state.contains("Ann"), "{state}");
+    let page = site.page("/alerts/silences").await;
+    assert!(page.contains("matches 1 alert that fires now"), "{page}");
 }
