@@ -251,6 +251,10 @@ impl Lines<'_> {
 /// The key of a section that an error is about and does not name: without it there is another error, or
 /// none.
 fn blamed<T: for<'de> Deserialize<'de>>(table: &toml::Table, message: &str) -> Option<String> {
+    // What is missing is no key of the section.
+    if message.starts_with("missing field") {
+        return None;
+    }
     let is_blamed = |key: &&String| {
         let mut without = table.clone();
         without.remove(key.as_str());
@@ -526,7 +530,7 @@ url = "http://alertmanager:9093"
             (
                 "kind = \"slack\"",
                 "kind = \"slak\"",
-                "alert-channel \"ops\": unknown variant `slak`",
+                "line 15: alert-channel \"ops\": `kind`: unknown variant `slak`",
             ),
             (
                 "url = \"https://hooks",
