@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::contribution::{Contribution, Hit, Request, Statement, signed};
 use crate::store::dictionaries::Dictionaries;
-use crate::store::encoding::{Hits, StatementCalls, Statements, merge_sketch};
+use crate::store::encoding::{Hits, StatementCalls, Statements, merge_sketch, without_nul};
 
 /// A day of the database, in days since the epoch: decides the partition.
 pub type Day = i32;
@@ -414,19 +414,4 @@ fn example(contribution: &Contribution, request: &Request, hit: &Hit) -> Value {
         "count": finding.count,
         "evidence": evidence,
     }))
-}
-
-/// Postgres' jsonb takes no NUL; one in a span name must not stop a whole tick.
-fn without_nul(value: Value) -> Value {
-    match value {
-        Value::String(text) if text.contains('\0') => Value::String(text.replace('\0', "\u{fffd}")),
-        Value::Array(items) => items.into_iter().map(without_nul).collect(),
-        Value::Object(fields) => Value::Object(
-            fields
-                .into_iter()
-                .map(|(key, it)| (key, without_nul(it)))
-                .collect(),
-        ),
-        other => other,
-    }
 }

@@ -4,6 +4,7 @@ use analyzer::category::Category;
 use analyzer::profile::{Profile, ProfileNode};
 use analyzer::sketch::Sketch;
 use prost::Message;
+use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -223,6 +224,21 @@ fn from_proto_sketch(stored: &proto::Sketch) -> Sketch {
         Some(u16::try_from(*bin).unwrap_or(u16::MAX))
     });
     Sketch::from_bins(bins.zip(stored.counts.iter().copied()))
+}
+
+/// Postgres' jsonb takes no NUL; one in a span name must not stop a whole tick.
+pub(crate) fn without_nul(value: Value) -> Value {
+    match value {
+        Value::String(text) if text.contains('\0') => Value::String(text.replace('\0', "\u{fffd}")),
+        Value::Array(items) => items.into_iter().map(without_nul).collect(),
+        Value::Object(fields) => Value::Object(
+            fields
+                .into_iter()
+                .map(|(key, it)| (key.replace('\0', "\u{fffd}"), without_nul(it)))
+                .collect(),
+        ),
+        other => other,
+    }
 }
 
 #[cfg(test)]

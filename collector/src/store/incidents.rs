@@ -8,6 +8,7 @@ use sqlx::{Executor, Row};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
+use super::encoding::without_nul;
 use super::leases::{Lease, renew};
 use super::outbox::NewMessage;
 use super::overview::Counted;
@@ -221,19 +222,4 @@ async fn upsert(connection: &mut Connection, it: &Incident) -> Result<(), StoreE
     .execute(connection)
     .await?;
     Ok(())
-}
-
-/// Postgres' jsonb cannot hold NUL.
-pub(super) fn without_nul(value: Value) -> Value {
-    match value {
-        Value::String(text) => Value::String(text.replace('\0', "\u{fffd}")),
-        Value::Array(values) => Value::Array(values.into_iter().map(without_nul).collect()),
-        Value::Object(fields) => Value::Object(
-            fields
-                .into_iter()
-                .map(|(key, value)| (key.replace('\0', "\u{fffd}"), without_nul(value)))
-                .collect(),
-        ),
-        other => other,
-    }
 }

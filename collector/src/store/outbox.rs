@@ -3,7 +3,7 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::incidents::without_nul;
+use super::encoding::without_nul;
 use super::pool::Connection;
 use super::{Store, StoreError};
 use crate::alert::notification::{Event, Notification};

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::bottlenecks::Minutes;
 use super::dictionaries::OTHER;
-use super::incidents::without_nul;
+use super::encoding::without_nul;
 use super::leases::{Lease, renew};
 use super::{Store, StoreError, encoding};
 use crate::regression::evidence::{Explanation, Numbers};
