@@ -152,7 +152,7 @@ async fn r1_r2_r7_nothing_acknowledged_is_lost_or_counted_twice() {
         client.await.expect("a client that ends");
     }
 
-    wait_until_analysed(&culprit).await;
+    crate::faults::wait_until_analysed(&culprit).await;
     let analysed_s = since.elapsed().as_secs_f64();
     let model = model.lock().expect("no panic").clone();
     let unacknowledged = check(&culprit, model.clone()).await;
@@ -375,13 +375,4 @@ async fn stored_spans(ui: &str, number: u64) -> HashSet<usize> {
         }
     }
     stored
-}
-
-async fn wait_until_analysed(culprit: &Culprit) {
-    crate::support::eventually("the journal is empty", async || {
-        let status: serde_json::Value =
-            serde_json::from_str(&culprit.get("/api/v1/status").await).expect("JSON");
-        (status["journal"]["rows"] == 0).then_some(())
-    })
-    .await;
 }

@@ -97,7 +97,8 @@ async fn ready(culprit: &Culprit) -> bool {
     http::get(&format!("{}/readyz", culprit.http)).await.0 == 200
 }
 
-async fn wait_until_analysed(culprit: &Culprit) {
+/// Also while Postgres is being started: the status answers 503 then.
+pub async fn wait_until_analysed(culprit: &Culprit) {
     eventually("the journal is empty", async || {
         let (status, body) = http::get(&format!("{}/api/v1/status", culprit.ui)).await;
         let body: serde_json::Value = serde_json::from_str(&body).ok()?;
