@@ -134,15 +134,25 @@ async fn assert_stored_once(culprit: &Culprit, number: u64) {
     assert!(ids.len() >= 2, "trace {number}: {ids:?}");
 }
 
+/// Killed once, it may be back before a client has waited long enough to be refused.
+async fn keep_killing_postgres(culprit: &Culprit) {
+    loop {
+        culprit.kill_postgres().await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 /// Refused with a delay while it is away, and soon back, without anybody's doing.
 #[tokio::test]
 async fn r2_postgres_is_killed_and_comes_back() {
     let data = data_directory();
     let culprit = Culprit::serve(data.path(), &[]).await;
     send(&culprit, 1).await;
-    culprit.kill_postgres().await;
     // A backend may outlive its postmaster for a commit or two, which are as durable as any.
-    let mut numbers = send_until_refused(&culprit, 2, 6).await;
+    let mut numbers = tokio::select! {
+        numbers = send_until_refused(&culprit, 2, 6) => numbers,
+        () = keep_killing_postgres(&culprit) => unreachable!("it never ends"),
+    };
     let refused = 2 + numbers.len() as u64;
     numbers.extend([1, refused]);
     let (status, _) = http::get(&format!("{}/healthz", culprit.http)).await;
