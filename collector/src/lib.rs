@@ -3,6 +3,7 @@
 //! A span's way: [`receiver`] (limits, decode) → [`journal`] (durable, then the OK) → [`handoff`] →
 //! [`assembly`] (traces in flight, idle, analyse, one transaction) → [`store`] → [`review`] → [`alert`].
 
+pub mod calendar;
 pub mod postgres;
 pub mod otlp;
 pub mod receiver;

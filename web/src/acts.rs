@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::pages::{PageError, not_written};
-use crate::time_span::{TimeSpan, moment};
+use crate::time_span::TimeSpan;
+use crate::timestamps;
 
 /// A reason's bytes at most: a few sentences. What is longer is cut, and says so.
 const REASON_BYTES_MAX: usize = 1_000;
@@ -152,7 +153,7 @@ fn until_ms(until: &str, now_ms: i64) -> Result<Option<i64>, PageError> {
         return Ok(None);
     }
     let long = until.parse().ok().map(|it: TimeSpan| now_ms + it.ms());
-    match long.or_else(|| moment(until)) {
+    match long.or_else(|| timestamps::lenient_ms(until)) {
         Some(until_ms) if until_ms > now_ms => Ok(Some(until_ms)),
         Some(_) => Err(not_understood(format!("Until {until} is over already."))),
         None => Err(not_understood(format!(
@@ -272,7 +273,10 @@ mod tests {
                 .until_ms
         };
         assert_eq!(until("7d"), Some(NOW + 7 * 86_400_000));
-        assert_eq!(until("2027-01-01T00:00:00Z"), moment("2027-01-01"));
+        assert_eq!(
+            until("2027-01-01T00:00:00Z"),
+            timestamps::lenient_ms("2027-01-01")
+        );
         assert_eq!(until(""), None);
     }
 

@@ -1,5 +1,6 @@
 //! Numbers for people: one way each, with units. Also askama's filters.
 
+use collector::calendar;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const NS_PER_S: u64 = 1_000_000_000;
@@ -146,9 +147,7 @@ pub fn ago(then_ns: u64, now_ns: u64) -> String {
 
 /// RFC 3339 in UTC, to the second: `2026-11-20T14:32:08Z`.
 pub fn at(ns: u64) -> String {
-    let (year, month, day) = civil(ns / NS_PER_S / 86_400);
-    let (h, min, s) = clock_parts(ns);
-    format!("{year:04}-{month:02}-{day:02}T{h:02}:{min:02}:{s:02}Z")
+    calendar::second((ns / 1_000_000) as i64)
 }
 
 /// The time of day in UTC: `14:32:08`.
@@ -171,7 +170,7 @@ pub fn day_and_minute(ns: u64) -> String {
     const MONTHS: [&str; 12] = [
         "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
     ];
-    let (_, month, day) = civil(ns / NS_PER_S / 86_400);
+    let (_, month, day) = calendar::date((ns / NS_PER_S / 86_400) as i64);
     let (h, min, _) = clock_parts(ns);
     format!("{day} {} {h:02}:{min:02}", MONTHS[month as usize - 1])
 }
@@ -179,25 +178,6 @@ pub fn day_and_minute(ns: u64) -> String {
 fn clock_parts(ns: u64) -> (u64, u64, u64) {
     let s = ns / NS_PER_S % 86_400;
     (s / 3_600, s / 60 % 60, s % 60)
-}
-
-/// Year, month and day of a day since the epoch, in the proleptic Gregorian calendar (the eras of
-/// Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-fn civil(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
 /// A text with code in backticks, cut into pieces: is it code, and what.

@@ -22,7 +22,6 @@ pub mod database;
 pub mod data_age;
 pub mod firing;
 pub mod form;
-pub mod moment;
 pub mod retention_options;
 pub mod time_span;
 pub mod csrf;

@@ -1,6 +1,8 @@
 //! Points in time as people and programs write them: RFC 3339, and what a browser's field for date
 //! and time sends.
 
+use collector::calendar;
+
 const NS_PER_S: u64 = 1_000_000_000;
 
 /// Reads `2026-11-20T14:32:08Z`, with any offset and fraction.
@@ -11,9 +13,15 @@ pub fn rfc3339(text: &str) -> Option<u64> {
     has_offset.then_some(ns)
 }
 
-/// The same; seconds and offset may be missing, and UTC is meant then: `2026-11-20T14:32`.
+/// The same; the time, its seconds and the offset may be missing, and the first moment in UTC is
+/// meant then: `2026-11-20`, `2026-11-20T14:32`.
 pub fn lenient(text: &str) -> Option<u64> {
     Some(read(text)?.0)
+}
+
+/// [`lenient`] in ms, as alerts and acts count.
+pub fn lenient_ms(text: &str) -> Option<i64> {
+    i64::try_from(lenient(text)? / 1_000_000).ok()
 }
 
 /// As a browser's field for date and time takes it: `2026-11-20T14:32`, UTC.
@@ -24,11 +32,12 @@ pub fn field(ns: u64) -> String {
 /// ns since the epoch, and whether the offset was told.
 fn read(text: &str) -> Option<(u64, bool)> {
     let text = text.trim();
-    let (date, rest) = (text.get(..10)?, text.get(11..)?);
-    if !text[10..].starts_with(['T', 't', ' ']) {
-        return None;
+    let (date, rest) = text.split_at_checked(10)?;
+    let days = u64::try_from(calendar::day(date)?).ok()?;
+    if rest.is_empty() {
+        return Some((days * 86_400 * NS_PER_S, false));
     }
-    let days = days(date)?;
+    let rest = rest.strip_prefix(['T', 't', ' '])?;
     let (clock, offset) = match rest.find(['Z', 'z', '+', '-']) {
         Some(at) => rest.split_at(at),
         None => (rest, ""),
@@ -49,30 +58,6 @@ fn read(text: &str) -> Option<(u64, bool)> {
         .saturating_mul(NS_PER_S)
         .saturating_add(fraction_ns(fraction)?);
     Some((ns, !offset.is_empty()))
-}
-
-/// Days since the epoch, checked against the calendar.
-fn days(date: &str) -> Option<u64> {
-    let mut parts = date.split('-');
-    let year = digits(parts.next()?, 4, 9_999).filter(|it| *it >= 1970)?;
-    let month = digits(parts.next()?, 2, 12).filter(|it| *it > 0)?;
-    let day = digits(parts.next()?, 2, 31).filter(|it| *it > 0)?;
-    let is_leap = |year: u64| {
-        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-    };
-    let length = |month: u64| match month {
-        2 if is_leap(year) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    };
-    if day > length(month) || parts.next().is_some() {
-        return None;
-    }
-    let leaps = |year: u64| year / 4 - year / 100 + year / 400;
-    let years = (year - 1970) * 365 + leaps(year - 1) - leaps(1969);
-    let months: u64 = (1..month).map(length).sum();
-    Some(years + months + day - 1)
 }
 
 fn digits(text: &str, count: usize, max: u64) -> Option<u64> {
@@ -122,6 +107,12 @@ mod tests {
             assert_eq!(rfc3339(&format::at(s * NS_PER_S)), Some(s * NS_PER_S));
         }
         assert_eq!(lenient("2026-11-20T14:32"), Some((s - 8) * NS_PER_S));
+        assert_eq!(lenient(" 2026-11-20 14:32:08"), Some(s * NS_PER_S));
+        assert_eq!(lenient("2026-11-20"), Some(s / 86_400 * 86_400 * NS_PER_S));
+        assert_eq!(
+            lenient_ms("2026-11-20T14:32:08.1239"),
+            Some(1_795_185_128_123)
+        );
         assert_eq!(field(s * NS_PER_S), "2026-11-20T14:32");
     }
 
@@ -146,7 +137,19 @@ mod tests {
         ] {
             assert_eq!(rfc3339(text), None, "{text}");
         }
-        assert_eq!(lenient("2026-11-20T1é:32"), None);
-        assert_eq!(lenient("2026-11-20é14:32"), None);
+        for text in [
+            "",
+            "tomorrow",
+            "14:32",
+            "2026-11-20T",
+            "2026-11-20T14",
+            "2026-11-20T1é:32",
+            "2026-11-20é14:32",
+            "2026-11-2é",
+            "2026-11-20T14:32:08Zjunk",
+            "2026-11-20T14:32:08+1",
+        ] {
+            assert_eq!(lenient(text), None, "{text}");
+        }
     }
 }

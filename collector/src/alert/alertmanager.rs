@@ -12,9 +12,9 @@ use super::channel::{Delivery, failed};
 use super::guard::Trust;
 use super::http::{Endpoint, Meaning};
 use super::notification::{Alert, Notification};
-use super::rfc3339::rfc3339;
 use super::secret::SecretText;
 use super::wording;
+use crate::calendar::rfc3339;
 
 /// Firing alerts are to be sent again this often: Prometheus does it once a minute, too.
 pub const RESEND_EVERY: Duration = Duration::from_secs(60);

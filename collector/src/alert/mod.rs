@@ -24,7 +24,6 @@ mod pagerduty;
 mod email;
 mod wording;
 mod shrink;
-mod rfc3339;
 mod http;
 mod dial;
 #[cfg(test)]

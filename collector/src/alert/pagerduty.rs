@@ -9,10 +9,10 @@ use super::channel::{Delivery, failed};
 use super::guard::Trust;
 use super::http::{Endpoint, Meaning};
 use super::notification::{Alert, Event, Notification, Severity};
-use super::rfc3339::rfc3339;
 use super::secret::SecretText;
 use super::shrink::shrink;
 use super::wording;
+use crate::calendar::rfc3339;
 
 /// The service region of the US; that of the EU is `https://events.eu.pagerduty.com/v2/enqueue`.
 const URL: &str = "https://events.pagerduty.com/v2/enqueue";

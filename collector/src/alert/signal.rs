@@ -10,6 +10,7 @@ use analyzer::wording;
 use super::engine::{Truth, Verdict};
 use super::notification::{Fact, Link, Severity};
 use super::rule::{Condition, Measure, Rule, is_chosen, matches, time};
+use crate::calendar;
 use crate::regression::evidence::Contributor;
 use crate::store::signals::{FindingNow, FindingTold, Place, RegressionNow, Window};
 
@@ -408,7 +409,7 @@ pub fn finding_content(finding: &FindingTold, public_url: &str) -> Content {
         "environment": finding.place.environment,
         "endpoint": finding.place.endpoint,
         "version": finding.version,
-        "first_seen": second_utc(finding.first_seen_ms),
+        "first_seen": calendar::second(finding.first_seen_ms),
         "affected_traces": finding.traces,
         "count": evidence["count"],
         "sum_ns": evidence["sum_ns"],
@@ -509,7 +510,7 @@ pub fn regression_content(regression: &RegressionNow) -> Content {
         "statement": shorten(&regression.statement, STATEMENT_BYTES_MAX),
         "version": regression.version,
         "previous_version": regression.previous,
-        "since": second_utc(regression.began_ms),
+        "since": calendar::second(regression.began_ms),
         "quantile": numbers.quantile,
         "before_ns": numbers.before_ns,
         "after_ns": numbers.after_ns,
@@ -697,33 +698,8 @@ fn shorten(text: &str, bytes_max: usize) -> &str {
 
 /// `2026-11-21 19:25 UTC`
 fn minute_utc(ms: i64) -> String {
-    let text = second_utc(ms);
+    let text = calendar::second(ms);
     format!("{} {} UTC", &text[..10], &text[11..16])
-}
-
-/// `2026-11-21T19:25:00Z` of ms since the epoch, for years 1970 to 9999.
-fn second_utc(ms: i64) -> String {
-    let s = (ms.max(0) / 1_000).min(253_402_300_799);
-    let (mut day, mut year) = (s / 86_400, 1970);
-    let is_leap = |year: i64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    while day >= 365 + i64::from(is_leap(year)) {
-        day -= 365 + i64::from(is_leap(year));
-        year += 1;
-    }
-    let february = 28 + i64::from(is_leap(year));
-    let mut month = 1;
-    for days in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
-        if day < days {
-            break;
-        }
-        day -= days;
-        month += 1;
-    }
-    let (hour, minute, second) = (s / 3_600 % 24, s / 60 % 60, s % 60);
-    format!(
-        "{year:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z",
-        day + 1
-    )
 }
 
 #[cfg(test)]
@@ -1005,17 +981,5 @@ mod tests {
                 "/endpoints/7",
             ]
         );
-    }
-
-    #[test]
-    fn times_are_those_of_the_calendar() {
-        for (s, text) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_709_251_199, "2024-02-29T23:59:59Z"),
-            (1_735_689_599, "2024-12-31T23:59:59Z"),
-        ] {
-            assert_eq!(second_utc(s * 1_000), text);
-        }
     }
 }

@@ -14,10 +14,10 @@ use super::channel::{Delivery, failed};
 use super::guard::Trust;
 use super::http::{Endpoint, Meaning};
 use super::notification::{Alert, Link, Notification};
-use super::rfc3339::rfc3339;
 use super::secret::SecretText;
 use super::shrink::shrink;
 use super::wording;
+use crate::calendar::rfc3339;
 
 /// Bytes of a body, as the standard recommends; what makes it longer is cut.
 const BODY_BYTES_MAX: usize = 20_000;

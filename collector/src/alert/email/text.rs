@@ -7,8 +7,8 @@ use lettre::message::{Mailbox, MultiPart};
 use uuid::Uuid;
 
 use crate::alert::notification::{Alert, Event, Link, Notification};
-use crate::alert::rfc3339::rfc3339;
 use crate::alert::wording;
+use crate::calendar::rfc3339;
 
 /// UTF-16 units of a subject; programs show fewer.
 const SUBJECT_CHARS_MAX: usize = 200;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::inputs::{Control, Input, Problems, named_key, sentence};
 use crate::form::Form;
-use crate::moment;
+use crate::time_span;
 
 /// The kinds: id, what it is about.
 pub const KINDS: [(&str, &str); 3] = [
@@ -105,7 +105,7 @@ impl RuleForm {
                     texts.join(", ")
                 }
                 Value::Number(it) if DURATIONS.contains(&key) => {
-                    moment::seconds(it.as_u64().unwrap_or_default())
+                    time_span::seconds(it.as_u64().unwrap_or_default())
                 }
                 Value::Number(it) => it.as_f64().unwrap_or_default().to_string(),
                 _ => String::new(),
@@ -155,7 +155,7 @@ impl RuleForm {
         for key in keys_of(kind) {
             let text = self.get(key);
             let value = if DURATIONS.contains(&key) {
-                match moment::parse_seconds(if text.is_empty() { "0" } else { text }) {
+                match time_span::parse_seconds(if text.is_empty() { "0" } else { text }) {
                     Some(it) => json!(it),
                     None => {
                         let wanted = "Write a number and a unit, such as 90s, 5m or 2h; 0 is none.";

@@ -16,8 +16,9 @@ use crate::AppState;
 use crate::address::Address;
 use crate::form::Form;
 use crate::format;
-use crate::moment;
 use crate::pages::{Frame, PageError, render};
+use crate::time_span;
+use crate::timestamps;
 
 /// Matchers of a silence: alerts have fewer labels.
 const MATCHERS_MAX: usize = 10;
@@ -173,7 +174,7 @@ impl Wish {
         const WRITTEN: &str = "Write a time in UTC, such as 2026-11-21T20:00.";
         let starts_ms = match self.starts.as_str() {
             "" => now_ms,
-            text => moment::parse_utc(text).unwrap_or_else(|| {
+            text => timestamps::lenient_ms(text).unwrap_or_else(|| {
                 say("starts", WRITTEN.into());
                 now_ms
             }),
@@ -183,7 +184,7 @@ impl Wish {
         }
         // What has begun begins now: nobody can be silent afterwards.
         let starts_ms = starts_ms.max(now_ms);
-        let ends_ms = match (self.ends.as_str(), moment::parse_seconds(&self.lasts)) {
+        let ends_ms = match (self.ends.as_str(), time_span::parse_seconds(&self.lasts)) {
             ("", None) => {
                 say(
                     "lasts",
@@ -195,7 +196,7 @@ impl Wish {
                 .ok()
                 .and_then(|it| starts_ms.checked_add(it.checked_mul(1_000)?)),
             (text, _) => {
-                let ends_ms = moment::parse_utc(text);
+                let ends_ms = timestamps::lenient_ms(text);
                 if ends_ms.is_none() {
                     say("ends", WRITTEN.into());
                 }
