@@ -12,15 +12,12 @@ use uuid::Uuid;
 
 use crate::deltas::Day;
 use crate::disk::DiskGuard;
-use crate::store::leases::{Lease, RETENTION_SHARD};
+use crate::store::leases::RETENTION_SHARD;
 use crate::store::retention::{Partition, TRACES};
 use crate::store::{Store, StoreError};
 
 /// How often is looked whether something has to go.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-
-/// How often the lease is renewed while a day is being packed.
-const RENEW_EVERY: Duration = Duration::from_secs(4);
 
 /// Of what is free on the disk, kept traces of one day take at most this share.
 const KEPT_SHARE_OF_FREE: u64 = 4;
@@ -118,7 +115,7 @@ pub async fn run(
         if let Ok(Some(lease)) = leased {
             let done = tokio::select! {
                 done = keep_house(&store, &options, &guard, &stats) => done,
-                lost = keep_lease(&store, &lease) => Err(lost),
+                lost = store.keep_lease(&lease) => Err(lost),
                 // What is interrupted goes on next time.
                 () = shutdown.cancelled() => Ok(()),
             };
@@ -132,15 +129,6 @@ pub async fn run(
             () = shutdown.cancelled() => {}
             () = guard.wait_until_low() => {}
             () = tokio::time::sleep(LOOK_EVERY) => {}
-        }
-    }
-}
-
-async fn keep_lease(store: &Store, lease: &Lease) -> StoreError {
-    loop {
-        tokio::time::sleep(RENEW_EVERY).await;
-        if let Err(lost @ StoreError::LeaseLost(_)) = store.renew_lease(lease).await {
-            return lost;
         }
     }
 }

@@ -4,6 +4,7 @@
 //! [`assembly`] (traces in flight, idle, analyse, one transaction) → [`store`] → [`review`] → [`alert`].
 
 pub mod calendar;
+pub mod clock;
 pub mod postgres;
 pub mod otlp;
 pub mod receiver;

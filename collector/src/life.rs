@@ -10,6 +10,7 @@
 //!                         └──▶ regressed ──a day──▶ open       seen again
 //! ```
 
+use analyzer::wording;
 use std::fmt::Write;
 
 const MINUTE_MS: i64 = 60_000;
@@ -164,7 +165,7 @@ pub fn by_itself(life: &Life, quiet: Option<Quiet>, now_ms: i64) -> Option<Step>
         let detail = format!(
             "by itself after {} without it in {} requests",
             time(now_ms - absent_since_ms(life)),
-            count(quiet.requests)
+            wording::thousands(quiet.requests.unsigned_abs())
         );
         return Some(Step {
             to: State::Resolved,
@@ -400,19 +401,6 @@ pub fn time(ms: i64) -> String {
         _ if ms < 2 * DAY_MS => format!("{} h", ms / HOUR_MS),
         _ => format!("{} days", ms / DAY_MS),
     }
-}
-
-/// Thousands apart: `12,400`.
-fn count(number: i64) -> String {
-    let digits = number.max(0).to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]
@@ -661,6 +649,5 @@ mod tests {
     fn times_are_told_in_units_of_which_there_are_two() {
         let told = [0, 119_000, 120_000, 26 * HOUR_MS, 2 * DAY_MS].map(time);
         assert_eq!(told, ["0 s", "119 s", "2 min", "26 h", "2 days"]);
-        assert_eq!(count(1_234_567), "1,234,567");
     }
 }

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::pause;
 use crate::store::plans::Plan;
 use crate::store::{Store, StoreError, observed};
 
@@ -120,13 +121,6 @@ pub async fn look(
 async fn ask(database: &ObservedDatabase, statement: &str, run: bool) -> Result<Plan, String> {
     let statement = analyzer::sql::explainable(statement)?;
     observed::explain(&database.options, &statement, run).await
-}
-
-async fn pause(duration: Duration, shutdown: &CancellationToken) {
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = tokio::time::sleep(duration) => {}
-    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::alert::look::Watch;
+use crate::clock::{now_ms, pause};
 use crate::store::findings::{Judged, RecentHits};
 use crate::store::leases::{Lease, REVIEW_SHARD};
 use crate::store::{Store, StoreError};
@@ -172,18 +173,5 @@ fn judge(recent: RecentHits) -> Judged {
     Judged {
         recent,
         severity: severity as i16,
-    }
-}
-
-/// Since the epoch, ms.
-fn now_ms() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |it| i64::try_from(it.as_millis()).unwrap_or(i64::MAX))
-}
-
-async fn pause(duration: Duration, shutdown: &CancellationToken) {
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = tokio::time::sleep(duration) => {}
     }
 }

@@ -1,16 +1,11 @@
 //! Numbers for people: one way each, with units. Also askama's filters.
 
+use analyzer::wording;
 use collector::calendar;
-use std::time::{SystemTime, UNIX_EPOCH};
+/// Pages ask once and pass it on.
+pub use collector::clock::now_ns;
 
 const NS_PER_S: u64 = 1_000_000_000;
-
-/// Nanoseconds since the Unix epoch, now. Pages ask once and pass it on.
-pub fn now_ns() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |it| it.as_nanos() as u64)
-}
 
 /// A duration with three significant digits and its unit: `0 ns`, `12.3 µs`, `840 ms`, `1.24 s`,
 /// `2 min 8 s`, `3 h 59 min`, `2 d 3 h`.
@@ -86,14 +81,7 @@ fn significant(number: f64) -> String {
 
 /// A whole number with thousands apart: `153,360`.
 pub fn count(number: i64) -> String {
-    let digits = number.unsigned_abs().to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3 + 1);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
+    let text = wording::thousands(number.unsigned_abs());
     if number < 0 {
         format!("−{text}")
     } else {

@@ -16,7 +16,7 @@ use crate::role::{Role, role};
 use crate::span::SpanKind;
 use crate::target::Target;
 use crate::trace::SpanIdx;
-use crate::wording::{bytes, duration, percent};
+use crate::wording::{bytes, duration, percent, thousands};
 use crate::{Analysis, Call, Settings};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -384,19 +384,6 @@ fn body_ns(analysis: &Analysis<'_>, at: usize, bodies: &[Body]) -> u64 {
         .min(entry.duration_ns)
 }
 
-/// `25,000`.
-fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 fn fix(rows: bool, is_response: bool) -> &'static str {
     match (rows, is_response) {
         (true, _) => {
@@ -418,7 +405,7 @@ fn fix(rows: bool, is_response: bool) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{changed, check, check_silent, check_titles, findings};
-    use super::{DETECTOR, thousands};
+    use super::DETECTOR;
     use expect_test::expect;
 
     const ID: &str = DETECTOR.id;
@@ -488,10 +475,6 @@ mod tests {
                   explanation: In GET /report, select sales returns 25,000 rows and takes 300 ms; the request takes 400 ms. How much of that is the size is not visible, so no saving is claimed.
                   fix: Let the database do the work: filter and add up in the statement, name the columns, put a LIMIT on lists and page by key (`where id > ? order by id limit ?`). Where all rows are needed, read them in a cursor or stream, so that they are never in memory at once.
             "#]],
-        );
-        assert_eq!(
-            (thousands(1), thousands(1_000), thousands(1_234_567)),
-            ("1".into(), "1,000".into(), "1,234,567".into())
         );
     }
 

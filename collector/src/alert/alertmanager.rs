@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use serde_json::{Map, Value, json};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::channel::{Delivery, failed};
 use super::guard::Trust;
@@ -15,6 +15,7 @@ use super::notification::{Alert, Notification};
 use super::secret::SecretText;
 use super::wording;
 use crate::calendar::rfc3339;
+use crate::clock;
 
 /// Firing alerts are to be sent again this often: Prometheus does it once a minute, too.
 pub const RESEND_EVERY: Duration = Duration::from_secs(60);
@@ -100,10 +101,7 @@ impl Alertmanager {
 
     /// Posts all alerts at once. What is sent again is the same message, with a later end.
     pub async fn deliver(&self, notification: &Notification, public_url: &str) -> Delivery {
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        let body = body(notification, public_url, now.as_millis() as i64).to_string();
+        let body = body(notification, public_url, clock::now_ms()).to_string();
         let mut headers = HeaderMap::new();
         if let Some(authorization) = &self.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());

@@ -471,8 +471,8 @@ pub fn regression_content(regression: &RegressionNow) -> Content {
             &percentile,
             format!(
                 "{before} → {after} ({} requests before, {} since)",
-                grouped(numbers.base_requests),
-                grouped(numbers.requests)
+                wording::thousands(numbers.base_requests.unsigned_abs()),
+                wording::thousands(numbers.requests.unsigned_abs())
             ),
         );
     }
@@ -573,7 +573,10 @@ pub fn number_content(rule: &Rule, number: &Number, before: &Window) -> Content 
     content.fact("where", where_in_words(&number.place));
     content.fact(
         measure.words(),
-        format!("{now} over {over} ({} requests)", grouped(number.requests)),
+        format!(
+            "{now} over {over} ({} requests)",
+            wording::thousands(number.requests.unsigned_abs())
+        ),
     );
     content.fact("limit", in_unit(measure, *above));
     content.fact(
@@ -582,7 +585,7 @@ pub fn number_content(rule: &Rule, number: &Number, before: &Window) -> Content 
             Some(usual) => format!(
                 "{} ({} requests)",
                 in_unit(measure, usual),
-                grouped(before.requests)
+                wording::thousands(before.requests.unsigned_abs())
             ),
             None => "no requests".into(),
         },
@@ -662,21 +665,8 @@ fn chance(p_value: f64) -> String {
     match p_value {
         it if it <= 0.0 || !it.is_finite() => String::new(),
         it if it < 1e-6 => "less than once in a million times".into(),
-        it => format!("once in {} times", grouped((1.0 / it) as i64)),
+        it => format!("once in {} times", wording::thousands((1.0 / it) as u64)),
     }
-}
-
-/// `1,204`
-fn grouped(number: i64) -> String {
-    let digits = number.unsigned_abs().to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    if number < 0 { format!("-{text}") } else { text }
 }
 
 fn sentences(texts: &[&str]) -> String {

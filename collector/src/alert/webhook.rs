@@ -7,7 +7,6 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::fmt;
-use std::time::SystemTime;
 use uuid::Uuid;
 
 use super::channel::{Delivery, failed};
@@ -18,6 +17,7 @@ use super::secret::SecretText;
 use super::shrink::shrink;
 use super::wording;
 use crate::calendar::rfc3339;
+use crate::clock;
 
 /// Bytes of a body, as the standard recommends; what makes it longer is cut.
 const BODY_BYTES_MAX: usize = 20_000;
@@ -156,12 +156,10 @@ impl Webhook {
     /// Posts `body`. Redirects are not followed: a receiver that moved has to be configured anew.
     pub async fn post(&self, id: Uuid, body: &Value) -> Delivery {
         let body = body.to_string();
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let now_s = clock::now_ns() / 1_000_000_000;
         match self
             .endpoint
-            .post(self.headers(id, now.as_secs(), &body), body)
+            .post(self.headers(id, now_s, &body), body)
             .await
         {
             Ok(answer) => answer.delivery(MEANING),

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::channel::{Channel, DELIVERY_TIMEOUT, Delivery, Kind};
 use super::notification::{Alert, Event, Fact, Link, Notification, Severity};
 use super::{Alerting, Settings};
+use crate::clock::now_ms;
 use crate::store::deliveries::DeliveryNote;
 use crate::store::outbox::Message;
 use crate::store::rules::Source;
@@ -505,12 +506,6 @@ fn jittered(seconds: f64) -> f64 {
         .duration_since(UNIX_EPOCH)
         .map_or(0, |it| it.subsec_nanos());
     seconds * (1.0 + f64::from(nanos % 1_000) / 10_000.0)
-}
-
-/// Since the epoch, ms.
-pub(super) fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |it| i64::try_from(it.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

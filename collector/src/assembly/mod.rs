@@ -22,11 +22,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::buffers::{self, Buffer};
+use crate::clock::now_ns;
 use crate::compaction;
 use crate::contribution::{Contribution, Request};
 use crate::deltas::{Counted, Day, Deltas, merged_before, minute_of};
@@ -100,8 +101,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// others have written, and what was too much to hand over.
 const POLL_EVERY: Duration = Duration::from_secs(1);
 
-/// How often a lease is renewed: three times until others may take it.
-const RENEW_EVERY: Duration = Duration::from_secs(3);
+/// How often the database's day is asked for.
+const TODAY_EVERY: Duration = Duration::from_secs(3);
 
 /// How often old journal rows are looked through: that walks over all open spans.
 const CARRY_EVERY: Duration = Duration::from_secs(2);
@@ -263,7 +264,7 @@ async fn hold(
     // several times is looked at alone.
     let ended = tokio::select! {
         ended = AssertUnwindSafe(owner.run(shutdown)).catch_unwind() => ended,
-        lost = keep_lease(store, &lease) => Ok(Err(lost)),
+        lost = store.keep_lease(&lease) => Ok(Err(lost)),
     };
     let Ok(ended) = ended else {
         before.died = true;
@@ -276,18 +277,6 @@ async fn hold(
         before.suspected.append(&mut owner.suspected);
     }
     ended
-}
-
-/// Renews a lease, whatever its owner is busy with; returns when it is lost.
-async fn keep_lease(store: &Store, lease: &Lease) -> StoreError {
-    loop {
-        tokio::time::sleep(RENEW_EVERY).await;
-        match store.renew_lease(lease).await {
-            Err(lost @ StoreError::LeaseLost(_)) => return lost,
-            Err(error) => tracing::debug!(%error, "a lease is not renewed"),
-            Ok(()) => {}
-        }
-    }
 }
 
 /// A shard's owner, from taking the lease to losing it.
@@ -980,7 +969,7 @@ impl<'a> Owner<'a> {
     /// What is due now and then.
     async fn housekeep(&mut self) -> Result<(), StoreError> {
         let now = Instant::now();
-        if now - self.today.1 >= RENEW_EVERY {
+        if now - self.today.1 >= TODAY_EVERY {
             self.today = (self.store.today().await?, now);
         }
         if now - self.merged >= MERGE_EVERY {
@@ -1045,12 +1034,6 @@ impl<'a> Owner<'a> {
     }
 }
 
-/// Ns since the epoch, by the clock of this machine.
-fn now_ns() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    now.map_or(0, |it| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX))
-}
-
 impl Decided {
     /// The day of the first finalisation stays.
     fn day(&self, today: Day) -> Day {
@@ -1062,8 +1045,8 @@ impl Decided {
 /// Ids of journal rows (UUID version 7) begin with the millisecond they were made in: the lowest one
 /// that is at most so old.
 fn oldest_id_of(age: Duration) -> Uuid {
-    let since = (SystemTime::now() - age).duration_since(SystemTime::UNIX_EPOCH);
-    Uuid::from_u128(since.unwrap_or_default().as_millis() << 80)
+    let since_ns = u128::from(now_ns()).saturating_sub(age.as_nanos());
+    Uuid::from_u128((since_ns / 1_000_000) << 80)
 }
 
 /// A contribution's requests, with the day and endpoint that `rows` say they were counted to.

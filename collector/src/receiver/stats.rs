@@ -4,9 +4,9 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::answer::Answer;
+use crate::clock::now_ns;
 
 /// The way a request came: its transport and how it was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -328,11 +328,6 @@ impl Stats {
     pub(super) fn other_signal(&self, signal: OtherSignal) {
         self.other_signals[signal as usize].fetch_add(1, Relaxed);
     }
-}
-
-fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |it| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

@@ -21,10 +21,11 @@ use futures_util::FutureExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::clock::{now_ms, pause};
 use crate::store::bottlenecks::Minutes;
 use crate::store::leases::{Lease, REGRESSION_SHARD};
 use crate::store::regressions::{OpenRegression, Past, Slots, WatchedDeployment, WatchedEndpoint};
@@ -35,9 +36,6 @@ use windows::{complete_until, minute_of};
 
 /// How often is looked: numbers come by the minute.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
-
-/// How often the lease is renewed meanwhile.
-const RENEW_EVERY: Duration = Duration::from_secs(3);
 
 /// After an error or while another process watches.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -137,7 +135,7 @@ async fn watch_on(
         // A look may take longer than the lease lasts.
         tokio::select! {
             done = look_and_wait(store, lease, watch, shutdown) => done?,
-            lost = keep_lease(store, lease) => return Err(lost),
+            lost = store.keep_lease(lease) => return Err(lost),
         }
     }
     Ok(())
@@ -152,15 +150,6 @@ async fn look_and_wait(
     look(store, lease, watch, now_ms()).await?;
     pause(LOOK_EVERY, shutdown).await;
     Ok(())
-}
-
-async fn keep_lease(store: &Store, lease: &Lease) -> StoreError {
-    loop {
-        tokio::time::sleep(RENEW_EVERY).await;
-        if let Err(lost @ StoreError::LeaseLost(_)) = store.renew_lease(lease).await {
-            return lost;
-        }
-    }
 }
 
 /// One look: what was slow is followed, what is slower now is found, explained and opened. Returns what was opened.
@@ -366,19 +355,6 @@ impl Moment {
 fn is_open(open: &[OpenRegression], endpoint_id: i32) -> bool {
     open.iter()
         .any(|it| it.endpoint_id == endpoint_id && it.statement_id == 0)
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |it| it.as_millis() as i64)
-}
-
-async fn pause(duration: Duration, shutdown: &CancellationToken) {
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = tokio::time::sleep(duration) => {}
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use sqlx::types::Json;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-use super::pool::Connection;
+use super::audit::{self, Entry};
 use super::rules::Changed;
 use super::{Store, StoreError};
 use crate::alert::notification::{Alert, Severity};
@@ -17,9 +17,6 @@ pub const LIVE_SHOWN: i64 = 500;
 
 /// Messages of an incident, and attempts of a page, are listed up to so many, the latest.
 const MESSAGES_SHOWN: i64 = 200;
-
-/// What was done to one thing is listed back to so many acts.
-const ACTS_SHOWN: i64 = 200;
 
 /// Messages that nobody took are listed up to so many.
 const DEAD_SHOWN: i64 = 100;
@@ -163,50 +160,6 @@ pub struct FailingChannel {
     pub name: String,
     /// Its receiver switched it off: nothing is tried any more.
     pub gone: bool,
-}
-
-/// Somebody did something.
-#[derive(Clone, PartialEq, Eq, Debug, sqlx::FromRow)]
-pub struct Act {
-    /// When, ms since the epoch.
-    pub at_ms: i64,
-    /// Who; empty for culprit itself.
-    pub author: String,
-    /// acknowledged, added, changed, …
-    pub action: String,
-    /// In words.
-    pub detail: String,
-}
-
-/// What is to be remembered of somebody's act.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Noted<'a> {
-    /// incident, rule, channel, silence.
-    pub subject: &'static str,
-    /// Which one.
-    pub id: &'a str,
-    /// Who.
-    pub author: &'a str,
-    /// What was done.
-    pub action: &'a str,
-    /// In words, without secrets.
-    pub detail: &'a str,
-}
-
-/// Remembers an act, in the transaction of the act.
-pub(super) async fn note(connection: &mut Connection, noted: Noted<'_>) -> Result<(), StoreError> {
-    sqlx::query(
-        "insert into culprit.audit (subject, subject_id, author, action, detail)
-         values ($1, $2, $3, $4, $5)",
-    )
-    .bind(noted.subject)
-    .bind(noted.id)
-    .bind(noted.author)
-    .bind(noted.action)
-    .bind(noted.detail)
-    .execute(connection)
-    .await?;
-    Ok(())
 }
 
 #[derive(sqlx::FromRow)]
@@ -453,9 +406,9 @@ impl Store {
         if updated.rows_affected() == 0 {
             return Ok(Changed::Missing);
         }
-        let noted = Noted {
+        let entry = Entry {
             subject: "incident",
-            id: &id.to_string(),
+            subject_id: &id.to_string(),
             author,
             action: if seen {
                 "acknowledged"
@@ -464,28 +417,9 @@ impl Store {
             },
             detail: comment,
         };
-        note(&mut transaction, noted).await?;
+        audit::note(&mut transaction, entry).await?;
         transaction.commit().await?;
         Ok(Changed::Done)
-    }
-
-    /// What was done to one thing, the oldest first.
-    ///
-    /// # Errors
-    /// Postgres cannot be reached.
-    pub async fn audit_of(&self, subject: &str, id: &str) -> Result<Vec<Act>, StoreError> {
-        let mut acts: Vec<Act> = sqlx::query_as(
-            "select author, action, detail, (extract(epoch from at) * 1000)::bigint as at_ms
-             from culprit.audit where subject = $1 and subject_id = $2
-             order by culprit.audit.id desc limit $3",
-        )
-        .bind(subject)
-        .bind(id)
-        .bind(ACTS_SHOWN)
-        .fetch_all(self.for_changes().pool())
-        .await?;
-        acts.reverse();
-        Ok(acts)
     }
 
     /// What was said of an incident, the oldest first.
@@ -589,14 +523,14 @@ impl Store {
         if dismissed.rows_affected() == 0 {
             return Ok(Changed::Missing);
         }
-        let noted = Noted {
+        let entry = Entry {
             subject: "message",
-            id: &id.to_string(),
+            subject_id: &id.to_string(),
             author,
             action: "dismissed",
             detail: "",
         };
-        note(&mut transaction, noted).await?;
+        audit::note(&mut transaction, entry).await?;
         transaction.commit().await?;
         Ok(Changed::Done)
     }
@@ -740,13 +674,13 @@ mod tests {
         assert_eq!(it.acknowledged_by.as_deref(), Some("Ann"));
         assert_eq!(acknowledge(firing, false).await, Changed::Done);
         let acts = store
-            .audit_of("incident", &firing.to_string())
+            .history("incident", &firing.to_string())
             .await
             .unwrap();
         let acts: Vec<_> = acts.iter().map(|it| (&*it.action, &*it.detail)).collect();
         assert_eq!(
             acts,
-            [("acknowledged", "on it"), ("unacknowledged", "on it")]
+            [("unacknowledged", "on it"), ("acknowledged", "on it")]
         );
     }
 

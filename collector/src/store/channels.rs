@@ -4,7 +4,8 @@
 use serde_json::Value;
 use std::fmt;
 
-use super::alerts_shown::{Noted, note};
+use super::audit::{self, Entry};
+use super::configured;
 use super::outbox::hasten;
 use super::rules::{Changed, Source};
 use super::{Store, StoreError};
@@ -223,15 +224,15 @@ impl Store {
         .bind(author)
         .execute(&mut *transaction)
         .await?;
-        let noted = Noted {
+        let entry = Entry {
             subject: "channel",
-            id: channel.name,
+            subject_id: channel.name,
             author,
             action: if source.is_some() { "changed" } else { "added" },
             // Never the settings: they hold secrets.
             detail: &format!("{}: {}", channel.kind, channel.shown),
         };
-        note(&mut transaction, noted).await?;
+        audit::note(&mut transaction, entry).await?;
         transaction.commit().await?;
         Ok(Changed::Done)
     }
@@ -254,7 +255,7 @@ impl Store {
         let action = if enabled { "enabled" } else { "disabled" };
         let statement = statement.bind(name).bind(enabled);
         let may = |source| source == Source::Ui || enabled;
-        self.change_channel(name, author, action, may, statement)
+        self.change_configured(configured::CHANNELS, name, author, action, may, statement)
             .await
     }
 
@@ -265,41 +266,15 @@ impl Store {
     pub async fn delete_channel(&self, name: &str, author: &str) -> Result<Changed, StoreError> {
         let statement = sqlx::query("delete from culprit.alert_channels where name = $1");
         let may = |source| source == Source::Ui;
-        self.change_channel(name, author, "deleted", may, statement.bind(name))
-            .await
-    }
-
-    async fn change_channel<'a>(
-        &self,
-        name: &str,
-        author: &str,
-        action: &str,
-        may: impl Fn(Source) -> bool,
-        statement: sqlx::query::Query<'a, sqlx::Postgres, sqlx::postgres::PgArguments>,
-    ) -> Result<Changed, StoreError> {
-        let mut transaction = self.for_changes().pool().begin().await?;
-        let source: Option<String> = sqlx::query_scalar(
-            "select source from culprit.alert_channels where name = $1 for update",
-        )
-        .bind(name)
-        .fetch_optional(&mut *transaction)
-        .await?;
-        match source.as_deref().map(Source::of) {
-            None => return Ok(Changed::Missing),
-            Some(source) if !may(source) => return Ok(Changed::Fixed(source)),
-            Some(_) => {}
-        }
-        statement.execute(&mut *transaction).await?;
-        let noted = Noted {
-            subject: "channel",
-            id: name,
+        self.change_configured(
+            configured::CHANNELS,
+            name,
             author,
-            action,
-            detail: "",
-        };
-        note(&mut transaction, noted).await?;
-        transaction.commit().await?;
-        Ok(Changed::Done)
+            "deleted",
+            may,
+            statement.bind(name),
+        )
+        .await
     }
 
     /// A channel's receiver has taken a message: it will take those that it did not take before, too.
@@ -433,7 +408,7 @@ mod tests {
             store.delete_channel("mine", "Ann").await.unwrap(),
             Changed::Missing
         );
-        for it in store.audit_of("channel", "mine").await.unwrap() {
+        for it in store.history("channel", "mine").await.unwrap() {
             assert!(!it.detail.contains("hush"), "{it:?}");
         }
         assert!(!format!("{channels:?}").contains("hush"));

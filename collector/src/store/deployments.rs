@@ -3,6 +3,7 @@
 use sqlx::postgres::PgRow;
 use sqlx::{Executor, FromRow, Row};
 
+use super::audit::{self, Entry};
 use super::leases::{Lease, renew};
 use super::pool::Connection;
 use super::services::ServiceName;
@@ -300,7 +301,7 @@ impl Store {
             None => insert_told(&mut transaction, told).await?,
         };
         forget_old(&mut transaction, told.service_id).await?;
-        audit(&mut transaction, id, &told.author, "told", &told.version).await?;
+        note(&mut transaction, id, &told.author, "told", &told.version).await?;
         transaction.commit().await?;
         Ok((id, same.is_none()))
     }
@@ -327,7 +328,7 @@ impl Store {
             .bind(id)
             .execute(&mut *transaction)
             .await?;
-        audit(&mut transaction, id, author, "removed", &version).await?;
+        note(&mut transaction, id, author, "removed", &version).await?;
         transaction.commit().await?;
         Ok(Removed::Gone)
     }
@@ -492,24 +493,21 @@ async fn forget_old(connection: &mut Connection, service_id: i32) -> Result<(), 
     Ok(())
 }
 
-async fn audit(
+async fn note(
     connection: &mut Connection,
     id: i32,
     author: &str,
     action: &str,
     detail: &str,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "insert into culprit.audit (subject, subject_id, author, action, detail)
-         values ('deployment', $1, $2, $3, $4)",
-    )
-    .bind(id.to_string())
-    .bind(author)
-    .bind(action)
-    .bind(detail)
-    .execute(connection)
-    .await?;
-    Ok(())
+    let entry = Entry {
+        subject: "deployment",
+        subject_id: &id.to_string(),
+        author,
+        action,
+        detail,
+    };
+    audit::note(connection, entry).await
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Who may write a shard's results. Ownership is fenced: every writing transaction starts by
 //! renewing its lease, so that an owner that was stopped and comes back cannot write.
 
+use std::time::Duration;
 use uuid::Uuid;
 
 use super::journal::blame;
@@ -20,6 +21,9 @@ pub const REGRESSION_SHARD: i16 = -3;
 /// long has no share. Long enough for a pause of the whole machine's scheduling; short enough that a dead
 /// process's shards are taken over, and findings go on, within a quarter of a minute.
 const LEASE_SECONDS: f64 = 10.0;
+
+/// How often a lease is renewed: three times until others may take it.
+const RENEW_EVERY: Duration = Duration::from_secs(3);
 
 /// Rows of analyzers that ended without a word are swept out after this long.
 const FORGOTTEN_SECONDS: f64 = 3_600.0;
@@ -162,6 +166,18 @@ impl Store {
         .execute(self.pool())
         .await?;
         held(lease, renewed.rows_affected())
+    }
+
+    /// Renews a lease, whatever its owner is busy with; returns why when it is lost.
+    pub async fn keep_lease(&self, lease: &Lease) -> StoreError {
+        loop {
+            tokio::time::sleep(RENEW_EVERY).await;
+            match self.renew_lease(lease).await {
+                Err(lost @ StoreError::LeaseLost(_)) => return lost,
+                Err(error) => tracing::debug!(%error, "a lease is not renewed"),
+                Ok(()) => {}
+            }
+        }
     }
 
     /// Notes which journal rows the owner is about to analyse; none: the analysis has ended well.

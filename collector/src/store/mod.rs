@@ -9,6 +9,7 @@ pub mod blocks;
 pub mod bottlenecks;
 pub mod channels;
 pub mod compaction;
+mod configured;
 pub mod compared;
 pub mod deployments;
 pub mod dictionaries;

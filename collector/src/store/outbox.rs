@@ -3,6 +3,7 @@
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::audit::{self, Entry};
 use super::encoding::without_nul;
 use super::pool::Connection;
 use super::{Store, StoreError};
@@ -172,14 +173,14 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         if switched_off.rows_affected() > 0 {
-            sqlx::query(
-                "insert into culprit.audit (subject, subject_id, action, detail)
-                 values ('channel', $1, 'disabled', $2)",
-            )
-            .bind(channel)
-            .bind(shortened(reason))
-            .execute(&mut *transaction)
-            .await?;
+            let entry = Entry {
+                subject: "channel",
+                subject_id: channel,
+                author: "",
+                action: "disabled",
+                detail: &shortened(reason),
+            };
+            audit::note(&mut transaction, entry).await?;
         }
         sqlx::query(
             "update culprit.outbox set dead_at = now(), last_error = $2
@@ -266,14 +267,14 @@ impl Store {
         };
         let mut transaction = self.for_changes().pool().begin().await?;
         queue(&mut transaction, &message, now_ms).await?;
-        sqlx::query(
-            "insert into culprit.audit (subject, subject_id, author, action)
-             values ('channel', $1, $2, 'tested')",
-        )
-        .bind(channel)
-        .bind(author)
-        .execute(&mut *transaction)
-        .await?;
+        let entry = Entry {
+            subject: "channel",
+            subject_id: channel,
+            author,
+            action: "tested",
+            detail: "",
+        };
+        audit::note(&mut transaction, entry).await?;
         transaction.commit().await?;
         Ok(id)
     }
@@ -324,14 +325,14 @@ impl Store {
             // Somebody else was a moment faster.
             return Ok(Replayed::Missing);
         }
-        sqlx::query(
-            "insert into culprit.audit (subject, subject_id, author, action)
-             values ('message', $1, $2, 'replayed')",
-        )
-        .bind(message.to_string())
-        .bind(author)
-        .execute(&mut *transaction)
-        .await?;
+        let entry = Entry {
+            subject: "message",
+            subject_id: &message.to_string(),
+            author,
+            action: "replayed",
+            detail: "",
+        };
+        audit::note(&mut transaction, entry).await?;
         transaction.commit().await?;
         Ok(Replayed::Queued(id))
     }

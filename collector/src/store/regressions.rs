@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use uuid::Uuid;
 
+use super::audit::{self, Entry};
 use super::bottlenecks::Minutes;
 use super::dictionaries::OTHER;
 use super::encoding::without_nul;
@@ -363,7 +364,7 @@ impl Store {
         .fetch_optional(&mut *transaction)
         .await?;
         if let Some(id) = id {
-            audit(&mut transaction, id, "opened", &found.title).await?;
+            note(&mut transaction, id, "opened", &found.title).await?;
         }
         transaction.commit().await?;
         Ok(id)
@@ -446,7 +447,7 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         if resolved.rows_affected() == 1 {
-            audit(&mut transaction, id, "resolved", why).await?;
+            note(&mut transaction, id, "resolved", why).await?;
         }
         transaction.commit().await?;
         Ok(())
@@ -507,19 +508,18 @@ fn json(value: &impl serde::Serialize) -> Result<Value, StoreError> {
     ))
 }
 
-async fn audit(
+async fn note(
     connection: &mut super::pool::Connection,
     id: Uuid,
     action: &str,
     detail: &str,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "insert into culprit.audit (subject, subject_id, action, detail) values ('regression', $1, $2, $3)",
-    )
-    .bind(id.to_string())
-    .bind(action)
-    .bind(detail)
-    .execute(connection)
-    .await?;
-    Ok(())
+    let entry = Entry {
+        subject: "regression",
+        subject_id: &id.to_string(),
+        author: "",
+        action,
+        detail,
+    };
+    audit::note(connection, entry).await
 }

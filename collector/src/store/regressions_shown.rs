@@ -5,6 +5,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
+use super::audit::{self, Entry};
 use super::endpoints::EndpointName;
 use super::services::ServiceName;
 use super::{Store, StoreError};
@@ -70,19 +71,6 @@ pub struct RegressionFilter<'a> {
     pub limit: i64,
 }
 
-/// What somebody did, from the audit trail.
-#[derive(Clone, PartialEq, Eq, Debug, FromRow)]
-pub struct Done {
-    /// ms since the epoch.
-    pub at_ms: i64,
-    /// Empty if nobody said so, or if culprit did it by itself.
-    pub author: String,
-    /// `accepted`, `resolved`, …
-    pub action: String,
-    /// Why.
-    pub detail: String,
-}
-
 /// What people can make of an open regression.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
@@ -127,9 +115,6 @@ pub struct NewFinding {
     /// Where.
     pub endpoint: String,
 }
-
-/// Entries of the audit trail shown at most, the latest.
-const DONE_MAX: i64 = 50;
 
 /// Findings told of one deployment at most, the worst.
 const NEW_FINDINGS_MAX: i64 = 20;
@@ -254,35 +239,16 @@ impl Store {
             .bind(verdict.name())
             .execute(&mut *transaction)
             .await?;
-        sqlx::query(
-            "insert into culprit.audit (subject, subject_id, author, action, detail)
-             values ('regression', $1, $2, $3, $4)",
-        )
-        .bind(id.to_string())
-        .bind(author)
-        .bind(verdict.name())
-        .bind(reason)
-        .execute(&mut *transaction)
-        .await?;
+        let entry = Entry {
+            subject: "regression",
+            subject_id: &id.to_string(),
+            author,
+            action: verdict.name(),
+            detail: reason,
+        };
+        audit::note(&mut transaction, entry).await?;
         transaction.commit().await?;
         Ok(Acted::Done)
-    }
-
-    /// What was done to a regression, the latest first.
-    ///
-    /// # Errors
-    /// Postgres cannot be reached.
-    pub async fn done_to_regression(&self, id: Uuid) -> Result<Vec<Done>, StoreError> {
-        let done = sqlx::query_as(
-            "select (extract(epoch from at) * 1000)::bigint as at_ms, author, action, detail
-             from culprit.audit where subject = 'regression' and subject_id = $1
-             order by id desc limit $2",
-        )
-        .bind(id.to_string())
-        .bind(DONE_MAX)
-        .fetch_all(self.pool())
-        .await?;
-        Ok(done)
     }
 
     /// The findings that were first seen in the version that a deployment brought, while it was the
@@ -498,7 +464,7 @@ mod tests {
         );
         let it = store.shown_regression(id).await.unwrap().unwrap();
         assert_eq!((&*it.state, it.resolved_ms.is_some()), ("accepted", true));
-        let done = store.done_to_regression(id).await.unwrap();
+        let done = store.history("regression", &id.to_string()).await.unwrap();
         assert_eq!(done.len(), 1);
         assert_eq!(
             (&*done[0].action, &*done[0].author, &*done[0].detail),

@@ -6,7 +6,8 @@
 
 use sqlx::types::Json;
 
-use super::alerts_shown::{Noted, note};
+use super::audit::{self, Entry};
+use super::configured;
 use super::{Store, StoreError};
 use crate::alert::rule::Rule;
 
@@ -230,14 +231,14 @@ impl Store {
         .bind(author)
         .execute(&mut *transaction)
         .await?;
-        let noted = Noted {
+        let entry = Entry {
             subject: "rule",
-            id: &rule.name,
+            subject_id: &rule.name,
             author,
             action: if source.is_some() { "changed" } else { "added" },
             detail: &serde_json::to_string(rule).unwrap_or_default(),
         };
-        note(&mut transaction, noted).await?;
+        audit::note(&mut transaction, entry).await?;
         transaction.commit().await?;
         Ok(Changed::Done)
     }
@@ -252,7 +253,8 @@ impl Store {
         enabled: bool,
         author: &str,
     ) -> Result<Changed, StoreError> {
-        self.change_rule(
+        self.change_configured(
+            configured::RULES,
             name,
             author,
             if enabled { "enabled" } else { "disabled" },
@@ -289,40 +291,15 @@ impl Store {
         } else {
             "deleted"
         };
-        self.change_rule(name, author, action, |it| it == Source::Ui, statement)
-            .await
-    }
-
-    async fn change_rule<'a>(
-        &self,
-        name: &str,
-        author: &str,
-        action: &str,
-        may: fn(Source) -> bool,
-        statement: sqlx::query::Query<'a, sqlx::Postgres, sqlx::postgres::PgArguments>,
-    ) -> Result<Changed, StoreError> {
-        let mut transaction = self.for_changes().pool().begin().await?;
-        let source: Option<String> =
-            sqlx::query_scalar("select source from culprit.alert_rules where name = $1 for update")
-                .bind(name)
-                .fetch_optional(&mut *transaction)
-                .await?;
-        match source.as_deref().map(Source::of) {
-            None => return Ok(Changed::Missing),
-            Some(source) if !may(source) => return Ok(Changed::Fixed(source)),
-            Some(_) => {}
-        }
-        statement.execute(&mut *transaction).await?;
-        let noted = Noted {
-            subject: "rule",
-            id: name,
+        self.change_configured(
+            configured::RULES,
+            name,
             author,
             action,
-            detail: "",
-        };
-        note(&mut transaction, noted).await?;
-        transaction.commit().await?;
-        Ok(Changed::Done)
+            |it| it == Source::Ui,
+            statement,
+        )
+        .await
     }
 }
 
@@ -403,9 +380,9 @@ mod tests {
                 ("b".into(), "built-in", true, 3.0),
             ]
         );
-        let audit = store.audit_of("rule", "b").await.unwrap();
+        let audit = store.history("rule", "b").await.unwrap();
         let audit: Vec<_> = audit.iter().map(|it| (&*it.author, &*it.action)).collect();
-        assert_eq!(audit, [("Bob", "changed"), ("Bob", "reset")]);
+        assert_eq!(audit, [("Bob", "reset"), ("Bob", "changed")]);
     }
 
     #[tokio::test]
@@ -444,8 +421,8 @@ mod tests {
                 fixed
             );
         }
-        let replaced = store.audit_of("rule", "mine").await.unwrap();
-        assert_eq!(replaced.last().unwrap().action, "replaced");
+        let replaced = store.history("rule", "mine").await.unwrap();
+        assert_eq!(replaced[0].action, "replaced");
         store.sync_rules(Source::File, &[], "").await.unwrap();
         store
             .sync_rules(Source::BuiltIn, &[rule("a", 1.0)], "")

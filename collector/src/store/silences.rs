@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::alerts_shown::{Noted, note};
+use super::audit::{self, Entry};
 use super::rules::Changed;
 use super::{Store, StoreError};
 
@@ -202,14 +202,14 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         if added.rows_affected() > 0 {
-            let noted = Noted {
+            let entry = Entry {
                 subject: "silence",
-                id: &silence.id.to_string(),
+                subject_id: &silence.id.to_string(),
                 author: &silence.author,
                 action: "added",
                 detail: &silence.comment,
             };
-            note(&mut transaction, noted).await?;
+            audit::note(&mut transaction, entry).await?;
         }
         transaction.commit().await?;
         Ok(Changed::Done)
@@ -239,14 +239,14 @@ impl Store {
         if ended.rows_affected() == 0 {
             return Ok(Changed::Missing);
         }
-        let noted = Noted {
+        let entry = Entry {
             subject: "silence",
-            id: &id.to_string(),
+            subject_id: &id.to_string(),
             author,
             action: "ended",
             detail: "",
         };
-        note(&mut transaction, noted).await?;
+        audit::note(&mut transaction, entry).await?;
         transaction.commit().await?;
         Ok(Changed::Done)
     }
@@ -316,12 +316,9 @@ mod tests {
         );
         let one = store.silence(Uuid::from_u128(1)).await.unwrap().unwrap();
         assert_eq!(one.ends_ms, NOW);
-        let audit = store
-            .audit_of("silence", &one.id.to_string())
-            .await
-            .unwrap();
+        let audit = store.history("silence", &one.id.to_string()).await.unwrap();
         let audit: Vec<_> = audit.iter().map(|it| (&*it.author, &*it.action)).collect();
-        assert_eq!(audit, [("Ann", "added"), ("Bob", "ended")]);
+        assert_eq!(audit, [("Bob", "ended"), ("Ann", "added")]);
     }
 
     #[tokio::test]

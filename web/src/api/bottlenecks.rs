@@ -7,6 +7,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use collector::clock::now_ms;
 use collector::life::Life;
 use collector::store::audit::Done;
 use serde_json::{Map, Value, json};
@@ -43,7 +44,7 @@ pub async fn act(
 
 async fn carry_out(state: &AppState, id: &str, act: &str, body: &[u8]) -> Result<Value, PageError> {
     let wish = Wish::from_json(body)?;
-    let now_ms = (format::now_ns() / 1_000_000) as i64;
+    let now_ms = now_ms();
     let (id, life) = acts::carry_out(&state.store, id, act, wish, now_ms).await?;
     let history = acts::life(&state.store, id).await?;
     let history = history.map_or_else(Vec::new, |it| it.1);

@@ -10,6 +10,7 @@
 //! pricing       GET /prices              |--------|                5 spans
 //! ```
 
+use collector::clock::now_ns;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
@@ -17,7 +18,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
@@ -178,10 +179,7 @@ impl Load {
             self.random.next().to_be_bytes(),
         ]
         .concat();
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        let mut at_ns = now.as_nanos() as u64;
+        let mut at_ns = now_ns();
         let mut caller: Vec<u8> = Vec::new();
         let mut left_ns = 20_000_000 + self.random.next() % 60_000_000;
         std::array::from_fn(|service| {
@@ -370,10 +368,7 @@ fn request(service: usize, spans: Vec<Span>) -> ExportTraceServiceRequest {
 
 /// A trace of one span, with an attribute that no other span has.
 pub fn needle(number: u32) -> ExportTraceServiceRequest {
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let start_ns = now.as_nanos() as u64;
+    let start_ns = now_ns();
     let mut trace_id = start_ns.to_be_bytes().to_vec();
     trace_id.extend([u8::MAX; 8]);
     let span = Span {

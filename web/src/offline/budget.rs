@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use analyzer::category::Category;
 use analyzer::finding::{Finding, Severity};
+use collector::alert::rule::matches;
 
 use super::report::{EntryReport, FindingReport, Report};
 use crate::format;
@@ -151,25 +152,6 @@ fn with_method(endpoint: &str) -> String {
     };
     let words: Vec<String> = endpoint.split(' ').map(upper).collect();
     words.join(" ")
-}
-
-/// Whether `text` is `pattern`, in which `*` stands for anything.
-fn matches(pattern: &str, text: &str) -> bool {
-    let Some((first, rest)) = pattern.split_once('*') else {
-        return pattern == text;
-    };
-    let Some(mut text) = text.strip_prefix(first) else {
-        return false;
-    };
-    let mut parts: Vec<&str> = rest.split('*').collect();
-    let last = parts.pop().unwrap_or_default();
-    for part in parts {
-        match text.find(part) {
-            Some(at) => text = &text[at + part.len()..],
-            None => return false,
-        }
-    }
-    text.ends_with(last)
 }
 
 /// A limit that is exceeded: in which entry of which trace, by what.

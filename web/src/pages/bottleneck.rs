@@ -4,6 +4,7 @@ use askama::Template;
 use axum::body::Bytes;
 use axum::extract::{self, Path, RawQuery};
 use axum::response::{Redirect, Response};
+use collector::clock::now_ms;
 use collector::life::{ActKind, Life, State};
 use collector::store::audit::Done;
 use collector::store::bottlenecks::Example;
@@ -67,7 +68,7 @@ pub async fn act(
 ) -> Result<Redirect, PageError> {
     let filters = Filters::parse(query.as_deref())?;
     let wish = Wish::from_form(&body);
-    let now_ms = (format::now_ns() / 1_000_000) as i64;
+    let now_ms = now_ms();
     let (id, _) = acts::carry_out(&state.store, &id, &act, wish, now_ms).await?;
     Ok(Redirect::to(&format!(
         "{}#life",

@@ -7,9 +7,10 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use collector::regression::evidence::{Contributor, Explanation, Numbers};
 use collector::store::Store;
+use collector::store::audit::Done;
 use collector::store::bottlenecks::Minutes;
 use collector::store::deployments::Deployment;
-use collector::store::regressions_shown::{Acted, Done, ShownRegression, Verdict};
+use collector::store::regressions_shown::{Acted, ShownRegression, Verdict};
 use url::form_urlencoded;
 use uuid::Uuid;
 
@@ -198,7 +199,10 @@ pub async fn read(store: &Store, it: ShownRegression, now_ns: u64) -> Result<Rea
     };
     let sides = sides(&it, now_ns);
     Ok(Read {
-        done: store.for_changes().done_to_regression(it.id).await?,
+        done: store
+            .for_changes()
+            .history("regression", &it.id.to_string())
+            .await?,
         chart: chart(store, &it, &sides[1], now_ns).await?,
         paths: compared::call_paths(store, &it.endpoint, &sides[0], &sides[1]).await?,
         deployment,

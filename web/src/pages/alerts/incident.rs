@@ -5,7 +5,8 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use collector::alert::notification::{Fact, Link};
-use collector::store::alerts_shown::{Act, Attempt, Incident, ShownMessage};
+use collector::store::alerts_shown::{Attempt, Incident, ShownMessage};
+use collector::store::audit::Done;
 use collector::store::silences::Silence;
 use uuid::Uuid;
 
@@ -39,8 +40,8 @@ pub fn id(text: &str) -> Result<Uuid, PageError> {
 pub struct Told {
     /// The incident.
     pub incident: Incident,
-    /// Who did what.
-    pub acts: Vec<Act>,
+    /// Who did what, the latest first.
+    pub acts: Vec<Done>,
     /// What was said.
     pub messages: Vec<ShownMessage>,
     /// How that went.
@@ -65,7 +66,10 @@ impl Told {
         let messages = store.messages_of(id).await?;
         let ids: Vec<Uuid> = messages.iter().map(|it| it.id).collect();
         Ok(Told {
-            acts: store.audit_of("incident", &id.to_string()).await?,
+            acts: store
+                .for_changes()
+                .history("incident", &id.to_string())
+                .await?,
             attempts: store.attempts_of(&ids).await?,
             silence: match incident.silenced_by {
                 Some(silence) => store.silence(silence).await?,
@@ -220,7 +224,7 @@ fn timeline(told: &Told, now_ms: i64) -> Vec<Event> {
     if let Some(at_ms) = incident.fired_ms {
         events.push(event(at_ms, "err", "Fires".into(), ""));
     }
-    for act in &told.acts {
+    for act in told.acts.iter().rev() {
         let what = match act.author.as_str() {
             "" => capital(&act.action),
             author => format!("{} by {author}", capital(&act.action)),

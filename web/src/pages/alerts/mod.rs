@@ -13,6 +13,7 @@ use askama::Template;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use collector::alert::notification::Severity;
+pub use collector::clock::now_ms;
 use collector::store::alerts_shown::{Incident, IncidentCursor, IncidentFilter, LIVE_SHOWN};
 use collector::store::rules::{Changed, Source};
 use collector::store::{Store, StoreError};
@@ -126,11 +127,6 @@ pub fn ns(ms: i64) -> u64 {
     u64::try_from(ms)
         .unwrap_or_default()
         .saturating_mul(1_000_000)
-}
-
-/// ms since the epoch.
-pub fn now_ms() -> i64 {
-    i64::try_from(format::now_ns() / 1_000_000).unwrap_or(i64::MAX)
 }
 
 /// The pages beside each other: address, name, whether it is this one.

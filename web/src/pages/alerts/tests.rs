@@ -187,7 +187,7 @@ async fn an_alert_is_acknowledged_and_its_page_tells_the_story() {
     );
     let it = json(&site, &format!("/api/v1/alerts/{id}")).await;
     assert_eq!(it["acknowledged_by"], Value::Null);
-    assert_eq!(it["history"][1]["action"], "unacknowledged");
+    assert_eq!(it["history"][0]["action"], "unacknowledged");
     assert_eq!(it["messages"][0]["deliveries"][0]["took_ms"], 12);
     for nothing in ["/alerts/17", "/alerts/00000000-0000-0000-0000-000000000099"] {
         assert_eq!(site.get(nothing).await.0, StatusCode::NOT_FOUND);
