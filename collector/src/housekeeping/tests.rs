@@ -230,6 +230,7 @@ async fn an_old_day_leaves_what_is_worth_keeping() {
         names(&store).await,
         [
             "finding_hits",
+            "rollup_edges",
             "rollup_hours",
             "rollup_minutes",
             "trace_blocks kept"
