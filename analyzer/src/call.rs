@@ -16,6 +16,7 @@
 use crate::category::{self, Category};
 use crate::facts::Facts;
 use crate::identity::is_entry;
+use crate::peer::{Peer, Peers};
 use crate::sender;
 use crate::span::{Span, SpanKind, Status, Value};
 use crate::sql::Fingerprint;
@@ -75,17 +76,23 @@ impl<'t, 'a> Candidates<'t, 'a> {
         });
     }
 
-    /// The logical calls, in tree order. `categories` and `owners` stand beside the spans.
-    pub(crate) fn calls(mut self, categories: &[Category], owners: &[Option<u32>]) -> Vec<Call> {
+    /// The logical calls, in tree order, and whom they go to. `categories` and `owners` stand beside the
+    /// spans.
+    pub(crate) fn calls(
+        mut self,
+        categories: &[Category],
+        owners: &[Option<u32>],
+    ) -> (Vec<Call>, Vec<Peer<'a>>) {
         fold(self.trace, categories, &mut self.found);
         let mut calls = Vec::with_capacity(self.found.len());
         let mut siblings = Siblings::default();
+        let mut peers = Peers::default();
         for candidate in self.found.iter_mut().filter(|it| it.is_call) {
-            let call = self.namer.call(candidate, owners);
+            let call = self.namer.call(candidate, owners, &mut peers);
             siblings.join(self.trace, &mut calls, call);
         }
         siblings.remove_joined(&mut calls);
-        calls
+        (calls, peers.into_vec())
     }
 
     fn candidate(
@@ -117,6 +124,7 @@ impl<'t, 'a> Candidates<'t, 'a> {
             category,
             system: facts.db_system,
             callee: None,
+            peer: None,
             is_wrapper,
             is_orm,
             is_batch: facts.db_batch_size > Some(1),
@@ -129,6 +137,7 @@ impl<'t, 'a> Candidates<'t, 'a> {
         if !is_wrapper {
             // While the attributes are at hand; nearly every candidate is a call in the end.
             candidate.callee = Some(self.namer.callee(&candidate, facts));
+            candidate.peer = Some(Peer::of(category, facts));
         }
         Some(candidate)
     }
@@ -147,6 +156,8 @@ struct Candidate<'a> {
     system: &'a str,
     /// What it calls, if it is a call and names it itself.
     callee: Option<Arc<Callee>>,
+    /// Whom it calls, likewise.
+    peer: Option<Peer<'a>>,
     /// An ORM's span that says nothing of a database: only a wrapper, never a call itself.
     is_wrapper: bool,
     /// An ORM's span: whatever it says, its driver's below it says better.
@@ -355,19 +366,30 @@ struct Namer<'t, 'a> {
 }
 
 impl<'a> Namer<'_, 'a> {
-    fn call(&mut self, candidate: &mut Candidate<'a>, owners: &[Option<u32>]) -> Call {
+    fn call(
+        &mut self,
+        candidate: &mut Candidate<'a>,
+        owners: &[Option<u32>],
+        peers: &mut Peers<'a>,
+    ) -> Call {
         let own = candidate.callee.take();
+        let mut peer = candidate.peer.take();
         let callee = own.filter(|_| candidate.said == candidate.span);
         let callee = callee.unwrap_or_else(|| {
             let facts = Facts::of(&self.trace.spans, self.trace.span(candidate.said));
+            if peer.as_ref().is_none_or(|it| it.name.is_empty()) {
+                peer = Some(Peer::of(candidate.category, &facts));
+            }
             self.callee(candidate, &facts)
         });
+        let peer = peer.unwrap_or_else(|| Peer::of(candidate.category, &Facts::default()));
         Call {
             outer: candidate.outer,
             span: candidate.said,
             entry: owners[candidate.outer as usize].map(|it| it as usize),
             category: candidate.category,
             failed: candidate.failed,
+            peer: peers.position(peer),
             callee,
         }
     }

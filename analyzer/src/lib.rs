@@ -16,6 +16,7 @@ mod clock_skew;
 pub mod drawing;
 pub mod facts;
 pub mod target;
+pub mod peer;
 pub mod log_destination;
 pub mod category;
 pub mod identity;
@@ -57,6 +58,7 @@ use category::Category;
 use detectors::Detect;
 use finding::Finding;
 use history::History;
+use peer::Peer;
 use span::Spans;
 use statements::Statements;
 use std::sync::Arc;
@@ -64,7 +66,9 @@ use trace::{SpanIdx, Trace};
 
 /// Raised whenever the same spans may give other numbers than before: stored contributions of
 /// another version are recounted instead of subtracted.
-pub const ANALYSIS_VERSION: i16 = 2;
+///
+/// 3: calls between services and to what they depend on are counted.
+pub const ANALYSIS_VERSION: i16 = 3;
 
 /// What the user can set.
 #[derive(Clone, Debug)]
@@ -100,6 +104,8 @@ pub struct Analysis<'a> {
     pub entries: Vec<Entry<'a>>,
     /// Calls to something else, wrapper chains folded into one, in tree order.
     pub calls: Vec<Call>,
+    /// Whom the calls go to, each once; [`Call::peer`] is a position here.
+    pub peers: Vec<Peer<'a>>,
     /// The culprits, in order of what a fix saves.
     pub findings: Vec<Finding>,
     /// What the detectors could not see in this trace.
@@ -193,6 +199,8 @@ pub struct Call {
     pub category: Category,
     /// It failed by what one of its spans says: its status, an HTTP status of 4xx or 5xx, an RPC status.
     pub failed: bool,
+    /// Whom it goes to, if nobody answers in the trace: an index into [`Analysis::peers`].
+    pub peer: u32,
     /// What is called.
     pub callee: Arc<Callee>,
 }
@@ -274,7 +282,7 @@ fn analyze_with<'a>(
     let owners = identity::owners(&trace, &entries);
     attribution::attribute(&trace, &owners, &mut categories, &mut entries);
     work::measure(&trace, &owners, &mut entries);
-    let mut calls = candidates.calls(&categories, &owners);
+    let (mut calls, peers) = candidates.calls(&categories, &owners);
     siblings::name_alike(&trace, &mut calls);
     count_calls(&mut entries, &calls);
     let coverage = coverage::coverage(&trace, &categories, &entries, &calls);
@@ -283,6 +291,7 @@ fn analyze_with<'a>(
         categories,
         entries,
         calls,
+        peers,
         findings: Vec::new(),
         coverage,
         owners,

@@ -109,6 +109,7 @@ fn counted(contributions: &[Contribution], names: &Dictionaries) -> Deltas {
                 version: ids.version,
                 minute: minute_of(request.start_ns),
                 tail: is_tail(request.span_id),
+                edges: true,
             };
             deltas.add(contribution, request, &counted, names, 1);
         }
@@ -131,7 +132,9 @@ fn encoded(deltas: &Deltas) -> usize {
     });
     let hits = deltas.hits.values();
     let hits = hits.map(|it| encoding::hits_bytes(&it.hits).len());
-    minutes.chain(hours).chain(hits).sum()
+    let edges = deltas.edges.values();
+    let edges = edges.map(|it| encoding::sketch_bytes(&it.latency).len());
+    minutes.chain(hours).chain(hits).chain(edges).sum()
 }
 
 /// One round's times by step, in order.

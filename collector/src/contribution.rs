@@ -1,5 +1,7 @@
 //! What one analysed trace adds to requests, roll-ups and findings: owned, by name, before ids.
 
+mod edges;
+
 use analyzer::category::Category;
 use analyzer::finding::Finding;
 use analyzer::profile::Profile;
@@ -8,6 +10,10 @@ use analyzer::span::{SpanId, TraceId};
 use analyzer::{Analysis, Call, Callee, Entry, Service};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+pub use edges::{Edge, Peer, To};
+
+use edges::NONE as NO_REQUEST;
 
 /// What a trace adds.
 #[derive(Clone, Debug)]
@@ -18,6 +24,8 @@ pub struct Contribution {
     pub spans: u32,
     /// One per entry span, distinct by span id; empty for a fragment.
     pub requests: Vec<Request>,
+    /// Whom its requests call where nobody reports from, each once.
+    pub peers: Vec<Arc<Peer>>,
     /// For a fragment: the id and times its row gets.
     pub fragment: Fragment,
 }
@@ -117,6 +125,8 @@ pub struct Request {
     pub profile: Profile,
     /// Its findings.
     pub hits: Vec<Hit>,
+    /// Its calls to others, those to one callee side by side.
+    pub edges: Vec<Edge>,
 }
 
 /// A call of a statement.
@@ -150,27 +160,43 @@ impl Contribution {
         let spans = &analysis.trace.spans.spans;
         let mut calls = StatementsByEntry::of(analysis);
         let mut hits = HitsByEntry::of(analysis);
-        let mut seen_ids = HashSet::with_hasher(Seeded::default());
+        let positions = positions(analysis);
+        let (mut edges, peers) = edges::of(analysis, &positions);
         let mut requests = Vec::with_capacity(analysis.entries.len());
         for (at, entry) in analysis.entries.iter().enumerate() {
-            let span_id = spans[entry.span as usize].id;
-            // Two entry spans of one id and different kind: the row's key has room for one.
-            if !seen_ids.insert(span_id) {
+            if positions[at] == NO_REQUEST {
                 continue;
             }
             requests.push(Request {
                 hits: hits.take(at),
                 statements: calls.take(at),
-                ..request(analysis, entry, span_id)
+                edges: std::mem::take(&mut edges[at]),
+                ..request(analysis, entry, spans[entry.span as usize].id)
             });
         }
         Contribution {
             trace_id: spans.first().map(|span| span.trace_id).unwrap_or_default(),
             spans: spans.len() as u32,
             requests,
+            peers,
             fragment: fragment(analysis),
         }
     }
+}
+
+/// Which request each entry becomes. Two entry spans of one id and different kind: the row's key has
+/// room for one.
+fn positions(analysis: &Analysis<'_>) -> Vec<u32> {
+    let mut seen_ids = HashSet::with_hasher(Seeded::default());
+    let mut next = 0;
+    let positions = analysis.entries.iter().map(|entry| {
+        if !seen_ids.insert(analysis.trace.span(entry.span).id) {
+            return NO_REQUEST;
+        }
+        next += 1;
+        next - 1
+    });
+    positions.collect()
 }
 
 /// Each entry's calls of statements, in the order of the entries.
@@ -194,6 +220,7 @@ fn request(analysis: &Analysis<'_>, entry: &Entry<'_>, span_id: SpanId) -> Reque
         statements: Vec::new(),
         profile: Profile::of(analysis, entry, entry.weight),
         hits: Vec::new(),
+        edges: Vec::new(),
     }
 }
 

@@ -9,7 +9,7 @@ use analyzer::sketch::Sketch;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::contribution::{Contribution, Hit, Request, Statement, signed};
+use crate::contribution::{Contribution, Edge, Hit, Request, Statement, signed};
 use crate::store::dictionaries::Dictionaries;
 use crate::store::encoding::{Hits, StatementCalls, Statements, merge_sketch, without_nul};
 
@@ -18,6 +18,13 @@ pub type Day = i32;
 
 /// Minutes in one row of `finding_hits`.
 pub const HITS_MINUTES: i32 = 10;
+
+/// Minutes in one row of `rollup_edges`: as fine as the ranges of pages, which begin with full tens.
+pub const EDGES_MINUTES: i32 = 10;
+
+/// From this version of the analysis on calls to others are counted: a trace that was counted by an
+/// earlier one has none to take out, or to recount.
+pub const EDGES_FROM_ANALYSIS: i16 = 3;
 
 /// Examples kept per row of `finding_hits`: the worst, by what a fix saves.
 pub const EXAMPLES_MAX: usize = 5;
@@ -42,6 +49,8 @@ pub struct Counted {
     pub minute: i32,
     /// It was counted into the slow tail's profile.
     pub tail: bool,
+    /// Its calls to others were counted.
+    pub edges: bool,
 }
 
 /// Changes of one endpoint, version and minute.
@@ -89,7 +98,20 @@ pub struct HitsDelta {
     pub examples: Vec<Value>,
 }
 
-/// (day, endpoint or finding id, version id, minute or hour).
+/// Changes of one edge, from an endpoint to whom it calls, and ten minutes.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct EdgeDelta {
+    /// Calls, weighted by the caller.
+    pub calls: i64,
+    /// Failed ones, weighted.
+    pub errors: i64,
+    /// Durations added up, weighted, ns.
+    pub duration_ns: i64,
+    /// Durations.
+    pub latency: Sketch,
+}
+
+/// (day, endpoint, finding or edge id, version id or 0, minute or hour).
 pub type Key = (Day, i32, i32, i32);
 
 /// All changes of a tick.
@@ -105,6 +127,10 @@ pub struct Deltas {
     pub hits: BTreeMap<Key, HitsDelta>,
     /// Tens of minutes that are merged into hours, by finding, version and the hour's first minute.
     pub merged_hits: BTreeMap<Key, HitsDelta>,
+    /// By edge, ten minutes.
+    pub edges: BTreeMap<Key, EdgeDelta>,
+    /// Tens of minutes that are merged into hours, by edge and the hour's first minute.
+    pub merged_edges: BTreeMap<Key, EdgeDelta>,
 }
 
 /// The minute a request is counted in: of its start, since the epoch. Absurd times saturate.
@@ -139,6 +165,12 @@ impl Deltas {
             is_old,
             HitsDelta::merge,
         );
+        merge_into_hours(
+            &mut self.edges,
+            &mut self.merged_edges,
+            is_old,
+            EdgeDelta::merge,
+        );
     }
 
     /// Merges the minutes of those hours that `like` has merged.
@@ -155,6 +187,12 @@ impl Deltas {
             |key| like.hits.contains(&hour_key(key)),
             HitsDelta::merge,
         );
+        merge_into_hours(
+            &mut self.edges,
+            &mut self.merged_edges,
+            |key| like.edges.contains(&hour_key(key)),
+            EdgeDelta::merge,
+        );
     }
 
     /// Forgets about the other days.
@@ -164,6 +202,8 @@ impl Deltas {
         self.hours.retain(|key, _| wanted(key.0));
         self.hits.retain(|key, _| wanted(key.0));
         self.merged_hits.retain(|key, _| wanted(key.0));
+        self.edges.retain(|key, _| wanted(key.0));
+        self.merged_edges.retain(|key, _| wanted(key.0));
     }
 
     /// Which hours are merged.
@@ -171,6 +211,7 @@ impl Deltas {
         MergedHours {
             minutes: self.merged_minutes.keys().copied().collect(),
             hits: self.merged_hits.keys().copied().collect(),
+            edges: self.merged_edges.keys().copied().collect(),
         }
     }
 
@@ -205,6 +246,27 @@ impl Deltas {
             let delta = self.hits.entry((day, finding, version, slot)).or_default();
             delta.add(contribution, request, hit, sign);
         }
+        if counted.edges {
+            self.add_edges(contribution, request, counted, names, sign);
+        }
+    }
+
+    fn add_edges(
+        &mut self,
+        contribution: &Contribution,
+        request: &Request,
+        counted: &Counted,
+        names: &Dictionaries,
+        sign: i64,
+    ) {
+        let slot = counted.minute - counted.minute.rem_euclid(EDGES_MINUTES);
+        for calls in request.edges.chunk_by(|a, b| a.to == b.to) {
+            let Some(edge) = names.edge(contribution, counted.endpoint, calls[0].to) else {
+                continue;
+            };
+            let delta = self.edges.entry((counted.day, edge, 0, slot)).or_default();
+            delta.add(calls, sign * request.weight);
+        }
     }
 }
 
@@ -213,6 +275,7 @@ impl Deltas {
 pub struct MergedHours {
     minutes: BTreeSet<Key>,
     hits: BTreeSet<Key>,
+    edges: BTreeSet<Key>,
 }
 
 fn merge_into_hours<T: Default>(
@@ -262,6 +325,30 @@ impl MinuteDelta {
                 self.categories[at].wrapping_add(sign.wrapping_mul(other.categories[at]));
             self.calls[at] += sign * other.calls[at];
         }
+        merge_sketch(&mut self.latency, &other.latency, sign);
+    }
+}
+
+impl EdgeDelta {
+    /// Adds each of `calls` `count` times (negative: takes them away).
+    fn add(&mut self, calls: &[Edge], count: i64) {
+        for call in calls {
+            self.calls += count;
+            self.errors += count * i64::from(call.failed);
+            self.duration_ns = self
+                .duration_ns
+                .wrapping_add(count.wrapping_mul(signed(call.duration_ns)));
+            self.latency.record(call.duration_ns, count);
+        }
+    }
+
+    /// Adds `other`, or takes it away (`sign` 1 or -1).
+    pub fn merge(&mut self, other: &EdgeDelta, sign: i64) {
+        self.calls += sign * other.calls;
+        self.errors += sign * other.errors;
+        self.duration_ns = self
+            .duration_ns
+            .wrapping_add(sign.wrapping_mul(other.duration_ns));
         merge_sketch(&mut self.latency, &other.latency, sign);
     }
 }

@@ -68,6 +68,7 @@ pub async fn days_ago(store: &Store, days: i32) {
         "rollup_minutes",
         "rollup_hours",
         "finding_hits",
+        "rollup_edges",
     ] {
         let day: String =
             sqlx::query_scalar("select to_char((now() at time zone 'utc')::date - $1, 'YYYYMMDD')")

@@ -1,4 +1,4 @@
-//! The recount: every roll-up and every finding's hits once more, from the stored traces.
+//! The recount: every roll-up, calls to others and every finding's hits once more, from the stored traces.
 //!
 //! What is stored is the sum of many small differences, added and taken out over days. This builds
 //! the same sums from the blocks in one go; the difference must be nothing.
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::assembly::{analyse, counted_requests, damaged, decompress, spans_by_trace};
 use crate::contribution::{Contribution, Request};
-use crate::deltas::{Counted, Day, Deltas, HitsDelta, HourDelta, Key, MinuteDelta};
+use crate::deltas::{Counted, Day, Deltas, EdgeDelta, HitsDelta, HourDelta, Key, MinuteDelta};
 use crate::otlp::Source;
 use crate::store::dictionaries::Dictionaries;
 use crate::store::traces_again::StoredBlock;
@@ -165,6 +165,14 @@ fn compare(stored: &Deltas, recounted: &Deltas, report: &mut Report) {
         report,
     );
     compare_all("finding", &stored.hits, &recounted.hits, same_hits, report);
+    compare_all("edge", &stored.edges, &recounted.edges, same_edge, report);
+    compare_all(
+        "merged edge",
+        &stored.merged_edges,
+        &recounted.merged_edges,
+        same_edge,
+        report,
+    );
 }
 
 fn compare_all<T: Default>(
@@ -228,6 +236,15 @@ fn same_hour(stored: &HourDelta, recounted: &HourDelta) -> Option<String> {
         both.any(|(stored, recounted)| stored.folded(value) != recounted.folded(value))
     });
     differs.then(|| "call paths".into())
+}
+
+fn same_edge(stored: &EdgeDelta, recounted: &EdgeDelta) -> Option<String> {
+    (stored != recounted).then(|| {
+        format!(
+            "{} calls stored, {} recounted, or their times",
+            stored.calls, recounted.calls
+        )
+    })
 }
 
 /// Examples are samples and not sums: they are not compared.

@@ -27,6 +27,11 @@ const FILES: &[(&str, &str, &str)] = &[
         include_str!("../static/trace.css"),
     ),
     (
+        "map.css",
+        "text/css; charset=utf-8",
+        include_str!("../static/map.css"),
+    ),
+    (
         "trace.js",
         "text/javascript; charset=utf-8",
         include_str!("../static/trace.js"),

@@ -45,6 +45,7 @@ pub mod timestamps;
 pub mod compared;
 pub mod deployed;
 pub mod charts;
+pub mod service_map;
 pub mod ranking;
 pub mod unit;
 pub mod address;
@@ -153,9 +154,14 @@ pub fn router(state: AppState) -> Router {
         .route("/start", get(pages::empty::page))
         // JSON.
         .route("/api/v1/services", get(api::services::list))
+        .route("/api/v1/services/edges", get(api::edges::list))
         .route("/api/v1/statements", get(api::statements::list))
         .route("/api/v1/endpoints", get(api::endpoints::list))
         .route("/api/v1/endpoints/{id}", get(api::endpoints::one))
+        .route(
+            "/api/v1/endpoints/{id}/neighbours",
+            get(api::edges::of_endpoint),
+        )
         .route("/api/v1/endpoints/{id}/profile", get(api::profiles::json))
         .route(
             "/api/v1/endpoints/{id}/profile.txt",

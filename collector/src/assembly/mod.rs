@@ -872,6 +872,7 @@ impl<'a> Owner<'a> {
                 version: ids.version,
                 minute,
                 tail,
+                edges: true,
             };
             deltas.add(contribution, request, &counted, &self.names, 1);
             requests.push(new_request(contribution, request, &counted));

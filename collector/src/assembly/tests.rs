@@ -9,6 +9,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
+use sqlx::Executor;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -252,6 +253,66 @@ async fn late_spans_take_the_old_numbers_out() {
     assert_eq!(running.stats.again.load(Ordering::Relaxed), 1);
     let store = running.stop().await;
     assert_eq!(verified(&store).await.spans, 11);
+}
+
+/// A request that calls another, and the one that answers.
+fn call_and_answer(trace: u8) -> (Vec<Span>, Vec<Span>) {
+    let route = |it| vec![text("http.request.method", "GET"), text("http.route", it)];
+    let call = vec![text("server.address", "prices.example")];
+    let caller = vec![
+        span(trace, 1, 0, 2, 200, route("/posts")),
+        span(trace, 2, 1, 3, 100, call),
+    ];
+    (caller, vec![span(trace, 3, 2, 2, 80, route("/prices"))])
+}
+
+const CALLS_OUTSIDE: &str = "select coalesce(sum(r.calls), 0)::bigint from culprit.rollup_edges r
+    join culprit.edges e on e.id = r.edge_id where e.callee_id is null";
+const CALLS_INSIDE: &str = "select coalesce(sum(r.calls), 0)::bigint from culprit.rollup_edges r
+    join culprit.edges e on e.id = r.edge_id where e.callee_id is not null";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_answer_takes_the_call_from_outside_to_its_endpoint() {
+    let running = Running::start().await;
+    let (caller, answer) = call_and_answer(1);
+    running.send(caller).await;
+    running.send(n_plus_one(2)).await;
+    running.settle().await;
+    assert_eq!(number(&running.store, CALLS_OUTSIDE).await, 11);
+    assert_eq!(number(&running.store, CALLS_INSIDE).await, 0);
+    running.send(answer).await;
+    running.settle().await;
+    assert_eq!(number(&running.store, CALLS_OUTSIDE).await, 10);
+    assert_eq!(number(&running.store, CALLS_INSIDE).await, 1);
+    let store = running.stop().await;
+    let times = "select sum(duration_ns)::bigint / 1000000 from culprit.rollup_edges r
+        join culprit.edges e on e.id = r.edge_id where e.callee_id is not null";
+    assert_eq!(number(&store, times).await, 100, "what the caller waited");
+    verified(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_counted_before_calls_were_has_none_to_take_out() {
+    let running = Running::start().await;
+    let (caller, answer) = call_and_answer(1);
+    running.send(caller).await;
+    running.send(n_plus_one(2)).await;
+    running.settle().await;
+    let as_before =
+        "update culprit.trace_blocks set analysis = 2; delete from culprit.rollup_edges";
+    running
+        .store
+        .pool()
+        .execute(sqlx::raw_sql(as_before))
+        .await
+        .unwrap();
+    verified(&running.store).await;
+    running.send(answer).await;
+    running.settle().await;
+    assert_eq!(number(&running.store, CALLS_OUTSIDE).await, 0);
+    assert_eq!(number(&running.store, CALLS_INSIDE).await, 1);
+    let store = running.stop().await;
+    verified(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -756,6 +817,9 @@ async fn merging_minutes_into_hours_changes_no_sum_also_for_late_spans() {
     merge_all(&store, &lease(&store).await, horizon).await;
     assert!(number(&store, WIDE).await <= 2);
     assert_eq!(number(&store, NARROW).await, 0);
+    let narrow_edges = "select count(*) from culprit.rollup_edges where width < 60";
+    assert_eq!(number(&store, narrow_edges).await, 0);
+    assert_eq!(number(&store, CALLS_OUTSIDE).await, 13);
     assert_eq!(verified(&store).await.traces, 2);
 
     let running = Running::on(store);

@@ -11,6 +11,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::apart::{Apart, Wanted};
+use super::edge_keys::{EDGES_MAX, Edges};
 use super::pool::Connection;
 use super::{Store, StoreError};
 use crate::contribution::{Contribution, Names, Request};
@@ -42,12 +43,13 @@ const STATEMENTS_MAX: usize = 50_000;
 const SERVICES_MAX: usize = 5_000;
 
 /// Every dictionary and how many names it may have, without the `(other)`s.
-pub(super) const SIZES: [(&str, usize); 5] = [
+pub(super) const SIZES: [(&str, usize); 6] = [
     ("services", SERVICES_MAX),
     ("endpoints", NAMES_MAX),
     ("versions", NAMES_MAX),
     ("statements", STATEMENTS_MAX),
     ("finding_keys", NAMES_MAX * FINDINGS_PER_ENDPOINT_MAX),
+    ("edges", EDGES_MAX),
 ];
 
 /// The name of what is beyond a cap.
@@ -123,6 +125,8 @@ pub struct Ids {
 pub struct Dictionaries {
     /// What is counted apart within endpoints.
     pub apart: Apart,
+    /// Who calls whom.
+    pub(super) edges: Edges,
     /// What requests were counted under lately.
     requests: SeededMap<Names, Ids>,
     /// Statements that were counted lately.
@@ -313,7 +317,8 @@ impl Store {
         let affected = requests
             .filter(|it| !it.hits.is_empty())
             .collect::<Vec<_>>();
-        self.learn_findings(known, &affected).await
+        self.learn_findings(known, &affected).await?;
+        self.learn_edges(known, contributions).await
     }
 
     /// Decides what of these requests is counted apart within their endpoints on that day. Their names
@@ -569,7 +574,7 @@ impl Store {
 
 /// Taken by everybody who adds names, so that caps are counted exactly: what is beyond a cap once
 /// is beyond it for good. Held for a few milliseconds, and only while something is new.
-async fn lock(transaction: &mut Connection) -> Result<(), StoreError> {
+pub(super) async fn lock(transaction: &mut Connection) -> Result<(), StoreError> {
     /// Any number that nobody else in this database is likely to use.
     const KEY: i64 = 0x0063_756c_7072_6974;
     sqlx::query("select pg_advisory_xact_lock($1)")
@@ -802,7 +807,7 @@ async fn insert_findings(
     Ok(())
 }
 
-async fn ids_by_digest(
+pub(super) async fn ids_by_digest(
     connection: &mut Connection,
     select: &'static str,
     digests: &[Vec<u8>],
@@ -882,11 +887,13 @@ mod tests {
             statements: Vec::new(),
             profile: Profile::default(),
             hits: Vec::new(),
+            edges: Vec::new(),
         };
         Contribution {
             trace_id: Default::default(),
             spans: 1,
             requests: endpoints.map(request).collect(),
+            peers: Vec::new(),
             fragment: Default::default(),
         }
     }

@@ -14,7 +14,9 @@ use super::journal::{NewRow, consume_rows, insert_rows};
 use super::leases::{Lease, renew};
 use super::pool::Connection;
 use super::{Store, StoreError, encoding};
-use crate::deltas::{Day, Deltas, HITS_MINUTES, HitsDelta, Key, MinuteDelta};
+use crate::deltas::{
+    Day, Deltas, EDGES_MINUTES, EdgeDelta, HITS_MINUTES, HitsDelta, Key, MinuteDelta,
+};
 
 /// The request failed.
 pub const FLAG_ERROR: i16 = 1;
@@ -191,10 +193,12 @@ pub(super) async fn insert_deltas(
     insert_minutes(connection, shard, part, 60, &deltas.merged_minutes).await?;
     insert_hours(connection, shard, part, deltas).await?;
     insert_hits(connection, shard, part, HITS_MINUTES as i16, &deltas.hits).await?;
-    insert_hits(connection, shard, part, 60, &deltas.merged_hits).await
+    insert_hits(connection, shard, part, 60, &deltas.merged_hits).await?;
+    insert_edges(connection, shard, part, EDGES_MINUTES as i16, &deltas.edges).await?;
+    insert_edges(connection, shard, part, 60, &deltas.merged_edges).await
 }
 
-/// The columns of the keys: day, endpoint or finding, version, minute or hour.
+/// The columns of the keys: day, endpoint, finding or edge, version, minute or hour.
 fn key_columns<T>(rows: &[(&Key, &T)]) -> [Vec<i32>; 4] {
     let column = |of: fn(&Key) -> i32| rows.iter().map(|(key, _)| of(key)).collect();
     [
@@ -348,6 +352,45 @@ async fn insert_hits(
     .bind(rows.iter().map(|(_, it)| encoding::hits_bytes(&it.hits)).collect::<Vec<_>>())
     .bind(rows.iter().map(|(_, it)| Value::Array(it.examples.clone())).collect::<Vec<_>>())
     .bind(width)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn insert_edges(
+    connection: &mut Connection,
+    shard: i16,
+    part: i64,
+    width: i16,
+    edges: &BTreeMap<Key, EdgeDelta>,
+) -> Result<(), StoreError> {
+    let rows: Vec<_> = edges
+        .iter()
+        .filter(|(_, it)| **it != Default::default())
+        .collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let [days, subjects, _, slots] = key_columns(&rows);
+    let column = |of: fn(&EdgeDelta) -> i64| rows.iter().map(|(_, it)| of(it)).collect::<Vec<_>>();
+    sqlx::query(
+        "insert into culprit.rollup_edges
+            (day, shard, part, width, edge_id, minute, calls, errors, duration_ns, latency)
+         select date '1970-01-01' + day, $1, $2, $3, edge_id, minute, calls, errors, duration_ns, latency
+         from unnest($4::integer[], $5::integer[], $6::integer[],
+                     $7::bigint[], $8::bigint[], $9::bigint[], $10::bytea[])
+              as n(day, edge_id, minute, calls, errors, duration_ns, latency)",
+    )
+    .bind(shard)
+    .bind(part)
+    .bind(width)
+    .bind(days)
+    .bind(subjects)
+    .bind(slots)
+    .bind(column(|it| it.calls))
+    .bind(column(|it| it.errors))
+    .bind(column(|it| it.duration_ns))
+    .bind(rows.iter().map(|(_, it)| encoding::sketch_bytes(&it.latency)).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())

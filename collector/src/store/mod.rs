@@ -14,6 +14,8 @@ pub mod compared;
 pub mod deployments;
 pub mod dictionaries;
 pub mod encoding;
+pub mod edge_keys;
+pub mod edges;
 pub mod endpoints;
 pub mod finalise;
 pub mod findings;

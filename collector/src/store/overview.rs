@@ -156,7 +156,9 @@ impl Store {
              union all
              select count(*), count(*) filter (where system = '' and text = $1) from culprit.statements
              union all
-             select count(*), count(*) filter (where fingerprint = $1) from culprit.finding_keys",
+             select count(*), count(*) filter (where fingerprint = $1) from culprit.finding_keys
+             union all
+             select count(*), count(*) filter (where callee_id is null and category = '') from culprit.edges",
         )
         .bind(OTHER)
         .fetch_all(self.pool())

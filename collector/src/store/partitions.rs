@@ -9,11 +9,12 @@ use super::pool::Connection;
 use super::{Store, StoreError};
 
 /// The tables that are partitioned by `day`.
-const TABLES: [&str; 4] = [
+const TABLES: [&str; 5] = [
     "trace_blocks",
     "rollup_minutes",
     "rollup_hours",
     "finding_hits",
+    "rollup_edges",
 ];
 
 /// Days made ahead of the database's today: whoever is down for a weekend still finds Monday.

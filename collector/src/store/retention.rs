@@ -58,7 +58,7 @@ impl Store {
                     pg_total_relation_size(c.oid) as bytes
              from pg_class c
              cross join lateral regexp_match(c.relname::text,
-                 '^(trace_blocks|rollup_minutes|rollup_hours|finding_hits)_([0-9]{8})(_kept)?$') m
+                 '^(trace_blocks|rollup_minutes|rollup_hours|rollup_edges|finding_hits)_([0-9]{8})(_kept)?$') m
              left join pg_inherits i on i.inhrelid = c.oid
              where c.relnamespace = 'culprit'::regnamespace and c.relkind = 'r' and m is not null
              order by day, name",

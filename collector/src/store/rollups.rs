@@ -17,7 +17,10 @@ use super::finalise::insert_deltas;
 use super::leases::{Lease, renew};
 use super::pool::Connection;
 use super::{Store, StoreError, encoding};
-use crate::deltas::{Deltas, HITS_MINUTES, HitsDelta, HourDelta, Key, MinuteDelta, first_of_hour};
+use crate::deltas::{
+    Deltas, EDGES_MINUTES, EdgeDelta, HITS_MINUTES, HitsDelta, HourDelta, Key, MinuteDelta,
+    first_of_hour,
+};
 
 /// Groups merged in one transaction. What is left waits for the next.
 const GROUPS_PER_MERGE: usize = 500;
@@ -29,12 +32,18 @@ const ROWS_PER_MERGE: u32 = 10_000;
 /// readers sum them all the same.
 const UNMERGED_MAX: usize = 200_000;
 
-/// The three tables of roll-ups.
+/// The tables of roll-ups.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 enum Table {
     Minutes,
     Hours,
     Hits,
+    Edges,
+}
+
+impl Table {
+    /// All of them.
+    const ALL: [Table; 4] = [Table::Minutes, Table::Hours, Table::Hits, Table::Edges];
 }
 
 /// Rows that become one.
@@ -94,7 +103,9 @@ impl Unmerged {
             .chain(groups(Table::Minutes, deltas.merged_minutes.keys(), 60))
             .chain(groups(Table::Hours, deltas.hours.keys(), 1))
             .chain(groups(Table::Hits, deltas.hits.keys(), HITS_MINUTES))
-            .chain(groups(Table::Hits, deltas.merged_hits.keys(), 60));
+            .chain(groups(Table::Hits, deltas.merged_hits.keys(), 60))
+            .chain(groups(Table::Edges, deltas.edges.keys(), EDGES_MINUTES))
+            .chain(groups(Table::Edges, deltas.merged_edges.keys(), 60));
         for group in keys {
             // One row that is there already, and the new one.
             *self.later.entry(group).or_insert(1) += 1;
@@ -162,6 +173,7 @@ impl Store {
             (Table::Minutes, MINUTES_OF),
             (Table::Hours, HOURS_OF),
             (Table::Hits, HITS_OF),
+            (Table::Edges, EDGES_OF),
         ] {
             let groups = some.keys().filter(|it| it.table == table).copied();
             rows.push(self.rows_of(lease.shard, select, groups.collect()).await?);
@@ -182,7 +194,7 @@ impl Store {
             .execute("set local idle_in_transaction_session_timeout = '5s'")
             .await?;
         renew(&mut transaction, lease).await?;
-        for (delete, old) in [DELETE_MINUTES, DELETE_HOURS, DELETE_HITS]
+        for (delete, old) in [DELETE_MINUTES, DELETE_HOURS, DELETE_HITS, DELETE_EDGES]
             .into_iter()
             .zip(old)
         {
@@ -225,6 +237,7 @@ impl Store {
             (Table::Minutes, MANY_MINUTES),
             (Table::Hours, MANY_HOURS),
             (Table::Hits, MANY_HITS),
+            (Table::Edges, MANY_EDGES),
         ] {
             let rows = sqlx::query(select)
                 .bind(shard)
@@ -260,7 +273,11 @@ impl Store {
             unmerged.merged_before = horizon;
             return Ok(());
         };
-        for (table, select) in [(Table::Minutes, OLD_MINUTES), (Table::Hits, OLD_HITS)] {
+        for (table, select) in [
+            (Table::Minutes, OLD_MINUTES),
+            (Table::Hits, OLD_HITS),
+            (Table::Edges, OLD_EDGES),
+        ] {
             let rows = sqlx::query(select)
                 .bind(shard)
                 .bind(first)
@@ -281,12 +298,14 @@ impl Store {
         let minutes = all(&mut transaction, ALL_MINUTES, shard).await?;
         let hours = all(&mut transaction, ALL_HOURS, shard).await?;
         let hits = all(&mut transaction, ALL_HITS, shard).await?;
+        let edges = all(&mut transaction, ALL_EDGES, shard).await?;
         transaction.commit().await?;
         let mut sums = Deltas::default();
         for (table, rows) in [
             (Table::Minutes, minutes),
             (Table::Hours, hours),
             (Table::Hits, hits),
+            (Table::Edges, edges),
         ] {
             for row in rows {
                 add(&mut sums, &group(table, &row)?, &row)?;
@@ -340,6 +359,17 @@ const HITS_OF: &str = "
      and r.version_id = k.version_id and r.day = date '1970-01-01' + k.day and r.width <= k.length
     where r.shard = $1";
 
+const EDGES_OF: &str = "
+    select k.day, k.subject, k.version_id, k.slot, k.length,
+        r.minute as old_slot, r.width::integer as old_length, r.part,
+        r.calls, r.errors, r.duration_ns, r.latency
+    from unnest($2::integer[], $3::integer[], $4::integer[], $5::integer[], $6::integer[])
+        as k(day, subject, version_id, slot, length)
+    join culprit.rollup_edges r
+      on r.edge_id = k.subject and r.minute >= k.slot and r.minute < k.slot + k.length
+     and r.day = date '1970-01-01' + k.day and r.width <= k.length
+    where r.shard = $1";
+
 const MANY_MINUTES: &str = "
     select day - date '1970-01-01' as day, endpoint_id as subject, version_id, minute as slot,
         width::integer as length, count(*) as rows
@@ -361,11 +391,20 @@ const MANY_HITS: &str = "
     where shard = $1 and day >= (now() at time zone 'utc')::date - 1
     group by 1, 2, 3, 4, 5 having count(*) > 1 limit $2";
 
+const MANY_EDGES: &str = "
+    select day - date '1970-01-01' as day, edge_id as subject, 0 as version_id, minute as slot,
+        width::integer as length, count(*) as rows
+    from culprit.rollup_edges
+    where shard = $1 and day >= (now() at time zone 'utc')::date - 1
+    group by 1, 2, 4, 5 having count(*) > 1 limit $2";
+
 const FIRST_OLD_MINUTE: &str = "
     select least(
         (select min(minute) from culprit.rollup_minutes
          where shard = $1 and width < 60 and minute >= $2 and minute < $3),
         (select min(minute) from culprit.finding_hits
+         where shard = $1 and width < 60 and minute >= $2 and minute < $3),
+        (select min(minute) from culprit.rollup_edges
          where shard = $1 and width < 60 and minute >= $2 and minute < $3))";
 
 const OLD_MINUTES: &str = "
@@ -381,6 +420,13 @@ const OLD_HITS: &str = "
     from culprit.finding_hits
     where shard = $1 and width < 60 and minute >= $2 and minute < $2 + 60
     group by 1, 2, 3";
+
+const OLD_EDGES: &str = "
+    select day - date '1970-01-01' as day, edge_id as subject, 0 as version_id, $2 as slot,
+        60 as length, count(*) as rows
+    from culprit.rollup_edges
+    where shard = $1 and width < 60 and minute >= $2 and minute < $2 + 60
+    group by 1, 2";
 
 const DELETE_MINUTES: &str = "
     delete from culprit.rollup_minutes r
@@ -403,6 +449,14 @@ const DELETE_HITS: &str = "
     where r.shard = $1 and r.day = date '1970-01-01' + old.day and r.finding_id = old.subject
       and r.version_id = old.version_id and r.minute = old.slot and r.part = old.part";
 
+// All edges' versions are 0.
+const DELETE_EDGES: &str = "
+    delete from culprit.rollup_edges r
+    using unnest($2::integer[], $3::integer[], $4::integer[], $5::integer[], $6::bigint[])
+        as old(day, subject, version_id, slot, part)
+    where r.shard = $1 and r.day = date '1970-01-01' + old.day and r.edge_id = old.subject
+      and r.minute = old.slot and r.part = old.part";
+
 const ALL_MINUTES: &str = "
     select r.day - date '1970-01-01' as day, r.endpoint_id as subject, r.version_id,
         r.minute as slot, r.width::integer as length,
@@ -420,6 +474,12 @@ const ALL_HITS: &str = "
         r.traces, r.requests, r.saved_ns, r.hits, r.examples
     from culprit.finding_hits r where r.shard = $1";
 
+const ALL_EDGES: &str = "
+    select r.day - date '1970-01-01' as day, r.edge_id as subject, 0 as version_id,
+        r.minute as slot, r.width::integer as length,
+        r.calls, r.errors, r.duration_ns, r.latency
+    from culprit.rollup_edges r where r.shard = $1";
+
 /// A row's key and part: what names it.
 type RowName = (Key, i64);
 
@@ -428,10 +488,7 @@ type RowName = (Key, i64);
 fn merged(tables: Vec<Vec<PgRow>>) -> Result<(Vec<Vec<RowName>>, Deltas), StoreError> {
     let mut old = Vec::new();
     let mut sums = Deltas::default();
-    for (table, rows) in [Table::Minutes, Table::Hours, Table::Hits]
-        .into_iter()
-        .zip(tables)
-    {
+    for (table, rows) in Table::ALL.into_iter().zip(tables) {
         let mut counts: HashMap<Group, usize> = HashMap::new();
         for row in &rows {
             *counts.entry(group(table, row)?).or_default() += 1;
@@ -470,6 +527,15 @@ fn add(sums: &mut Deltas, group: &Group, row: &PgRow) -> Result<(), StoreError> 
             sum.merge(&hits(row)?, 1);
         }
         Table::Hits => sums.hits.entry(key).or_default().merge(&hits(row)?, 1),
+        Table::Edges if is_hour => {
+            let sum = sums.merged_edges.entry(key).or_default();
+            sum.merge(&edge_sums(row)?, 1);
+        }
+        Table::Edges => sums
+            .edges
+            .entry(key)
+            .or_default()
+            .merge(&edge_sums(row)?, 1),
     }
     Ok(())
 }
@@ -541,6 +607,16 @@ pub(super) fn minute_sums(row: &PgRow) -> Result<MinuteDelta, StoreError> {
         duration_ns: row.try_get("duration_ns")?,
         categories: numbers("categories")?,
         calls: numbers("calls")?,
+        latency: encoding::sketch(row.try_get("latency")?)?,
+    })
+}
+
+/// One row of `rollup_edges`, its key aside.
+pub(super) fn edge_sums(row: &PgRow) -> Result<EdgeDelta, StoreError> {
+    Ok(EdgeDelta {
+        calls: row.try_get("calls")?,
+        errors: row.try_get("errors")?,
+        duration_ns: row.try_get("duration_ns")?,
         latency: encoding::sketch(row.try_get("latency")?)?,
     })
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::finalise::{FLAG_TAIL, uuid};
 use super::pool::Connection;
 use super::{Store, StoreError};
-use crate::deltas::{Counted, Day};
+use crate::deltas::{Counted, Day, EDGES_FROM_ANALYSIS};
 
 /// A stored request: how it was counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,6 +68,7 @@ impl Row {
             version: *self.version_ids.get(at)?,
             minute: *self.minutes.get(at)?,
             tail: self.flags.get(at)? & FLAG_TAIL != 0,
+            edges: self.analysis >= EDGES_FROM_ANALYSIS,
         };
         let request = OldRequest {
             span_id: SpanId(self.span_ids.get(at)?.to_be_bytes()),

@@ -4,6 +4,7 @@ pub mod bottlenecks;
 pub mod traces;
 pub mod status;
 pub mod services;
+pub mod edges;
 pub mod statements;
 pub mod endpoints;
 pub mod profiles;

@@ -26,6 +26,7 @@ use crate::heatmap::{self, Heatmap};
 use crate::line_chart::{self, LineChart, Moment, percentiles};
 use crate::pages::call_paths::{self, CallPaths, Section, View};
 use crate::pages::context::Context;
+use crate::pages::neighbours;
 use crate::pages::{Frame, PageError, render};
 use crate::range::{Covered, Filters, Range, minute_ns};
 use crate::ranking::Choices;
@@ -113,7 +114,9 @@ pub async fn show(
 ) -> Result<Response, PageError> {
     let view = View::parse(query.as_deref())?;
     let read = read(&state.store, &id, &view, format::now_ns()).await?;
-    Ok(render(&page(&read, &view)))
+    let requests = (read.covered, read.sums().requests);
+    let neighbours = neighbours::read(&state.store, &read.endpoint, view.range, requests).await?;
+    Ok(render(&page(&read, &view, neighbours)))
 }
 
 /// The flame graph as inferno draws it: alone, in a sandbox.
@@ -257,6 +260,8 @@ struct Page<'a> {
     /// There are more statements than are shown.
     has_more_statements: bool,
     requests: [RequestList; 2],
+    /// Who calls it, and whom it calls.
+    neighbours: neighbours::Section,
     /// Comes with versions and times to choose from.
     compare: String,
     /// What makes the slow ones slow.
@@ -304,7 +309,7 @@ struct RequestView {
     parts: Parts,
 }
 
-fn page<'a>(read: &'a Read, view: &'a View) -> Page<'a> {
+fn page<'a>(read: &'a Read, view: &'a View, neighbours: neighbours::Section) -> Page<'a> {
     let numbers = Numbers::of(&read.sums(), &read.covered);
     let path = format!("/endpoints/{}", read.endpoint.id);
     let chart = read.chart();
@@ -367,6 +372,7 @@ fn page<'a>(read: &'a Read, view: &'a View) -> Page<'a> {
             list("slowest", "Slowest requests", &read.slowest),
             list("latest", "Latest requests", &read.latest),
         ],
+        neighbours,
         slow: format!("{path}/slow?range={}", view.range.id()),
         compare: format!(
             "/compare?endpoint_id={}&range={}",
@@ -573,7 +579,7 @@ mod tests {
 
     fn html(read: &Read, query: &str) -> (Html, String) {
         let view = View::parse(Some(query)).unwrap();
-        let text = page(read, &view).render().unwrap();
+        let text = page(read, &view, Default::default()).render().unwrap();
         (Html::parse_document(&text), text)
     }
 

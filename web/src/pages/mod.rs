@@ -2,8 +2,10 @@
 
 pub mod bottlenecks;
 pub mod services;
+pub mod service_map;
 pub mod statements;
 pub mod endpoint;
+pub mod neighbours;
 pub mod slow;
 pub mod deployments;
 pub mod regressions;

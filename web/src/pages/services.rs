@@ -5,6 +5,7 @@ use askama::Template;
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use collector::store::deployments::ServiceVersion;
+use collector::store::edges::ServiceEdges;
 use collector::store::services::{ServiceSums, Services};
 
 use crate::AppState;
@@ -13,6 +14,7 @@ use crate::deployed::ms_to_ns;
 use crate::endpoint_numbers::Numbers;
 use crate::format;
 use crate::pages::context::Context;
+use crate::pages::service_map::{self, Section};
 use crate::pages::{Frame, PageError, render};
 use crate::range::{Covered, Filters};
 use crate::ranking::Choices;
@@ -28,15 +30,33 @@ pub async fn show(
     let filters = Filters::parse(query.as_deref())?;
     let now_ns = format::now_ns();
     let window = filters.range.window(now_ns);
-    let mut services = state.store.services(window).await?;
+    let (mut services, edges) = futures_util::try_join!(
+        state.store.services(window),
+        state.store.service_edges(window)
+    )?;
     let covered = Covered::exact(&state.store, window, services.first_minute, now_ns).await?;
     let choices = choices(&services);
+    let map = map(&edges, &services, &filters, query.as_deref(), &covered);
     narrow(&mut services, &filters);
     let ids: Vec<i32> = services.services.iter().map(|it| it.service.id).collect();
     let versions = state.store.service_versions(&ids).await?;
     Ok(render(&page(
-        &services, &versions, &choices, &filters, &covered,
+        &services, &versions, &choices, &filters, &covered, map,
     )))
+}
+
+/// Who calls whom.
+fn map(
+    edges: &ServiceEdges,
+    services: &Services,
+    filters: &Filters,
+    query: Option<&str>,
+    covered: &Covered,
+) -> Option<Section> {
+    let window = filters.range.window(covered.now_ns);
+    let services = &services.services;
+    let query = query.unwrap_or_default();
+    service_map::section(edges, services, filters, query, (window, covered))
 }
 
 /// What the bar of filters offers.
@@ -141,6 +161,8 @@ struct Page {
     /// The legend of the bars.
     legend: Vec<(&'static str, &'static str)>,
     groups: Vec<Group>,
+    /// Who calls whom; `None` if nobody calls anybody.
+    map: Option<Section>,
     /// The range in words.
     range: &'static str,
 }
@@ -186,6 +208,7 @@ fn page(
     choices: &Choices,
     filters: &Filters,
     covered: &Covered,
+    map: Option<Section>,
 ) -> Page {
     let sort = SORTS
         .iter()
@@ -219,6 +242,7 @@ fn page(
         is_by_name: sort.id == "name",
         legend: legend(&groups),
         groups,
+        map,
         range: filters.range.sentence(),
     }
 }
@@ -401,7 +425,14 @@ mod tests {
             from_ns: 0,
             now_ns: 60_000_000_000,
         };
-        let page = page(services, &seen(), &choices(services), &filters, &covered);
+        let page = page(
+            services,
+            &seen(),
+            &choices(services),
+            &filters,
+            &covered,
+            None,
+        );
         Html::parse_document(&page.render().unwrap())
     }
 
