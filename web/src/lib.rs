@@ -47,6 +47,9 @@ pub mod compared;
 pub mod deployed;
 pub mod charts;
 pub mod ranking;
+pub mod csv;
+pub mod statement_key;
+pub mod plan_shown;
 pub mod unit;
 pub mod address;
 pub mod trace_id;
@@ -114,6 +117,7 @@ pub fn router(state: AppState) -> Router {
         .route("/services", get(pages::services::show))
         .route("/statements", get(pages::statements::show))
         .route("/statements.csv", get(pages::statements::csv))
+        .route("/statements/{id}", get(pages::statement::show))
         .route("/endpoints/{id}", get(pages::endpoint::show))
         .route("/endpoints/{id}/slow", get(pages::slow::show))
         .route("/endpoints/{id}/flame.svg", get(pages::endpoint::flame_svg))
@@ -155,6 +159,7 @@ pub fn router(state: AppState) -> Router {
         // JSON.
         .route("/api/v1/services", get(api::services::list))
         .route("/api/v1/statements", get(api::statements::list))
+        .route("/api/v1/statements/{id}", get(api::statements::one))
         .route("/api/v1/endpoints", get(api::endpoints::list))
         .route("/api/v1/endpoints/{id}", get(api::endpoints::one))
         .route("/api/v1/endpoints/{id}/profile", get(api::profiles::json))
