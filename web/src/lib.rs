@@ -125,6 +125,7 @@ pub fn router(state: AppState) -> Router {
             "/endpoints/{id}/flame.txt",
             get(pages::endpoint::flame_text),
         )
+        .route("/bottlenecks.csv", get(pages::bottlenecks::csv))
         .route("/bottlenecks/{id}", get(pages::bottleneck::show))
         .route(
             "/bottlenecks/{id}/{act}",
