@@ -49,6 +49,7 @@ pub mod charts;
 pub mod ranking;
 pub mod csv;
 pub mod statement_key;
+pub mod own_address;
 pub mod plan_shown;
 pub mod unit;
 pub mod address;
