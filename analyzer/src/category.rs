@@ -279,12 +279,19 @@ fn connection(name: &str, span: &Span<'_>, facts: &Facts<'_>) -> Option<Category
     }
 }
 
-fn is_cache(name: &str, facts: &Facts<'_>) -> bool {
-    let system = matches!(
-        facts.db_system,
+/// `db.system.name` says a cache.
+pub fn is_cache_system(system: &str) -> bool {
+    matches!(
+        system,
         "redis" | "valkey" | "keydb" | "dragonfly" | "memcached" | "hazelcast" | "ignite"
-    );
-    system || name.starts_with("cache.") || name.starts_with("Rails.cache") || is_rails_cache(name)
+    )
+}
+
+fn is_cache(name: &str, facts: &Facts<'_>) -> bool {
+    is_cache_system(facts.db_system)
+        || name.starts_with("cache.")
+        || name.starts_with("Rails.cache")
+        || is_rails_cache(name)
 }
 
 /// `cache_read.active_support`.

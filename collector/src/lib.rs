@@ -25,6 +25,7 @@ pub mod life;
 pub mod review;
 pub mod deployments;
 pub mod looked;
+pub mod sent_calls;
 pub mod regression;
 pub mod plans;
 pub mod alert;

@@ -47,6 +47,10 @@ pub mod deployed;
 pub mod charts;
 pub mod service_map;
 pub mod ranking;
+pub mod csv;
+pub mod statement_key;
+pub mod own_address;
+pub mod plan_shown;
 pub mod unit;
 pub mod address;
 pub mod trace_id;
@@ -114,6 +118,7 @@ pub fn router(state: AppState) -> Router {
         .route("/services", get(pages::services::show))
         .route("/statements", get(pages::statements::show))
         .route("/statements.csv", get(pages::statements::csv))
+        .route("/statements/{id}", get(pages::statement::show))
         .route("/endpoints/{id}", get(pages::endpoint::show))
         .route("/endpoints/{id}/slow", get(pages::slow::show))
         .route("/endpoints/{id}/flame.svg", get(pages::endpoint::flame_svg))
@@ -121,6 +126,7 @@ pub fn router(state: AppState) -> Router {
             "/endpoints/{id}/flame.txt",
             get(pages::endpoint::flame_text),
         )
+        .route("/bottlenecks.csv", get(pages::bottlenecks::csv))
         .route("/bottlenecks/{id}", get(pages::bottleneck::show))
         .route(
             "/bottlenecks/{id}/{act}",
@@ -156,6 +162,7 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/services", get(api::services::list))
         .route("/api/v1/services/edges", get(api::edges::list))
         .route("/api/v1/statements", get(api::statements::list))
+        .route("/api/v1/statements/{id}", get(api::statements::one))
         .route("/api/v1/endpoints", get(api::endpoints::list))
         .route("/api/v1/endpoints/{id}", get(api::endpoints::one))
         .route(

@@ -19,12 +19,22 @@ pub enum Sort {
     /// What a fix saves per hour.
     #[default]
     Cost,
+    /// How much more it costs than in the period before.
+    Growth,
+    /// What a fix takes off the endpoint's P99.
+    Gain,
+    /// What a fix saves of an affected request.
+    Saved,
+    /// How long the endpoint's slow requests keep people, however often they come.
+    Agony,
+    /// Calls in an affected request.
+    Calls,
     /// The endpoint's P99.
     P99,
-    /// The endpoint's median.
-    P50,
     /// The endpoint's P95.
     P95,
+    /// The endpoint's median.
+    P50,
     /// The endpoint's requests.
     Requests,
     /// When the finding was first seen, newest first.
@@ -32,30 +42,109 @@ pub enum Sort {
 }
 
 impl Sort {
-    const IDS: [(&'static str, Sort); 7] = [
-        ("", Sort::Cost),
-        ("cost", Sort::Cost),
-        ("p99", Sort::P99),
-        ("p50", Sort::P50),
-        ("p95", Sort::P95),
-        ("requests", Sort::Requests),
-        ("first_seen", Sort::FirstSeen),
+    /// All of them, as they are offered.
+    pub const ALL: [Sort; 11] = [
+        Sort::Cost,
+        Sort::Growth,
+        Sort::Gain,
+        Sort::Saved,
+        Sort::Agony,
+        Sort::Calls,
+        Sort::P99,
+        Sort::P95,
+        Sort::P50,
+        Sort::Requests,
+        Sort::FirstSeen,
     ];
 
-    /// From an address.
+    /// As it stands in an address.
+    pub fn id(self) -> &'static str {
+        match self {
+            Sort::Cost => "cost",
+            Sort::Growth => "growth",
+            Sort::Gain => "gain",
+            Sort::Saved => "saved",
+            Sort::Agony => "agony",
+            Sort::Calls => "calls",
+            Sort::P99 => "p99",
+            Sort::P95 => "p95",
+            Sort::P50 => "p50",
+            Sort::Requests => "requests",
+            Sort::FirstSeen => "first_seen",
+        }
+    }
+
+    /// For people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Sort::Cost => "Cost per hour",
+            Sort::Growth => "Grown most",
+            Sort::Gain => "P99 gained",
+            Sort::Saved => "Saved per request",
+            Sort::Agony => "Agony",
+            Sort::Calls => "Calls per request",
+            Sort::P99 => "P99",
+            Sort::P95 => "P95",
+            Sort::P50 => "P50",
+            Sort::Requests => "Requests",
+            Sort::FirstSeen => "First seen",
+        }
+    }
+
+    /// How it is computed.
+    pub fn formula(self) -> &'static str {
+        match self {
+            Sort::Cost => "what a fix saves on the critical path × affected requests per hour",
+            Sort::Growth => "cost per hour now − cost per hour in the period before",
+            Sort::Gain => {
+                "P99 of the endpoint − its P99 if every affected request took less by what a fix saves"
+            }
+            Sort::Saved => "median of what a fix saves on the critical path of an affected request",
+            Sort::Agony => "P95 of the endpoint × its requests per hour",
+            Sort::Calls => "median of the calls in an affected request",
+            Sort::P99 => "P99 of all requests of the endpoint",
+            Sort::P95 => "P95 of all requests of the endpoint",
+            Sort::P50 => "median of all requests of the endpoint",
+            Sort::Requests => "requests of the endpoint per hour",
+            Sort::FirstSeen => "when the finding was first seen, the newest first",
+        }
+    }
+
+    /// From an address; empty: by cost.
     ///
     /// # Errors
     /// There is no such order.
     pub fn parse(id: &str) -> Result<Sort, PageError> {
-        Self::IDS
-            .iter()
-            .find(|it| it.0 == id)
-            .map(|it| it.1)
-            .ok_or_else(|| {
-                let text =
-                    "The list can be sorted by cost, p99, p50, p95, requests and first_seen.";
-                PageError::BadRequest(text.to_owned())
-            })
+        let found = Self::ALL.into_iter().find(|it| it.id() == id);
+        match (id, found) {
+            ("", _) => Ok(Sort::Cost),
+            (_, Some(sort)) => Ok(sort),
+            _ => {
+                let ids = Self::ALL.map(Sort::id).join(", ");
+                let text = format!("The list can be sorted by one of {ids}.");
+                Err(PageError::BadRequest(text))
+            }
+        }
+    }
+
+    /// What is most of it comes first; equals stay ranked by cost.
+    fn key(self, row: &Row) -> f64 {
+        let quantile = |q| row.endpoint.latency.quantile(q).unwrap_or(0) as f64;
+        match self {
+            Sort::Cost => row.cost_ns as f64,
+            Sort::Growth => row.cost_ns as f64 - row.before_ns.unwrap_or(row.cost_ns) as f64,
+            Sort::Gain => row
+                .quantile(0.99)
+                .map_or(0.0, |(before, after)| (before - after) as f64),
+            Sort::Saved => row.saved_median_ns() as f64,
+            Sort::Agony => quantile(0.95) * row.endpoint.requests.max(0) as f64,
+            Sort::Calls => row.hits.hits.calls.quantile(0.5).unwrap_or(0) as f64,
+            Sort::P99 => quantile(0.99),
+            Sort::P95 => quantile(0.95),
+            Sort::P50 => quantile(0.5),
+            Sort::Requests => row.endpoint.requests as f64,
+            Sort::FirstSeen => row.facts.first_seen_ns as f64,
+        }
     }
 }
 
@@ -70,11 +159,37 @@ pub struct Row {
     pub endpoint: EndpointWindow,
     /// What a fix saves per hour, ns.
     pub cost_ns: u64,
+    /// The same in the period before, ns; `None` if too little is known of that time.
+    pub before_ns: Option<u64>,
     /// `cost_ns` as a share of all waiting, 0 to 1.
     pub share: f64,
     /// Its place by cost, from 1, however the list is sorted.
     pub rank: usize,
 }
+
+/// How a finding's cost compares with the period before.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Change {
+    /// It cost nothing then.
+    New,
+    /// By this share of what it cost: 0.5 is half as much again, -1 is gone.
+    By(f64),
+}
+
+/// What is known of the period before: as long as the range, and up to its beginning.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Before {
+    /// The part of it that has data.
+    pub covered: Covered,
+    /// What fixing each finding would have saved in it, ns.
+    pub saved_ns: BTreeMap<i32, i64>,
+}
+
+/// Findings are counted in tens of minutes: less of a period is no period.
+const BEFORE_MINUTES_MIN: i32 = 10;
+
+/// And less than this part of it says too little of the rest.
+const BEFORE_PART_MIN: i32 = 4;
 
 /// What a finding cost within a part of the time.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -103,6 +218,16 @@ impl Row {
         let before = self.endpoint.latency.quantile(q)?;
         // A bin is 2 % wide: what is saved may be less than the error.
         Some((before, fixed.quantile(q)?.min(before)))
+    }
+
+    /// How its cost compares with the period before; `None` if too little is known of that time, or if it
+    /// cost nothing in both.
+    pub fn change(&self) -> Option<Change> {
+        match (self.before_ns?, self.cost_ns) {
+            (0, 0) => None,
+            (0, _) => Some(Change::New),
+            (before, now) => Some(Change::By(now as f64 / before as f64 - 1.0)),
+        }
     }
 
     /// The share of the endpoint's requests that show it, 0 to 1.
@@ -256,14 +381,38 @@ pub async fn load(store: &Store, filters: &Filters, now_ns: u64) -> Result<Ranki
     let ids: Vec<i32> = ids.into_iter().collect();
     let facts = store.finding_facts(&ids).await?;
     let covered = Covered::exact(store, window, first_minute(&endpoints), now_ns).await?;
+    let before = before(store, filters, window).await?;
     Ok(rank(
         filters,
         (&states, sort),
-        (window, covered),
+        (window, covered, before.as_ref()),
         endpoints,
         (facts, &settled),
         hits,
     ))
+}
+
+/// The period before `window`; `None` if culprit knows too little of it.
+async fn before(
+    store: &Store,
+    filters: &Filters,
+    window: Minutes,
+) -> Result<Option<Before>, StoreError> {
+    let length = filters.range.minutes();
+    let minutes = Minutes {
+        from: window.from - length,
+        to: window.from,
+    };
+    let Some(first) = store.first_minute(minutes).await? else {
+        return Ok(None);
+    };
+    if window.from - first < (length / BEFORE_PART_MIN).max(BEFORE_MINUTES_MIN) {
+        return Ok(None);
+    }
+    Ok(Some(Before {
+        covered: Covered::new(minutes, Some(first), minute_ns(window.from)),
+        saved_ns: store.saved_within(minutes).await?,
+    }))
 }
 
 /// Settled findings without requests in the window that a list shows at most: the latest ones.
@@ -325,7 +474,7 @@ pub async fn load_one(
 fn rank(
     filters: &Filters,
     (states, sort): (&[State], Sort),
-    (window, covered): (Minutes, Covered),
+    (window, covered, before): (Minutes, Covered, Option<&Before>),
     endpoints: BTreeMap<i32, EndpointWindow>,
     (facts, settled): (Vec<FindingFacts>, &[Settled]),
     mut hits: HashMap<i32, HitsWindow>,
@@ -357,9 +506,14 @@ fn rank(
         *ranking.states.entry(facts.state.clone()).or_default() += 1;
         if states.iter().any(|it| it.name() == facts.state) {
             let hits = hits.remove(&facts.id).unwrap_or_default();
-            ranking
-                .rows
-                .push(row(facts, hits, &endpoints, &ranking.totals, covered));
+            let before_ns = before.map(|it| {
+                let saved_ns = it.saved_ns.get(&facts.id).copied().unwrap_or_default();
+                it.covered.per_hour(saved_ns)
+            });
+            ranking.rows.push(Row {
+                before_ns,
+                ..row(facts, hits, &endpoints, &ranking.totals, covered)
+            });
         }
     }
     sort_rows(&mut ranking.rows, sort);
@@ -400,6 +554,7 @@ fn row(
     Row {
         cost_ns: covered.per_hour(hits.saved_ns),
         share: (hits.saved_ns.max(0) as f64 / waiting_ns).min(1.0),
+        before_ns: None,
         facts,
         hits,
         endpoint,
@@ -447,14 +602,8 @@ fn sort_rows(rows: &mut [Row], sort: Sort) {
     for (at, row) in rows.iter_mut().enumerate() {
         row.rank = at + 1;
     }
-    let quantile = |it: &Row, q| Reverse(it.endpoint.latency.quantile(q));
-    match sort {
-        Sort::Cost => {}
-        Sort::P99 => rows.sort_by_key(|it| quantile(it, 0.99)),
-        Sort::P50 => rows.sort_by_key(|it| quantile(it, 0.5)),
-        Sort::P95 => rows.sort_by_key(|it| quantile(it, 0.95)),
-        Sort::Requests => rows.sort_by_key(|it| Reverse(it.endpoint.requests)),
-        Sort::FirstSeen => rows.sort_by_key(|it| Reverse(it.facts.first_seen_ns)),
+    if sort != Sort::Cost {
+        rows.sort_by(|a, b| sort.key(b).total_cmp(&sort.key(a)));
     }
 }
 
@@ -511,10 +660,18 @@ pub(crate) mod tests {
         let covered = Covered::new(window, first_minute(&endpoints), minute_ns(1_000));
         let all = HashMap::from([(1, hits(300)), (2, hits(30))]);
         let states = states(&filters.state).unwrap();
+        // An hour before, the first cost 6 min and the second nothing.
+        let before = Before {
+            covered: Covered {
+                from_ns: minute_ns(880),
+                now_ns: minute_ns(940),
+            },
+            saved_ns: BTreeMap::from([(1, 360_000 * MS as i64)]),
+        };
         rank(
             filters,
             (&states, sort),
-            (window, covered),
+            (window, covered, Some(&before)),
             endpoints,
             (facts, &settled()),
             all,
@@ -579,6 +736,41 @@ pub(crate) mod tests {
             before > 390 * MS && (95 * MS..105 * MS).contains(&after),
             "{before} {after}"
         );
+    }
+
+    #[test]
+    fn costs_are_compared_with_the_period_before() {
+        let ranking = drawn(&Filters::default(), Sort::Cost);
+        let change = |at: usize| ranking.rows[at].change();
+        assert_eq!(change(0), Some(Change::By(0.25)));
+        assert_eq!(change(1), Some(Change::New));
+        let mut row = ranking.rows[0].clone();
+        row.before_ns = None;
+        assert_eq!(row.change(), None);
+        (row.before_ns, row.cost_ns) = (Some(0), 0);
+        assert_eq!(row.change(), None);
+    }
+
+    #[test]
+    fn every_order_has_a_name_in_addresses_and_a_formula() {
+        for sort in Sort::ALL {
+            assert_eq!(Sort::parse(sort.id()).unwrap(), sort);
+            assert!(!sort.title().is_empty() && !sort.formula().is_empty());
+            let ranking = drawn(&Filters::default(), sort);
+            assert_eq!(ranking.rows.len(), 2);
+            let keys: Vec<f64> = ranking.rows.iter().map(|it| sort.key(it)).collect();
+            assert!(keys[0] >= keys[1], "{sort:?}: {keys:?}");
+        }
+        let grown = drawn(&Filters::default(), Sort::Growth);
+        assert_eq!(
+            (grown.rows[0].facts.id, grown.rows[0].rank),
+            (1, 1),
+            "90 s more, against 45 s"
+        );
+        let Err(PageError::BadRequest(text)) = Sort::parse("colour") else {
+            panic!("there is no such order");
+        };
+        assert!(text.contains("agony"), "{text}");
     }
 
     #[test]

@@ -19,6 +19,8 @@ mod large_payload;
 mod heavy_serialization;
 mod data_quality;
 
+pub use slow_query::{Suggested, suggested};
+
 use crate::finding::Finding;
 use crate::history::History;
 use crate::{Analysis, Settings};

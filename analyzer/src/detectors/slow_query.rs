@@ -298,6 +298,34 @@ fn returned_rows(analysis: &Analysis<'_>, calls: &[&Call]) -> Option<u64> {
     rows.max()
 }
 
+/// What the text of a statement suggests to somebody who finds it slow: candidates, not results.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Suggested {
+    /// One paragraph.
+    pub fix: String,
+    /// As SQL, if it can be written without inventing names.
+    pub fix_code: Option<String>,
+}
+
+/// What the normalised `text` of a statement suggests; `rows` that a call returned at most, if that is known.
+/// `None` of statements that are no work by themselves, such as `commit` or `select pg_sleep(?)`.
+pub fn suggested(text: &str, system: &str, rows: Option<u64>) -> Option<Suggested> {
+    let statement = sql::fingerprint(text, system);
+    if !is_work(&statement) {
+        return None;
+    }
+    let advice = advice::advice(&Asked {
+        statement: &statement,
+        system,
+        raw: "",
+        rows,
+    });
+    Some(Suggested {
+        fix: advice.fix,
+        fix_code: advice.fix_code,
+    })
+}
+
 const ESTIMATE: &str = "The saving assumes that the statement can be brought to 10 ms; whether it can, its plan will tell.";
 
 fn reasons(worst_ns: u64, statement: &Fingerprint) -> Vec<String> {
@@ -396,6 +424,25 @@ mod tests {
     use crate::sketch::Sketch;
 
     const ID: &str = DETECTOR.id;
+
+    #[test]
+    fn a_statement_alone_suggests_what_its_finding_would() {
+        let text = "select total from orders where customer_id = ? and state = ?";
+        let suggested = super::suggested(text, "postgresql", None).unwrap();
+        assert_eq!(
+            suggested.fix_code.as_deref(),
+            Some("create index concurrently on orders (customer_id, state) include (total);"),
+            "{}",
+            suggested.fix
+        );
+        assert_eq!(super::suggested("commit", "postgresql", None), None);
+        assert_eq!(
+            super::suggested("select pg_sleep(?)", "postgresql", None),
+            None
+        );
+        let many = super::suggested("select * from orders", "postgresql", Some(50_000)).unwrap();
+        assert!(many.fix.contains("50000 rows"), "{}", many.fix);
+    }
 
     #[test]
     fn most_of_the_request() {

@@ -146,6 +146,40 @@ impl Store {
         )
     }
 
+    /// The first minute with a request within the window, since the epoch.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn first_minute(&self, minutes: Minutes) -> Result<Option<i32>, StoreError> {
+        let first = sqlx::query_scalar(
+            "select minute from culprit.rollup_minutes
+             where minute >= $1 and minute < $2 and requests > 0 order by minute limit 1",
+        )
+        .bind(minutes.from)
+        .bind(minutes.to)
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(first)
+    }
+
+    /// What fixing each finding would have saved within the window, ns. What was merged into an hour
+    /// counts where its middle lies, so that two windows beside each other share nothing.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn saved_within(&self, minutes: Minutes) -> Result<BTreeMap<i32, i64>, StoreError> {
+        let sums: Vec<(i32, i64)> = sqlx::query_as(
+            "select finding_id, sum(saved_ns)::bigint from culprit.finding_hits
+             where minute > $1 - 60 and minute < $2 and minute + width / 2 >= $1 and minute + width / 2 < $2
+             group by finding_id having sum(requests) > 0",
+        )
+        .bind(minutes.from)
+        .bind(minutes.to)
+        .fetch_all(self.pool())
+        .await?;
+        Ok(sums.into_iter().collect())
+    }
+
     /// The endpoints that were asked within the window, by id.
     ///
     /// # Errors
@@ -514,6 +548,20 @@ mod tests {
         assert_eq!(facts.len(), 1);
         assert_eq!((facts[0].traces, facts[0].version.as_str()), (7, "1.0"));
         assert_eq!(facts[0].last_seen_ns, 60_000_500_000_000);
+    }
+
+    #[tokio::test]
+    async fn what_was_before_is_told_apart() {
+        let store = drawn().await;
+        let before = Minutes { from: 890, to: 990 };
+        let saved = store.saved_within(before).await.unwrap();
+        assert_eq!(saved, BTreeMap::from([(1, 500_000_000)]));
+        let saved = store.saved_within(WINDOW).await.unwrap();
+        assert_eq!(saved, BTreeMap::from([(1, 40_000_000)]));
+        assert_eq!(store.first_minute(before).await.unwrap(), Some(900));
+        assert_eq!(store.first_minute(WINDOW).await.unwrap(), Some(1_000));
+        let earlier = Minutes { from: 0, to: 890 };
+        assert_eq!(store.first_minute(earlier).await.unwrap(), None);
     }
 
     #[tokio::test]

@@ -831,7 +831,8 @@ fn short(digest: &[u8; 32]) -> u64 {
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
-fn statement_digest(system: &str, text: &str) -> [u8; 32] {
+/// What names a statement in every database of culprit's: the SHA-256 of system, NUL, text.
+pub fn statement_digest(system: &str, text: &str) -> [u8; 32] {
     digest(&[system, "\0", text])
 }
 

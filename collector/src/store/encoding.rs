@@ -106,20 +106,31 @@ pub fn statements_bytes(statements: &Statements) -> Vec<u8> {
 /// The bytes are not stored statements.
 pub fn statements(bytes: &[u8]) -> Result<Statements, StoreError> {
     let stored = decode::<proto::Statements>(bytes)?;
-    let statements = stored.statements.into_iter().map(|it| {
-        let calls = StatementCalls {
-            calls: it.calls,
-            sum_ns: it.sum_ns,
-            critical_ns: it.critical_ns,
-            latency: it
-                .latency
-                .as_ref()
-                .map(from_proto_sketch)
-                .unwrap_or_default(),
-        };
-        (it.statement_id, calls)
-    });
+    let statements = stored
+        .statements
+        .iter()
+        .map(|it| (it.statement_id, statement_calls(it)));
     Ok(statements.collect())
+}
+
+/// The calls of one statement in the bytes of [`statements_bytes`], if it is there.
+///
+/// # Errors
+/// As [`statements`].
+pub fn statement_of(bytes: &[u8], id: i32) -> Result<Option<StatementCalls>, StoreError> {
+    let stored = decode::<proto::Statements>(bytes)?;
+    let found = stored.statements.iter().find(|it| it.statement_id == id);
+    Ok(found.map(statement_calls))
+}
+
+fn statement_calls(stored: &proto::StatementCalls) -> StatementCalls {
+    let latency = stored.latency.as_ref().map(from_proto_sketch);
+    StatementCalls {
+        calls: stored.calls,
+        sum_ns: stored.sum_ns,
+        critical_ns: stored.critical_ns,
+        latency: latency.unwrap_or_default(),
+    }
 }
 
 /// Hits as stored.

@@ -48,6 +48,7 @@ pub mod search;
 pub mod services;
 pub mod silences;
 pub mod statements;
+pub mod statement;
 pub mod traces;
 pub mod traces_again;
 

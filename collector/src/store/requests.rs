@@ -138,6 +138,8 @@ pub struct FoundName {
     pub service: String,
     /// The endpoint; empty if the service itself was found.
     pub endpoint: String,
+    /// endpoints.id, of several environments the one that came last; 0 if the service itself was found.
+    pub endpoint_id: i32,
 }
 
 /// A page of the list.
@@ -251,12 +253,12 @@ impl Store {
     pub async fn find_names(&self, text: &str) -> Result<Vec<FoundName>, StoreError> {
         let names = sqlx::query_as(
             "select * from (
-                 select distinct name as service, '' as endpoint from culprit.services
+                 select distinct name as service, '' as endpoint, 0 as endpoint_id from culprit.services
                  where position(lower($1) in lower(name)) > 0
                  union all
-                 select distinct s.name, e.name from culprit.endpoints e
+                 select s.name, e.name, max(e.id) from culprit.endpoints e
                  join culprit.services s on s.id = e.service_id
-                 where position(lower($1) in lower(e.name)) > 0) found
+                 where position(lower($1) in lower(e.name)) > 0 group by s.name, e.name) found
              order by endpoint <> '', service, endpoint limit $2",
         )
         .bind(text.replace('\0', "\u{fffd}"))
@@ -885,6 +887,11 @@ mod tests {
             .map(|it| format!("{} {}", it.service, it.endpoint))
             .collect();
         assert_eq!(found, ["pay ", "shop ", "pay POST /pay", "shop GET /posts"]);
+        let ids = store.find_names("P").await.unwrap();
+        assert!(
+            ids.iter()
+                .all(|it| (it.endpoint_id > 0) != it.endpoint.is_empty())
+        );
         assert!(store.find_names("%").await.unwrap().is_empty());
         assert!(store.knows_services().await.unwrap());
         assert!(

@@ -182,6 +182,7 @@ fn finding_json(row: &Row, covered: Covered) -> Value {
         "first_seen": format::at(facts.first_seen_ns),
         "last_seen": format::at(facts.last_seen_ns),
         "cost_ns_per_hour": row.cost_ns,
+        "cost_before_ns_per_hour": row.before_ns,
         "share_of_waiting": row.share,
         "saved_ns": row.hits.saved_ns,
         "saved_median_ns": row.saved_median_ns(),

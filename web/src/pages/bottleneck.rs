@@ -8,16 +8,19 @@ use collector::clock::now_ms;
 use collector::life::{ActKind, Life, State};
 use collector::store::audit::Done;
 use collector::store::bottlenecks::Example;
-use collector::store::plans::{AskedPlan, Plan, SequentialScan};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 use crate::AppState;
 use crate::acts::{self, Wish};
 use crate::charts::{self, Histogram, Line};
+use crate::deployed;
 use crate::format;
+use crate::line_chart::{LineChart, Marker, Moment};
 use crate::pages::bottlenecks::state_class;
 use crate::pages::context::Context;
 use crate::pages::{Frame, PageError, render};
+use crate::plan_shown::{self, PlanView};
 use crate::range::{Covered, Filters};
 use crate::ranking::{self, Choices, Row};
 
@@ -49,9 +52,26 @@ pub async fn show(
     if let Some((life, history)) = acts::life(&state.store, number).await? {
         page.tell_life(&life, &history, now_ns);
     }
+    if let Some(endpoint) = state.store.endpoint(row.facts.endpoint_id).await? {
+        let between = (covered.from_ns, covered.now_ns);
+        let service = endpoint.service.id;
+        let moments = deployed::moments(&state.store, service, Some(endpoint.id), between).await?;
+        page.trend.mark(moments, covered);
+    }
+    if let Some(statement) = &page.evidence.statement {
+        let texts = BTreeSet::from([&**statement]);
+        let keys = state.store.statement_keys(&texts).await?;
+        page.evidence.statement_link = keys.values().next().map(|key| {
+            let only_range = Filters {
+                range: filters.range,
+                ..Filters::default()
+            };
+            only_range.link(&format!("/statements/{key}"), &[])
+        });
+    }
     if row.facts.detector == "slow-query" {
         let asked = state.store.plan(number).await?;
-        page.plan = Some(plan_view(asked.as_ref(), &row.facts.service, now_ns));
+        page.plan = Some(plan_shown::view(asked.as_ref(), &row.facts.service, now_ns));
     }
     Ok(render(&page))
 }
@@ -128,6 +148,8 @@ struct EvidenceView {
     count: String,
     target: Option<String>,
     statement: Option<String>,
+    /// Its own page, if it is known.
+    statement_link: Option<String>,
     parameters: Vec<String>,
     code: Option<String>,
     /// From the first start to the last end, and the durations' sum.
@@ -154,21 +176,6 @@ struct FixView {
     framework: Option<String>,
 }
 
-/// What the observed database said.
-struct PlanView {
-    /// Beside the heading: how old it is.
-    age: String,
-    age_exact: String,
-    /// Tables that are read from end to end, a sentence each.
-    scans: Vec<String>,
-    /// What there is to know beside them.
-    note: String,
-    /// The plan itself.
-    text: Option<String>,
-    /// How to let the database be asked: the flag to copy.
-    enable: Option<String>,
-}
-
 /// Cost over time.
 struct Trend {
     /// A single point is no line.
@@ -180,6 +187,24 @@ struct Trend {
     times: Vec<String>,
     /// In words.
     title: String,
+    /// Deployments of its service.
+    markers: Vec<Marker>,
+    /// The same as a list.
+    moments: Vec<Moment>,
+}
+
+impl Trend {
+    fn mark(&mut self, moments: Vec<Moment>, covered: Covered) {
+        let mut chart = LineChart {
+            from_ns: covered.from_ns,
+            length_ns: covered.now_ns.saturating_sub(covered.from_ns),
+            ..LineChart::default()
+        };
+        chart.mark(moments);
+        let moments = chart.markers.iter().flat_map(|it| it.moments.clone());
+        self.moments = moments.collect();
+        self.markers = chart.markers;
+    }
 }
 
 struct ExampleView {
@@ -443,6 +468,7 @@ fn evidence_view(row: &Row) -> EvidenceView {
         ),
         target: text(&evidence["target"]),
         statement: text(&evidence["statement"]),
+        statement_link: None,
         parameters: texts(&evidence["parameters"]),
         code: text(&evidence["code"]),
         times: if count > 1 { times(evidence) } else { None },
@@ -494,80 +520,6 @@ fn fix_view(evidence: &Value) -> FixView {
     }
 }
 
-const INDEX_COST: &str = "An index that serves the filter would spare this; it takes storage and makes every write to its columns \
-                          a little slower, so make it where the filter leaves few rows.";
-
-fn plan_view(asked: Option<&AskedPlan>, service: &str, now_ns: u64) -> PlanView {
-    let mut view = PlanView {
-        age: asked.map_or_else(String::new, |it| {
-            format!("asked {}", format::ago(it.asked_ns, now_ns))
-        }),
-        age_exact: asked.map_or_else(String::new, |it| format::at(it.asked_ns)),
-        scans: Vec::new(),
-        note: String::new(),
-        text: None,
-        enable: None,
-    };
-    match asked.map(|it| (&it.plan, &it.failure)) {
-        Some((Some(plan), _)) => tell_plan(&mut view, plan),
-        Some((None, failure)) => {
-            view.note = failure
-                .clone()
-                .unwrap_or_else(|| "There is no plan.".to_owned());
-        }
-        None => {
-            view.note = "Nobody has asked the database yet. Give culprit a role that may only read, and it asks for \
-                         the plan of this statement, without running it:"
-                .to_owned();
-            view.enable = Some(format!(
-                "culprit serve --explain-dsn {service}=postgres://reader:password@host/database"
-            ));
-        }
-    }
-    view
-}
-
-fn tell_plan(view: &mut PlanView, plan: &Plan) {
-    view.scans = plan.scans.iter().map(scan_sentence).collect();
-    let rows = format::count(plan.rows as i64);
-    let how = match plan.ran_ms {
-        Some(ms) => format!(
-            "It was run and took {}.",
-            format::duration((ms * 1e6) as u64)
-        ),
-        None => "It was planned without values and not run.".to_owned(),
-    };
-    let scans = match view.scans.is_empty() {
-        true => "No table is read from end to end.",
-        false => INDEX_COST,
-    };
-    view.note = format!(
-        "{scans} Postgres {} expects {rows} rows. {how}",
-        plan.server
-    );
-    view.text = Some(plan.text.clone());
-}
-
-/// `Reads public.products from end to end: about 20,000 rows, 1.4 MB, to find 2 where (name ~~* ?)`
-fn scan_sentence(scan: &SequentialScan) -> String {
-    let rows = match scan.table_rows {
-        Some(rows) => format!("about {} rows, ", format::count(rows as i64)),
-        None => String::new(),
-    };
-    let found = match &scan.filter {
-        Some(filter) => format!(
-            ", to find {} where {filter}",
-            format::count(scan.rows as i64)
-        ),
-        None => String::new(),
-    };
-    format!(
-        "Reads {} from end to end: {rows}{}{found}",
-        scan.table,
-        crate::status::bytes(i64::try_from(scan.table_bytes).unwrap_or(i64::MAX))
-    )
-}
-
 /// Points of the trend.
 const TREND_POINTS: u64 = 168;
 
@@ -582,6 +534,8 @@ fn trend(row: &Row, covered: Covered) -> Trend {
         is_line: values.len() > 1,
         line: charts::line(&values, axis.top, 100.0, 100.0),
         labels: axis.labels,
+        markers: Vec::new(),
+        moments: Vec::new(),
         times: time_labels(covered),
         title: format!(
             "Cost per hour, {} UTC: between {} and {}",
@@ -693,6 +647,7 @@ mod tests {
     use super::*;
     use crate::ranking::Sort;
     use crate::ranking::tests::drawn;
+    use collector::store::plans::{AskedPlan, Plan, SequentialScan};
     use scraper::{Html, Selector};
     use serde_json::json;
 
@@ -793,11 +748,34 @@ mod tests {
         assert_eq!(texts_of(&html, "pre"), [HOSTILE, HOSTILE]);
     }
 
+    #[test]
+    fn deployments_are_marked_in_the_trend() {
+        let filters = Filters::default();
+        let ranking = drawn(&filters, Sort::Cost);
+        let covered = Covered {
+            from_ns: ranking.covered.now_ns - 3_600_000_000_000,
+            ..ranking.covered
+        };
+        let mut page = page(&filters, &ranking.rows[0], covered, &[]);
+        let moment = |minutes_ago: u64, label: &str| Moment {
+            at_ns: covered.now_ns - minutes_ago * 60_000_000_000,
+            label: label.into(),
+            title: format!("{label} after 1.0"),
+            href: "/compare".into(),
+            is_bad: false,
+        };
+        let moments = vec![moment(30, "1.1"), moment(90, "0.9")];
+        page.trend.mark(moments, covered);
+        let html = Html::parse_document(&page.render().unwrap());
+        assert_eq!(texts_of(&html, ".plot .mk text"), ["1.1"]);
+        assert_eq!(texts_of(&html, ".marks li"), ["1.1 after 1.0"]);
+    }
+
     fn with_plan(asked: Option<AskedPlan>) -> Html {
         let filters = Filters::default();
         let ranking = drawn(&filters, Sort::Cost);
         let mut page = page(&filters, &ranking.rows[0], ranking.covered, &[]);
-        page.plan = Some(plan_view(asked.as_ref(), "shop", 400_000_000_000));
+        page.plan = Some(plan_shown::view(asked.as_ref(), "shop", 400_000_000_000));
         Html::parse_document(&page.render().unwrap())
     }
 

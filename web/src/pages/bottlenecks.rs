@@ -7,11 +7,12 @@ use collector::life::State;
 
 use crate::AppState;
 use crate::charts::{self, Line};
+use crate::csv::{self, field};
 use crate::format;
 use crate::pages::context::{Choice, Context, Selectable, owned, selectable};
 use crate::pages::{Frame, PageError, regressions, render};
 use crate::range::Filters;
-use crate::ranking::{self, Ranking, Row};
+use crate::ranking::{self, Change, Ranking, Row, Sort};
 
 /// Rows shown at most: nobody fixes more at once. The page says how many there are; a filter or the
 /// JSON shows the others.
@@ -47,6 +48,19 @@ pub async fn show(
     }))
 }
 
+/// The list as comma-separated values: all of it, in the page's order.
+///
+/// # Errors
+/// As the page.
+pub async fn csv(
+    extract::State(state): extract::State<AppState>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, PageError> {
+    let filters = Filters::parse(query.as_deref())?;
+    let ranking = ranking::load(&state.store, &filters, format::now_ns()).await?;
+    Ok(csv::file("bottlenecks.csv", csv_text(&ranking)))
+}
+
 #[derive(Template)]
 #[template(path = "bottlenecks.html")]
 struct Page {
@@ -73,8 +87,14 @@ struct Page {
     rows: Vec<RowView>,
     /// Findings that the table has no room for.
     more: usize,
+    /// Orders to choose from: whether it is chosen, in the address, in the list, how it is computed.
+    orders: Vec<(bool, &'static str, &'static str, &'static str)>,
+    /// The one that is chosen: its name and how it is computed.
+    order: (&'static str, &'static str),
     /// The same as JSON.
     json: String,
+    /// The same as comma-separated values.
+    csv: String,
     /// Where all filters are off.
     unfiltered: Option<String>,
     /// What was looked at: `1,234 requests of 7 endpoints`.
@@ -174,6 +194,8 @@ struct RowView {
     /// Of the largest cost.
     bar: String,
     percent: String,
+    /// Against the period before.
+    change: Option<ChangeView>,
     p99: String,
     p99_fixed: String,
     p99_title: String,
@@ -196,6 +218,48 @@ struct RowView {
     regressed: String,
 }
 
+/// How a cost changed.
+struct ChangeView {
+    /// `↑ 34 %`
+    text: String,
+    /// What it is compared with, exactly.
+    title: String,
+    /// Much worse.
+    is_worse: bool,
+}
+
+/// Below this share more is no news: requests come and go.
+const WORSE_MIN: f64 = 0.1;
+
+/// From so many times on, percent are hard to read.
+const TIMES_MIN: f64 = 10.0;
+
+fn change_view(filters: &Filters, row: &Row) -> Option<ChangeView> {
+    let before_ns = row.before_ns?;
+    let (text, is_worse) = match row.change()? {
+        Change::New => ("nothing before".to_owned(), true),
+        Change::By(share) if share + 1.0 >= TIMES_MIN => (
+            format!("↑ ×{}", format::number((share + 1.0).round())),
+            true,
+        ),
+        Change::By(share) => {
+            let percent = format::count((share.abs() * 100.0).round() as i64);
+            let arrow = if share >= 0.0 { "↑" } else { "↓" };
+            (format!("{arrow} {percent} %"), share > WORSE_MIN)
+        }
+    };
+    let period = filters.range.sentence().trim_start_matches("last ");
+    Some(ChangeView {
+        text,
+        title: format!(
+            "{} per hour in the {period} before, {} now",
+            format::duration(before_ns),
+            format::duration(row.cost_ns)
+        ),
+        is_worse,
+    })
+}
+
 fn page(filters: &Filters, ranking: &Ranking) -> Page {
     let most = ranking
         .rows
@@ -213,6 +277,8 @@ fn page(filters: &Filters, ranking: &Ranking) -> Page {
         .iter()
         .map(|it| format!("{} {}", it.name, it.cost))
         .collect();
+    // The address was read before: there is such an order.
+    let chosen = Sort::parse(&filters.sort).unwrap_or_default();
     Page {
         frame: Frame { current: "/" },
         slower: regressions::Strip::default(),
@@ -223,7 +289,10 @@ fn page(filters: &Filters, ranking: &Ranking) -> Page {
         parts,
         states: states(filters, ranking),
         detectors: detectors(filters, ranking),
-        hidden: owned(filters.hidden(&["detector"])),
+        hidden: owned(filters.hidden(&["detector", "sort"])),
+        orders: Sort::ALL.map(|it| order(it, chosen)).to_vec(),
+        order: (chosen.title(), chosen.formula()),
+        csv: filters.link("/bottlenecks.csv", &[]),
         columns: Columns::new(filters),
         rows: rows.collect(),
         more: ranking.rows.len().saturating_sub(ROWS_MAX),
@@ -234,6 +303,11 @@ fn page(filters: &Filters, ranking: &Ranking) -> Page {
         looked_at: looked_at(ranking),
         looking: analyzer::detectors::ALL.iter().map(|it| it.title).collect(),
     }
+}
+
+fn order(it: Sort, chosen: Sort) -> (bool, &'static str, &'static str, &'static str) {
+    let id = if it == Sort::Cost { "" } else { it.id() };
+    (it == chosen, id, it.title(), it.formula())
 }
 
 fn looked_at(ranking: &Ranking) -> String {
@@ -476,6 +550,7 @@ fn row_view(filters: &Filters, ranking: &Ranking, row: &Row, most: u64) -> RowVi
         cost_title: cost_title(row, covered.ns()),
         bar: format::width(row.cost_ns as f64 / most.max(1) as f64),
         percent: format::percent(row.share),
+        change: change_view(filters, row),
         p99,
         p99_fixed,
         p99_title,
@@ -555,6 +630,45 @@ fn first_sentence(text: &str) -> &str {
     }
 }
 
+fn csv_text(ranking: &Ranking) -> String {
+    let mut text = String::from(
+        "rank,id,finding,detector,severity,state,service,environment,endpoint,cost_ns_per_hour,\
+         cost_before_ns_per_hour,share_of_waiting,saved_median_ns,requests_affected,endpoint_requests,p50_ns,p95_ns,\
+         p99_ns,p99_if_fixed_ns,first_seen,version\r\n",
+    );
+    let whole = |it: Option<u64>| it.map_or_else(String::new, |it| it.to_string());
+    for row in &ranking.rows {
+        let facts = &row.facts;
+        let quantile = |q| whole(row.endpoint.latency.quantile(q));
+        let fields = [
+            row.rank.to_string(),
+            facts.id.to_string(),
+            field(&facts.title),
+            field(&facts.detector),
+            row.severity().to_owned(),
+            field(&facts.state),
+            field(&facts.service),
+            field(&facts.environment),
+            field(&facts.endpoint),
+            row.cost_ns.to_string(),
+            whole(row.before_ns),
+            format!("{:.6}", row.share),
+            row.saved_median_ns().to_string(),
+            row.hits.requests.to_string(),
+            row.endpoint.requests.to_string(),
+            quantile(0.5),
+            quantile(0.95),
+            quantile(0.99),
+            whole(row.quantile(0.99).map(|it| it.1)),
+            format::at(facts.first_seen_ns),
+            field(&facts.version),
+        ];
+        text += &fields.join(",");
+        text += "\r\n";
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -607,6 +721,73 @@ mod tests {
                 .all(|it| it.ends_with("ms"))
         );
         assert_eq!(texts(&html, ".whole-key li").len(), 3);
+    }
+
+    #[test]
+    fn a_cost_is_compared_with_the_period_before() {
+        let html = shown("");
+        assert_eq!(
+            texts(&html, ".change"),
+            ["↑ 25 % vs. before", "nothing before"]
+        );
+        let worse = Selector::parse(".change.up").unwrap();
+        assert_eq!(html.select(&worse).count(), 2, "coloured from 10 % on");
+        let title = html.select(&worse).next().unwrap().attr("title").unwrap();
+        assert_eq!(title, "6 min per hour in the hour before, 7 min 30 s now");
+        let row = |before_ns: u64| Row {
+            before_ns: Some(before_ns),
+            cost_ns: 1_000,
+            ..Row::default()
+        };
+        let told = |before_ns| {
+            let it = change_view(&Filters::default(), &row(before_ns)).unwrap();
+            (it.text, it.is_worse)
+        };
+        assert_eq!(told(950), ("↑ 5 %".into(), false));
+        assert_eq!(told(2_000), ("↓ 50 %".into(), false));
+        assert_eq!(told(50), ("↑ ×20".into(), true));
+    }
+
+    #[test]
+    fn orders_carry_their_formula_and_exports_the_filter() {
+        let html = shown("range=24h&service=shop-1&sort=agony");
+        assert_eq!(texts(&html, "[name=sort] option").len(), Sort::ALL.len());
+        assert_eq!(texts(&html, "[name=sort] [selected]"), ["Agony"]);
+        let foot = texts(&html, ".foot").join("");
+        assert!(
+            foot.contains("Agony = P95 of the endpoint × its requests per hour"),
+            "{foot}"
+        );
+        let ghosts = Selector::parse(".listbar a.ghost").unwrap();
+        let links: Vec<_> = html
+            .select(&ghosts)
+            .filter_map(|it| it.attr("href"))
+            .collect();
+        let query = "?range=24h&service=shop-1&sort=agony";
+        assert_eq!(
+            links,
+            [
+                format!("/bottlenecks.csv{query}"),
+                format!("/api/v1/bottlenecks{query}")
+            ]
+        );
+    }
+
+    #[test]
+    fn the_csv_has_a_row_per_finding() {
+        let text = csv_text(&drawn(&Filters::default(), Sort::Cost));
+        let lines: Vec<&str> = text.split("\r\n").collect();
+        assert_eq!(lines.len(), 4, "a head, two rows, an end");
+        assert!(
+            lines[1].starts_with("1,1,\"31 × select authors\",\"n-plus-one-query\",info,\"new\""),
+            "{text}"
+        );
+        assert!(
+            lines[1].contains(",450000000000,360000000000,0.375000,"),
+            "{text}"
+        );
+        let columns = lines[0].split(',').count();
+        assert_eq!(lines[1].split(',').count(), columns);
     }
 
     #[test]

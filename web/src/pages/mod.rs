@@ -4,6 +4,7 @@ pub mod bottlenecks;
 pub mod services;
 pub mod service_map;
 pub mod statements;
+pub mod statement;
 pub mod endpoint;
 pub mod neighbours;
 pub mod slow;
@@ -40,7 +41,27 @@ pub struct Frame {
     pub current: &'static str,
 }
 
+/// Every page that needs nothing to be chosen: address, name. Narrow screens have them in a menu.
+const PAGES: [(&str, &str); 11] = [
+    ("/", "Bottlenecks"),
+    ("/regressions", "Regressions"),
+    ("/alerts", "Alerts"),
+    ("/services", "Services"),
+    ("/statements", "Statements"),
+    ("/deployments", "Deployments"),
+    ("/compare", "Compare"),
+    ("/traces", "Traces"),
+    ("/status", "Status"),
+    ("/detectors", "Detectors"),
+    ("/start", "Send traces"),
+];
+
 impl Frame {
+    /// What the menu of narrow screens offers.
+    pub fn pages(&self) -> &'static [(&'static str, &'static str)] {
+        &PAGES
+    }
+
     /// The version of style and scripts.
     pub fn assets(&self) -> &'static str {
         assets::version()

@@ -1,20 +1,23 @@
 //! What do services send to their databases, who sends it, and how long do requests wait for it?
 
+use analyzer::category::Category;
 use askama::Template;
 use axum::extract::{RawQuery, State};
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use collector::store::statements::{
     SendingEndpoint, SentStatements, StatementFilter, StatementSums,
 };
 
 use crate::AppState;
+use crate::category_bar;
+use crate::csv::{self, field};
 use crate::format;
 use crate::line_chart::percentiles;
 use crate::pages::context::Context;
 use crate::pages::{Frame, PageError, render};
 use crate::range::{Covered, Filters};
 use crate::ranking::Choices;
+use crate::statement_key;
 
 /// Rows of the page; the exports have all.
 const ROWS_MAX: usize = 200;
@@ -42,14 +45,7 @@ pub async fn csv(
     RawQuery(query): RawQuery,
 ) -> Result<Response, PageError> {
     let read = read(&state, query.as_deref()).await?;
-    let headers = [
-        (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
-        (
-            header::CONTENT_DISPOSITION,
-            "attachment; filename=\"statements.csv\"",
-        ),
-    ];
-    Ok((headers, csv_text(&rows(&read))).into_response())
+    Ok(csv::file("statements.csv", csv_text(&rows(&read))))
 }
 
 /// What the page, the table and the JSON show.
@@ -225,6 +221,10 @@ struct Column {
 
 struct RowView<'a> {
     row: Row<'a>,
+    /// Its own page.
+    link: String,
+    /// The colour of what it asks.
+    class: &'static str,
     calls: String,
     per_request: String,
     waits: String,
@@ -305,7 +305,14 @@ fn row_view<'a>(row: Row<'a>, filters: &Filters) -> RowView<'a> {
     let endpoints = &row.statement.endpoints;
     let total_ns = row.critical_ns().max(1) as f64;
     let shown = endpoints.iter().take(ENDPOINTS_SHOWN);
+    let only_range = Filters {
+        range: filters.range,
+        ..Filters::default()
+    };
+    let own = statement_key::href(&row.statement.system, &row.statement.text);
     RowView {
+        link: only_range.link(&own, &[]),
+        class: class(&row.statement.system),
         calls: format::count(row.statement.calls.calls),
         per_request: format::number(row.per_request),
         waits: format::duration(row.critical_ns()),
@@ -317,6 +324,15 @@ fn row_view<'a>(row: Row<'a>, filters: &Filters) -> RowView<'a> {
         more: endpoints.len().saturating_sub(ENDPOINTS_SHOWN),
         row,
     }
+}
+
+/// The colour of the databases and caches of a system.
+pub fn class(system: &str) -> &'static str {
+    let category = match analyzer::category::is_cache_system(system) {
+        true => Category::Cache,
+        false => Category::Database,
+    };
+    category_bar::class(&category)
 }
 
 fn endpoint_view(endpoint: &SendingEndpoint, total_ns: f64, filters: &Filters) -> EndpointView {
@@ -363,16 +379,6 @@ fn csv_text(rows: &[Row<'_>]) -> String {
         text += "\r\n";
     }
     text
-}
-
-/// In quotes. Spreadsheets take what begins with one of these for a formula, and names come from strangers.
-fn field(text: &str) -> String {
-    let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        "'"
-    } else {
-        ""
-    };
-    format!("\"{guard}{}\"", text.replace('"', "\"\""))
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use crate::headline;
 use crate::pages::standing;
 use crate::span_details::{self, Details};
 use crate::span_find;
+use crate::statement_key;
 use crate::trace_flame;
 use crate::trace_id;
 use crate::unit::Unit;
@@ -522,6 +523,8 @@ pub struct DetailsView {
     pub findings: Vec<String>,
     /// The statements of its endpoint, if it has one.
     pub statements_href: Option<String>,
+    /// The page of its statement.
+    pub statement_href: Option<String>,
     /// What the store is asked to compare its duration with.
     pub asks: Option<standing::Question>,
     /// The answer: `Slower than 97 % of …`.
@@ -1232,6 +1235,7 @@ impl<'s, 'a> Page<'s, 'a> {
             }),
             raw,
             statements_href: of.statement.as_ref().and(self.statements_href(span)),
+            statement_href: statement_key::href_of_span(self.analysis, span),
             asks: standing::question(self.analysis, span),
             standing: None,
             findings: self

@@ -134,7 +134,8 @@ async fn what_fires_is_first_and_every_page_counts_it() {
     let states = texts(&page, ".alerts td .pill");
     assert_eq!(states, ["firing", "pending", "resolved"]);
     let status = site.page("/status").await;
-    assert_eq!(texts(&status, ".top .pill"), ["1 firing"]);
+    assert_eq!(texts(&status, ".top > nav .pill"), ["1 firing"]);
+    assert_eq!(texts(&status, ".menu summary .pill"), ["1 firing"]);
     let other = site.page("/alerts?service=nobody").await;
     assert!(other.contains("No alert matches"), "{other}");
     let mine = site
