@@ -12,8 +12,8 @@ use crate::service_map::{
     service_title,
 };
 
-/// Rows of the table; the JSON has all.
-const ROWS_MAX: usize = 200;
+/// Rows of the table: the page must stay small; the JSON has all.
+const ROWS_MAX: usize = 60;
 
 /// The map and its table.
 pub struct Section {

@@ -19,7 +19,7 @@ pub struct Sizes {
     pub height: f64,
     /// Between two layers.
     pub across: f64,
-    /// Between two nodes of a layer.
+    /// Between two nodes of a layer; a passing call keeps a third of it.
     pub between: f64,
     /// Of the room that a passing call takes.
     pub bend: f64,
@@ -270,7 +270,7 @@ impl Drawn {
                 sizes.bend
             }
         };
-        let middles = self.middles(&|item| height_of(item), sizes.between);
+        let middles = self.middles(&height_of, &|item| item >= nodes, sizes.between);
         let tops = (0..middles.len()).map(|it| middles[it] - height_of(it) / 2.0);
         let top = tops.fold(f64::INFINITY, f64::min);
         let bottoms = (0..middles.len()).map(|it| middles[it] + height_of(it) / 2.0);
@@ -312,7 +312,20 @@ impl Drawn {
     }
 
     /// Where the middle of each item is, from top to bottom: near its neighbours, without overlaps.
-    fn middles(&self, height_of: &dyn Fn(usize) -> f64, between: f64) -> Vec<f64> {
+    fn middles(
+        &self,
+        height_of: &dyn Fn(usize) -> f64,
+        is_bend: &dyn Fn(usize) -> bool,
+        between: f64,
+    ) -> Vec<f64> {
+        let gap = |a: usize, b: usize| {
+            let room = if is_bend(a) || is_bend(b) {
+                between / 3.0
+            } else {
+                between
+            };
+            (height_of(a) + height_of(b)) / 2.0 + room
+        };
         let mut middles = vec![0.0; self.left.len()];
         for layer in &self.layers {
             let mut y = 0.0;
@@ -340,9 +353,7 @@ impl Drawn {
                     }
                 });
                 let wanted: Vec<f64> = wanted.collect();
-                let gaps = layer
-                    .windows(2)
-                    .map(|pair| (height_of(pair[0]) + height_of(pair[1])) / 2.0 + between);
+                let gaps = layer.windows(2).map(|pair| gap(pair[0], pair[1]));
                 let placed = apart(&wanted, &gaps.collect::<Vec<_>>());
                 for (item, y) in layer.iter().zip(placed) {
                     middles[*item] = y;

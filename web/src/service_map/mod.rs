@@ -28,13 +28,24 @@ pub const NODES_MAX: usize = 60;
 /// Calls of a picture at most, the most frequent; the others are in the table.
 pub const EDGES_MAX: usize = 240;
 
-const SIZES: Sizes = Sizes {
+/// So many nodes are too many for labels of calls, and are drawn smaller.
+const CROWDED_FROM: usize = 25;
+
+const ROOMY: Sizes = Sizes {
     width: 172.0,
     height: 44.0,
     // A label of a call has room there.
     across: 168.0,
     between: 26.0,
     bend: 8.0,
+};
+
+const CROWDED: Sizes = Sizes {
+    width: 136.0,
+    height: 34.0,
+    across: 76.0,
+    between: 14.0,
+    bend: 4.0,
 };
 
 /// Around the picture, px: lines have a width, and calls to oneself stand out.
@@ -178,7 +189,7 @@ impl<'a> Graph<'a> {
     /// The busiest places of `edges`, and of `services` those that neither call nor are called.
     pub fn of(edges: &[&'a ServiceEdge], services: &'a [ServiceSums]) -> Graph<'a> {
         // In a fixed order: services by id, then the others by name.
-        let mut busy: BTreeMap<(Option<i32>, Option<&PeerName>), (Node<'a>, i64)> = BTreeMap::new();
+        let mut busy: BTreeMap<Key<'_>, (Node<'a>, i64)> = BTreeMap::new();
         let mut add = |node: Node<'a>, calls: i64| {
             busy.entry(key(&node)).or_insert((node, 0)).1 += calls;
         };
@@ -220,7 +231,10 @@ fn called(edge: &ServiceEdge) -> Node<'_> {
     }
 }
 
-fn key<'a>(node: &Node<'a>) -> (Option<i32>, Option<&'a PeerName>) {
+/// What tells places apart.
+type Key<'a> = (Option<i32>, Option<&'a PeerName>);
+
+fn key<'a>(node: &Node<'a>) -> Key<'a> {
     match node {
         Node::Service(it) => (Some(it.id), None),
         Node::Peer(it) => (None, Some(it)),
@@ -250,6 +264,8 @@ pub struct Drawing {
     pub width: String,
     /// px
     pub height: String,
+    /// Of a place, px.
+    pub place: (u32, u32),
     /// The places.
     pub nodes: Vec<NodeView>,
     /// The calls; the rarest first, so that the others are drawn over them.
@@ -314,13 +330,15 @@ pub fn draw(
         .iter()
         .map(|(from, to, edge)| (*from, *to, edge.sums.calls))
         .collect();
-    let layout = layout(graph.nodes.len(), &weighted, SIZES);
+    let is_crowded = graph.nodes.len() >= CROWDED_FROM;
+    let sizes = if is_crowded { CROWDED } else { ROOMY };
+    let layout = layout(graph.nodes.len(), &weighted, sizes);
     let numbers: BTreeMap<i32, Numbers> = services
         .iter()
         .map(|it| (it.service.id, numbers(it, covered)))
         .collect();
     let nodes = graph.nodes.iter().zip(&layout.nodes);
-    let nodes = nodes.map(|(node, at)| node_view(node, *at, &numbers, filters));
+    let nodes = nodes.map(|(node, at)| node_view(node, *at, sizes, &numbers, filters));
     let most = graph.edges.first().map_or(1, |it| it.2.sums.calls);
     let mut callers = vec![0; graph.nodes.len()];
     for (from, to, _) in &graph.edges {
@@ -334,13 +352,14 @@ pub fn draw(
             let calls = Calls::of(&edge.sums, covered);
             let points = &layout.edges[at];
             // Beside the only line that ends there no other label stands.
-            let has_room = callers[*to] == 1 && from != to && !layout.is_back[at];
+            let is_only = callers[*to] == 1 && from != to && !layout.is_back[at];
+            let has_room = is_only && !is_crowded;
             let label = points.last().filter(|_| has_room);
             EdgeView {
                 link: edge_link(edge, filters),
                 title: format!("{}: {}", edge_title(edge), calls.sentence()),
                 path: match points.is_empty() {
-                    true => loop_path(layout.nodes[*from]),
+                    true => loop_path(layout.nodes[*from], sizes),
                     false => path(points),
                 },
                 width: rounded(width(calls.calls, most)),
@@ -353,6 +372,7 @@ pub fn draw(
     Drawing {
         width: rounded(layout.width + 2.0 * MARGIN),
         height: rounded(layout.height + 2.0 * MARGIN),
+        place: (sizes.width as u32, sizes.height as u32),
         nodes: nodes.collect(),
         edges,
     }
@@ -370,6 +390,7 @@ fn numbers(service: &ServiceSums, covered: &Covered) -> Numbers {
 fn node_view(
     node: &Node<'_>,
     (x, y): (f64, f64),
+    sizes: Sizes,
     numbers: &BTreeMap<i32, Numbers>,
     filters: &Filters,
 ) -> NodeView {
@@ -378,12 +399,12 @@ fn node_view(
         title: String::new(),
         x: rounded(x + MARGIN),
         y: rounded(y + MARGIN),
-        outline: outline(None),
+        outline: outline(None, sizes),
         mark: String::new(),
         class: "",
         is_peer: false,
         is_focus: false,
-        name: node.name().to_owned(),
+        name: cut(node.name(), sizes),
         note: String::new(),
         errors: String::new(),
     };
@@ -394,14 +415,20 @@ fn node_view(
             view.title = service_title(service);
             if let Some(numbers) = numbers.get(&service.id) {
                 let p95 = format::duration(numbers.percentiles[2]);
-                view.note = format!("{}/min · P95 {p95}", format::number(numbers.rate * 60.0));
+                let rate = format::number(numbers.rate * 60.0);
                 view.title = format!(
                     "{}: {} requests/min, {} % failed, P95 {p95}",
                     view.title,
-                    format::number(numbers.rate * 60.0),
+                    rate,
                     numbers.errors_text()
                 );
-                if numbers.error_share() >= ERROR_SHARE_MIN {
+                let fails = numbers.error_share() >= ERROR_SHARE_MIN;
+                // For all of it there is room only in a title.
+                view.note = match fails || sizes.width < ROOMY.width {
+                    true => format!("P95 {p95}"),
+                    false => format!("{rate}/min · P95 {p95}"),
+                };
+                if fails {
                     view.errors = format!("× {} %", numbers.errors_text());
                 }
             } else {
@@ -415,8 +442,8 @@ fn node_view(
                 .category
                 .as_ref()
                 .map_or("unattributed", category_bar::class);
-            view.outline = outline(Some(peer.category));
-            view.mark = mark(peer.category);
+            view.outline = outline(Some(peer.category), sizes);
+            view.mark = mark(peer.category, sizes);
             let is_named = !peer.name.is_empty() && !peer.system.is_empty();
             view.note = match is_named {
                 true => peer.system.clone(),
@@ -432,10 +459,25 @@ fn node_view(
     view
 }
 
+/// A name that has room in a place, about; the title has all of it.
+fn cut(name: &str, sizes: Sizes) -> String {
+    /// Of a letter, px: most are narrower.
+    const LETTER: f64 = 7.4;
+    let room = ((sizes.width - 20.0) / LETTER) as usize;
+    match name.char_indices().nth(room) {
+        None => name.to_owned(),
+        Some(_) => name.chars().take(room - 1).chain(['…']).collect(),
+    }
+}
+
 /// A service's name with what tells it from others of the name.
 pub fn service_title(service: &ServiceName) -> String {
     let mut title = service.name.clone();
-    for part in [&service.environment, &service.namespace] {
+    let namespace = Some(&service.namespace).filter(|it| **it != service.environment);
+    for part in [Some(&service.environment), namespace]
+        .into_iter()
+        .flatten()
+    {
         if !part.is_empty() {
             title.push_str(", ");
             title.push_str(part);
@@ -504,10 +546,10 @@ fn label_view(x: f64, y: f64, calls: &Calls) -> (String, String, String, String)
     )
 }
 
-/// From 1.2 px for a call to 6 px for the most.
+/// From 1 px for a call to 5 px for the most. By the root: by the logarithm all would look alike.
 fn width(calls: i64, most: i64) -> f64 {
-    let size = |it: i64| (1.0 + it.max(0) as f64).ln();
-    1.2 + 4.8 * size(calls) / size(most.max(1))
+    let share = calls.max(0) as f64 / most.max(1) as f64;
+    1.0 + 4.0 * share.sqrt()
 }
 
 /// A line through `points`, level at each of them, up to the head of its arrow.
@@ -542,8 +584,8 @@ fn path(points: &[(f64, f64)]) -> String {
 }
 
 /// From a place's upper edge back to it.
-fn loop_path((x, y): (f64, f64)) -> String {
-    let right = x + MARGIN + SIZES.width - 18.0;
+fn loop_path((x, y): (f64, f64), sizes: Sizes) -> String {
+    let right = x + MARGIN + sizes.width - 18.0;
     let top = y + MARGIN;
     let (left, above) = (right - 26.0, top - 20.0);
     format!(
@@ -561,8 +603,8 @@ fn loop_path((x, y): (f64, f64)) -> String {
 
 /// The outline of a place from its upper left corner on: a service is a box, what stores is a drum, what
 /// passes messages on a box with ends, what is outside has points. Shapes tell them apart without colours.
-fn outline(peer: Option<Option<Category>>) -> String {
-    let (w, h) = (SIZES.width, SIZES.height);
+fn outline(peer: Option<Option<Category>>, sizes: Sizes) -> String {
+    let (w, h) = (sizes.width, sizes.height);
     match peer {
         None => format!(
             "M6 0H{}a6 6 0 0 1 6 6V{}a6 6 0 0 1 -6 6H6a6 6 0 0 1 -6 -6V6a6 6 0 0 1 6 -6z",
@@ -589,8 +631,8 @@ fn outline(peer: Option<Option<Category>>) -> String {
 }
 
 /// Lines upon the outline.
-fn mark(category: Option<Category>) -> String {
-    let (w, h) = (SIZES.width, SIZES.height);
+fn mark(category: Option<Category>, sizes: Sizes) -> String {
+    let (w, h) = (sizes.width, sizes.height);
     match category {
         Some(Category::Database | Category::Cache) => {
             format!("M0 5a{} 5 0 0 0 {w} 0", w / 2.0)
