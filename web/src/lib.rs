@@ -24,6 +24,7 @@ pub mod firing;
 pub mod form;
 pub mod moment;
 pub mod retention_options;
+pub mod configuration;
 pub mod time_span;
 pub mod csrf;
 pub mod acts;
@@ -38,6 +39,7 @@ pub mod pprof;
 pub mod speedscope;
 pub mod slots;
 pub mod line_chart;
+pub mod exemplars;
 pub mod heatmap;
 pub mod category_chart;
 pub mod endpoint_numbers;
@@ -76,6 +78,7 @@ use collector::store::Store;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::configuration::Configuration;
 use crate::csrf::Reached;
 use crate::firing::Firing;
 use crate::vitals::Vitals;
@@ -99,6 +102,8 @@ pub struct AppState {
     pub trust: Trust,
     /// How people reach this process: what comes from elsewhere may change nothing.
     pub reached: Reached,
+    /// What this process was told.
+    pub told: Arc<Configuration>,
 }
 
 /// Forms are a few fields: more is refused with 413.
@@ -151,6 +156,7 @@ pub fn router(state: AppState) -> Router {
         .route("/search", get(pages::search::page))
         .merge(alert_pages())
         .route("/status", get(pages::status::page))
+        .route("/settings", get(pages::settings::page))
         .route("/start", get(pages::empty::page))
         // JSON.
         .route("/api/v1/services", get(api::services::list))

@@ -14,6 +14,7 @@ pub mod deployments;
 pub mod dictionaries;
 pub mod encoding;
 pub mod endpoints;
+pub mod exemplars;
 pub mod finalise;
 pub mod findings;
 pub mod history;
