@@ -17,6 +17,11 @@ const FILES: &[(&str, &str, &str)] = &[
         include_str!("../static/ui.js"),
     ),
     (
+        "time.js",
+        "text/javascript; charset=utf-8",
+        include_str!("../static/time.js"),
+    ),
+    (
         "live.js",
         "text/javascript; charset=utf-8",
         include_str!("../static/live.js"),

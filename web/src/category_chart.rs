@@ -18,6 +18,10 @@ pub struct CategoryChart {
     pub areas: Vec<Area>,
     /// The same as a table: when, and ns per request of each area.
     pub rows: Vec<(String, Vec<String>)>,
+    /// When it begins, ns since the epoch.
+    pub from_ns: u64,
+    /// How long it is, ns.
+    pub length_ns: u64,
 }
 
 /// A category over time.
@@ -82,6 +86,8 @@ pub fn draw(slots: &Slots) -> CategoryChart {
         y: axis.labels,
         x: slots.x_labels(),
         areas,
+        from_ns: slots.start_ns(0),
+        length_ns: slots.length_ns(),
     }
 }
 

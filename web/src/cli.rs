@@ -1,6 +1,6 @@
 //! The command line. The doc comments are the help.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use collector::life;
 use collector::receiver::ListenAddress;
 use serde::Deserialize;
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::alert_options::{AlertOptions, Sections};
 use crate::cli_receiver::ReceiverOptions;
+use crate::configuration::Configuration;
 use crate::demo::schedule::After;
 use crate::exec::{self, ExecOptions};
 use crate::explain_options::ExplainOptions;
@@ -273,6 +274,10 @@ pub struct ServeOptions {
     #[command(flatten)]
     #[serde(flatten)]
     pub alerts: AlertOptions,
+    /// All of this as it was written, and where.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub told: Configuration,
 }
 
 /// What `demo` can be told.
@@ -330,8 +335,8 @@ impl ServeOptions {
     ///
     /// # Errors
     /// The file cannot be read, or has an unknown key or a wrong value: named with its line.
-    pub fn with_file(self) -> anyhow::Result<ServeOptions> {
-        let Some(path) = &self.config else {
+    pub fn with_file(mut self) -> anyhow::Result<ServeOptions> {
+        let Some(path) = &self.config.clone() else {
             return Ok(self);
         };
         let text = std::fs::read_to_string(path).map_err(|error| {
@@ -340,6 +345,7 @@ impl ServeOptions {
                 path.display()
             )
         })?;
+        self.told.add_file(path, &text);
         let sections = Sections::read(path, &text)?;
         let mut file: ServeOptions = toml::from_str(&text).map_err(|error| {
             // Without the line itself: it may hold a secret.
@@ -377,12 +383,38 @@ impl ServeOptions {
             retention: self.retention.or(file.retention),
             explain: self.explain.or(file.explain),
             alerts: self.alerts.or(file.alerts),
+            told: self.told,
         }
     }
 
     /// Whether this process plays `role`.
     pub fn plays(&self, role: Role) -> bool {
         self.role.is_empty() || self.role.contains(&role)
+    }
+}
+
+impl Cli {
+    /// Reads the process' arguments and environment; ends it if they make no sense, or ask for help.
+    pub fn read() -> Cli {
+        let mut command = Cli::command();
+        let matches = command.get_matches_mut();
+        let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        if let Some((name, of)) = matches.subcommand() {
+            cli.remember(&command, name, of);
+        }
+        cli
+    }
+
+    fn remember(&mut self, command: &clap::Command, name: &str, matches: &ArgMatches) {
+        let Some(command) = command.find_subcommand(name) else {
+            return;
+        };
+        let told = match &mut self.command {
+            Command::Serve(options) => &mut options.told,
+            Command::Demo(options) => &mut options.serve.told,
+            _ => return,
+        };
+        *told = Configuration::of(command, matches);
     }
 }
 

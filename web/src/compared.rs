@@ -13,12 +13,12 @@ use analyzer::profile::Measure;
 use collector::deltas::MinuteDelta;
 use collector::store::Store;
 use collector::store::bottlenecks::Minutes;
-use collector::store::compared::{CountedSide, SideFinding};
+use collector::store::compared::{CountedSide, OfVersion, SideFinding};
 use collector::store::encoding::StatementCalls;
 use collector::store::endpoints::EndpointName;
 use collector::store::profiles::hours;
 use collector::store::services::ServiceName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range as Between;
 use url::form_urlencoded;
 
@@ -30,7 +30,7 @@ use crate::pages::call_paths::{
     self, CallPaths, Requests, measure_id, version_name, version_of, version_text,
 };
 use crate::pages::endpoint;
-use crate::range::{Filters, minute_ns};
+use crate::range::{Range, minute_ns};
 use crate::timestamps;
 
 /// Minutes of one side at most: what is beyond is refused, because each minute of each endpoint is read.
@@ -171,6 +171,13 @@ impl Side {
         }
     }
 
+    fn of_version(&self) -> OfVersion<'_> {
+        OfVersion {
+            minutes: self.minutes,
+            version: self.version.as_deref(),
+        }
+    }
+
     /// How long it is, up to now, seconds.
     fn seconds(&self, now_ns: u64) -> f64 {
         let end = minute_ns(self.minutes.to).min(now_ns);
@@ -224,7 +231,7 @@ impl Asked {
         } else {
             return Ok(None);
         };
-        let (base, side) = sides(&address, Filters::parse(query)?, now_ns)?;
+        let (base, side) = sides(&address, now_ns)?;
         Ok(Some(Asked {
             subject,
             base,
@@ -288,12 +295,13 @@ fn measure(address: &Address) -> Result<Measure, PageError> {
 }
 
 /// Base and side.
-fn sides(address: &Address, filters: Filters, now_ns: u64) -> Result<(Side, Side), PageError> {
+fn sides(address: &Address, now_ns: u64) -> Result<(Side, Side), PageError> {
+    let length = Range::parse(address.get("range").unwrap_or_default())?.minutes();
     let now = i32::try_from(now_ns / minute_ns(1)).unwrap_or(i32::MAX - 1);
     let version = version(address, "version")?;
     let base_version = self::version(address, "base")?;
     let to = minute(address, "to", true)?.unwrap_or(now + 1);
-    let from = minute(address, "from", false)?.unwrap_or(to - filters.range.minutes());
+    let from = minute(address, "from", false)?.unwrap_or(to - length);
     // Links from deployments say how much is wanted; what is yet to come is no part of it.
     let to = if from <= now { to.min(now + 1) } else { to };
     let minutes = window(["from", "to"], from, to)?;
@@ -401,13 +409,22 @@ pub async fn read(store: &Store, asked: Asked) -> Result<Compared, PageError> {
             .counted_side(&ids, side.minutes, side.version.as_deref())
             .await
     };
-    let findings = async |side: &Side| {
-        store
-            .side_findings(&ids, side.minutes, side.version.as_deref())
-            .await
+    let (base_of, side_of) = (asked.base.of_version(), asked.side.of_version());
+    let by_hours = async {
+        match asked.endpoint() {
+            Some(endpoint) => Ok(Some(
+                by_hours(store, endpoint, &asked.base, &asked.side).await?,
+            )),
+            None => Ok(None),
+        }
     };
-    let mut base = counted(&asked.base).await?;
-    let mut side = counted(&asked.side).await?;
+    let (mut base, mut side, before, now, by_hours) = futures_util::try_join!(
+        async { Ok::<_, PageError>(counted(&asked.base).await?) },
+        async { Ok(counted(&asked.side).await?) },
+        async { Ok(store.side_findings(&ids, base_of, side_of).await?) },
+        async { Ok(store.side_findings(&ids, side_of, base_of).await?) },
+        by_hours,
+    )?;
     let sides = [together(&base), together(&side)];
     let endpoints = names.into_iter().filter_map(|(id, name)| {
         let sums = [&mut base, &mut side].map(|it| it.remove(&id).unwrap_or_default().sums);
@@ -416,25 +433,19 @@ pub async fn read(store: &Store, asked: Asked) -> Result<Compared, PageError> {
     });
     let mut endpoints: Vec<EndpointPair> = endpoints.collect();
     endpoints.sort_by_key(|it| (std::cmp::Reverse(it.added_ns().unsigned_abs()), it.id));
-    let before = findings(&asked.base).await?;
-    let now = findings(&asked.side).await?;
-    let lacks = |of: &[SideFinding], it: &SideFinding| !of.iter().any(|other| other.id == it.id);
-    let new: Vec<SideFinding> = now
-        .iter()
-        .filter(|it| lacks(&before, it))
-        .cloned()
-        .collect();
-    let by_hours = match asked.endpoint() {
-        Some(endpoint) => Some(by_hours(store, endpoint, &asked.base, &asked.side).await?),
-        None => None,
+    // What may have shown on both sides is neither new nor gone.
+    let only = |of: Vec<SideFinding>, other: &[SideFinding]| -> Vec<SideFinding> {
+        let is_there = |it: &SideFinding| other.iter().any(|other| other.id == it.id);
+        of.into_iter()
+            .filter(|it| !it.may_be_on_other && !is_there(it))
+            .collect()
     };
+    let known: BTreeSet<i32> = before.iter().chain(&now).map(|it| it.id).collect();
+    let new = only(now.clone(), &before);
+    let gone = only(before, &now);
     Ok(Compared {
-        both: now.len() - new.len(),
-        gone: before
-            .iter()
-            .filter(|it| lacks(&now, it))
-            .cloned()
-            .collect(),
+        both: known.len() - new.len() - gone.len(),
+        gone,
         new,
         sides,
         endpoints,
@@ -633,8 +644,7 @@ mod tests {
     const NOW: i32 = (NOW_NS / 60_000_000_000) as i32;
 
     fn parsed(query: &str) -> Result<(Side, Side), PageError> {
-        let filters = Filters::parse(Some(query))?;
-        sides(&Address::parse(Some(query)), filters, NOW_NS)
+        sides(&Address::parse(Some(query)), NOW_NS)
     }
 
     fn side(version: Option<&str>, from: i32, to: i32) -> Side {

@@ -19,6 +19,10 @@ pub struct Heatmap {
     pub most: i64,
     /// Every cell's width and height: `2.08%`, `6.25%`.
     pub size: (String, String),
+    /// When it begins, ns since the epoch.
+    pub from_ns: u64,
+    /// How long it is, ns.
+    pub length_ns: u64,
 }
 
 /// Requests that began in some minutes and took about as long.
@@ -90,7 +94,7 @@ pub fn draw(slots: &Slots) -> Heatmap {
             y: format::width(f64::from(highest - row) / f64::from(rows)),
             level: level(count, most),
             title: format!(
-                "{}, {} to {}: {} {}",
+                "{} UTC, {} to {}: {} {}",
                 format::day_and_minute(start_ns),
                 format::duration(from_ns),
                 format::duration(to_ns),
@@ -118,6 +122,8 @@ pub fn draw(slots: &Slots) -> Heatmap {
             format::width(1.0 / columns as f64),
             format::width(1.0 / f64::from(rows)),
         ),
+        from_ns: slots.start_ns(0),
+        length_ns: slots.length_ns(),
     }
 }
 

@@ -23,6 +23,7 @@ pub mod data_age;
 pub mod firing;
 pub mod form;
 pub mod retention_options;
+pub mod configuration;
 pub mod time_span;
 pub mod csrf;
 pub mod acts;
@@ -37,6 +38,7 @@ pub mod pprof;
 pub mod speedscope;
 pub mod slots;
 pub mod line_chart;
+pub mod exemplars;
 pub mod heatmap;
 pub mod category_chart;
 pub mod endpoint_numbers;
@@ -80,6 +82,7 @@ use collector::store::Store;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::configuration::Configuration;
 use crate::csrf::Reached;
 use crate::firing::Firing;
 use crate::vitals::Vitals;
@@ -103,6 +106,8 @@ pub struct AppState {
     pub trust: Trust,
     /// How people reach this process: what comes from elsewhere may change nothing.
     pub reached: Reached,
+    /// What this process was told.
+    pub told: Arc<Configuration>,
 }
 
 /// Forms are a few fields: more is refused with 413.
@@ -157,6 +162,7 @@ pub fn router(state: AppState) -> Router {
         .route("/search", get(pages::search::page))
         .merge(alert_pages())
         .route("/status", get(pages::status::page))
+        .route("/settings", get(pages::settings::page))
         .route("/start", get(pages::empty::page))
         // JSON.
         .route("/api/v1/services", get(api::services::list))

@@ -30,6 +30,61 @@ pub struct LineChart {
     pub length_ns: u64,
     /// Moments that matter, from left to right.
     pub markers: Vec<Marker>,
+    /// Real requests, from left to right.
+    pub exemplars: Vec<Exemplar>,
+    /// The upper end of the y axis, ns.
+    pub top_ns: f64,
+}
+
+/// A real request, to be looked at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// When it started, ns since the epoch.
+    pub start_ns: u64,
+    /// How long it took, ns.
+    pub duration_ns: u64,
+    /// It failed.
+    pub error: bool,
+    /// A long one of its time; else one in the middle.
+    pub is_slow: bool,
+    /// Its trace.
+    pub href: String,
+}
+
+/// A dot that is a real request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Exemplar {
+    /// Where it stands: `73.30%`.
+    pub x: String,
+    /// `12.50%`, from the top.
+    pub y: String,
+    /// It took longer than the axis reaches.
+    pub is_beyond: bool,
+    /// What it is.
+    pub of: Request,
+}
+
+impl Exemplar {
+    /// `14:05:12 UTC: a slow request, 1.24 s, failed`
+    pub fn title(&self) -> String {
+        format!(
+            "{} UTC: {} request, {}{}",
+            format::clock(self.of.start_ns),
+            if self.of.is_slow {
+                "a slow"
+            } else {
+                "an ordinary"
+            },
+            format::duration(self.of.duration_ns),
+            if self.of.error { ", failed" } else { "" },
+        )
+    }
+
+    /// `slow 1.24 s`, for the table.
+    pub fn short(&self) -> String {
+        let kind = if self.of.is_slow { "slow" } else { "ordinary" };
+        format!("{kind} {}", format::duration(self.of.duration_ns))
+    }
 }
 
 /// A moment to be marked.
@@ -94,6 +149,33 @@ const LABEL_CHARS_MAX: usize = 16;
 const LABEL_ROWS: [u32; 3] = [12, 25, 38];
 
 impl LineChart {
+    /// Shows real requests as dots.
+    pub fn show_requests(&mut self, mut requests: Vec<Request>) {
+        let until_ns = self.from_ns.saturating_add(self.length_ns);
+        requests.retain(|it| (self.from_ns..until_ns).contains(&it.start_ns));
+        requests.sort_by_key(|it| it.start_ns);
+        let dot = |of: Request| {
+            let share = of.duration_ns as f64 / self.top_ns.max(1.0);
+            Exemplar {
+                x: format::width(
+                    (of.start_ns - self.from_ns) as f64 / self.length_ns.max(1) as f64,
+                ),
+                y: format::width(1.0 - share),
+                is_beyond: share > 1.0,
+                of,
+            }
+        };
+        self.exemplars = requests.into_iter().map(dot).collect();
+    }
+
+    /// The real requests that started in a point's minutes.
+    pub fn exemplars_of<'a>(&'a self, point: &Point) -> impl Iterator<Item = &'a Exemplar> {
+        let from_ns = point.start_ns;
+        let until_ns = from_ns + minute_ns(self.step);
+        let within = move |it: &&Exemplar| (from_ns..until_ns).contains(&it.of.start_ns);
+        self.exemplars.iter().filter(within)
+    }
+
     /// Marks the moments that lie within the chart.
     pub fn mark(&mut self, mut moments: Vec<Moment>) {
         let until_ns = self.from_ns.saturating_add(self.length_ns);
@@ -234,8 +316,10 @@ pub fn draw(minutes: &BTreeMap<i32, MinuteDelta>, window: Minutes, now_minute: i
         points: points.into_iter().flatten().collect(),
         step: slots.step,
         from_ns: slots.start_ns(0),
-        length_ns: minute_ns(slots.sums.len() as i32 * slots.step),
+        length_ns: slots.length_ns(),
         markers: Vec::new(),
+        exemplars: Vec::new(),
+        top_ns: axis.top,
     }
 }
 
@@ -394,6 +478,54 @@ mod tests {
             ]
         );
         assert!(chart.markers[2].is_bad());
+    }
+
+    #[test]
+    fn real_requests_stand_where_they_were_and_in_their_minute() {
+        let mut chart = draw(&minutes(&[(1_010, 100), (1_020, 100)]), WINDOW, 1_069);
+        let request = |minute: i32, ms: u64| Request {
+            start_ns: minute_ns(minute) + 1,
+            duration_ns: ms * 1_000_000,
+            error: ms > 100,
+            is_slow: ms > 75,
+            href: format!("/traces/{minute}"),
+        };
+        chart.show_requests(vec![
+            request(1_020, 300),
+            request(1_010, 75),
+            request(999, 1),
+            request(1_070, 1),
+        ]);
+        let dots: Vec<_> = chart
+            .exemplars
+            .iter()
+            .map(|it| (&*it.x, &*it.y, it.is_beyond, it.short(), it.title()))
+            .collect();
+        assert_eq!(
+            dots,
+            [
+                (
+                    "14.29%",
+                    "50.00%",
+                    false,
+                    "ordinary 75 ms".into(),
+                    "16:50:00 UTC: an ordinary request, 75 ms".into()
+                ),
+                (
+                    "28.57%",
+                    "0.00%",
+                    true,
+                    "slow 300 ms".into(),
+                    "17:00:00 UTC: a slow request, 300 ms, failed".into()
+                ),
+            ]
+        );
+        let of: Vec<usize> = chart
+            .points
+            .iter()
+            .map(|it| chart.exemplars_of(it).count())
+            .collect();
+        assert_eq!(of, [1, 1]);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! `culprit`: parse, run the subcommand, print the chain of what went wrong, exit.
 
-use clap::Parser;
 use std::process::ExitCode;
 
 /// Many small buffers come and go on many threads: the system's allocator contends.
@@ -9,7 +8,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     without_huge_pages();
-    let cli = web::cli::Cli::parse();
+    let cli = web::cli::Cli::read();
     match web::cli::run(cli) {
         Ok(code) => code,
         Err(error) => {

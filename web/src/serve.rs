@@ -191,6 +191,7 @@ impl Serving {
                 settings: Arc::new(options.settings()),
                 trust: options.alerts.trust(),
                 reached: Reached::new(options.public_url.as_deref(), self.ui),
+                told: Arc::new(options.told.clone()),
             };
             self.spawn_http("--listen-ui", listener, crate::router(state));
         }

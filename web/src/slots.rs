@@ -64,6 +64,11 @@ impl Slots {
         minute_ns(self.from + slot as i32 * self.step)
     }
 
+    /// How long all of them are, ns.
+    pub fn length_ns(&self) -> u64 {
+        minute_ns(self.sums.len() as i32 * self.step)
+    }
+
     /// Labels from the first to the last, evenly spaced.
     pub fn x_labels(&self) -> Vec<String> {
         let length = self.sums.len() as i32 * self.step;

@@ -174,6 +174,7 @@ impl Site {
                 allow_private: Vec::new(),
             },
             reached: Default::default(),
+            told: Arc::default(),
         };
         Site {
             store,

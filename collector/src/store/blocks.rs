@@ -7,6 +7,7 @@
 use analyzer::category::Category;
 use analyzer::span::{SpanId, TraceId};
 use sqlx::AssertSqlSafe;
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::StoreError;
@@ -65,6 +66,16 @@ pub struct NewRequest {
     pub flags: i16,
 }
 
+/// The longest request of each endpoint, by its id; of fragments there is none.
+fn longest(requests: &[NewRequest]) -> BTreeMap<i32, i64> {
+    let mut longest: BTreeMap<i32, i64> = BTreeMap::new();
+    for it in requests.iter().filter(|it| it.endpoint != 0) {
+        let of = longest.entry(it.endpoint).or_default();
+        *of = (*of).max(signed(it.duration_ns));
+    }
+    longest
+}
+
 /// Writes one block. Blocks come a few at a time, each of a hundred kilobytes and more: a
 /// statement for each costs nothing beside that.
 pub(super) async fn insert_block(
@@ -87,11 +98,9 @@ pub(super) async fn insert_block_into(
     let columns = Columns(&block.requests);
     let starts = columns.all(|it| signed(it.start_ns));
     let durations = columns.all(|it| signed(it.duration_ns));
-    let mut endpoints = columns.all(|it| it.endpoint);
-    let of_requests = endpoints.clone();
-    endpoints.retain(|it| *it != 0);
-    endpoints.sort_unstable();
-    endpoints.dedup();
+    let of_requests = columns.all(|it| it.endpoint);
+    let (endpoints, longest_by_endpoint): (Vec<i32>, Vec<i64>) =
+        longest(&block.requests).into_iter().unzip();
     // The name is a constant, or one and a date.
     sqlx::query(AssertSqlSafe(format!(
         "insert into culprit.{table}
@@ -100,10 +109,10 @@ pub(super) async fn insert_block_into(
              trace_ids, span_ids, start_ns, duration_ns, endpoint_ids, version_ids, minutes, flags,
              trace_spans, weights, database_ns, cache_ns, external_ns, messaging_ns,
              serialization_ns, logging_ns, pool_wait_ns, connect_ns, network_ns, unattributed_ns,
-             database_calls, cache_calls, external_calls)
+             database_calls, cache_calls, external_calls, longest_by_endpoint)
          values (date '1970-01-01' + $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
              $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31,
-             $32, $33, $34, $35, $36, $37)"
+             $32, $33, $34, $35, $36, $37, $38)"
     )))
     .bind(block.day)
     .bind(shard)
@@ -142,6 +151,7 @@ pub(super) async fn insert_block_into(
     .bind(columns.calls(Category::Database))
     .bind(columns.calls(Category::Cache))
     .bind(columns.calls(Category::External))
+    .bind(longest_by_endpoint)
     .execute(connection)
     .await?;
     Ok(())

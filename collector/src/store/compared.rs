@@ -51,7 +51,22 @@ pub struct SideFinding {
     pub requests: i64,
     /// What a fix would have saved, weighted, ns.
     pub saved_ns: i64,
+    /// It may have shown on the other side too: ten minutes that reach into that side have it, and it was
+    /// known by then.
+    pub may_be_on_other: bool,
 }
+
+/// Requests by time and by version.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OfVersion<'a> {
+    /// When.
+    pub minutes: Minutes,
+    /// Only this one, empty: of senders that set none; `None`: any.
+    pub version: Option<&'a str>,
+}
+
+/// A finding is known so long after its first trace at most, minutes: the trace has to rest and to be looked at.
+const KNOWN_AFTER_MINUTES: i32 = 1;
 
 impl Store {
     /// The endpoints of a service: id, name.
@@ -117,19 +132,27 @@ impl Store {
         Ok(sides)
     }
 
-    /// The findings that showed at some endpoints in `minutes`, in requests of one version or of all.
+    /// The findings that showed at some endpoints on `side`. Hits are counted by ten minutes, so that those
+    /// around the moment where `side` and `other` meet may be of either.
     ///
     /// # Errors
     /// Postgres cannot be reached.
     pub async fn side_findings(
         &self,
         endpoint_ids: &[i32],
-        minutes: Minutes,
-        version: Option<&str>,
+        side: OfVersion<'_>,
+        other: OfVersion<'_>,
     ) -> Result<Vec<SideFinding>, StoreError> {
         let findings = sqlx::query_as(
             "select f.id, f.detector, f.severity, f.state, f.title, f.endpoint_id, e.name as endpoint,
-                    h.requests, h.saved_ns
+                    h.requests, h.saved_ns,
+                    f.first_seen < to_timestamp(($6 + $8) * 60.0) and f.last_seen >= to_timestamp($5 * 60.0)
+                    and exists (
+                        select from culprit.finding_hits o
+                        where o.finding_id = f.id and o.minute < $6 and o.minute > $5 - 60 and o.minute + o.width > $5
+                          and ($7::text is null
+                               or o.version_id in (select id from culprit.versions where version = $7))
+                    ) as may_be_on_other
              from culprit.findings f
              join culprit.endpoints e on e.id = f.endpoint_id
              cross join lateral (
@@ -144,9 +167,13 @@ impl Store {
              order by h.saved_ns desc, f.id",
         )
         .bind(endpoint_ids)
-        .bind(minutes.from)
-        .bind(minutes.to)
-        .bind(version)
+        .bind(side.minutes.from)
+        .bind(side.minutes.to)
+        .bind(side.version)
+        .bind(other.minutes.from)
+        .bind(other.minutes.to)
+        .bind(other.version)
+        .bind(KNOWN_AFTER_MINUTES)
         .fetch_all(self.pool())
         .await?;
         Ok(findings)
@@ -275,6 +302,58 @@ mod tests {
         assert!(read(6_060, 6_062, Some("2")).await.is_empty());
     }
 
+    /// ```text
+    /// hits                   |6000 ten minutes 6010|
+    /// base  |5945 ------------------- 6005|
+    /// side                                |6005 ------------------- 6065|
+    /// ```
+    #[tokio::test]
+    async fn a_finding_of_the_minutes_around_the_moment_may_be_of_either_side() {
+        let store = drawn().await;
+        sqlx::query(
+            "insert into culprit.finding_hits
+             values ((now() at time zone 'utc')::date, 0, 1, 1, 6000, 1, 1, 4, 100, $1, '[]')",
+        )
+        .bind(hits_bytes(&encoding::Hits::default()))
+        .execute(store.pool())
+        .await
+        .unwrap();
+        let base = Minutes {
+            from: 5_945,
+            to: 6_005,
+        };
+        let side = Minutes {
+            from: 6_005,
+            to: 6_065,
+        };
+        let read = async |first_minute: i32, last_minute: i32, version: Option<&str>| {
+            sqlx::query("update culprit.findings set first_seen = to_timestamp($1 * 60.0), last_seen = to_timestamp($2 * 60.0)")
+                .bind(first_minute)
+                .bind(last_minute)
+                .execute(store.pool())
+                .await
+                .unwrap();
+            let [side, base] = [(side, None), (base, version)]
+                .map(|(minutes, version)| OfVersion { minutes, version });
+            let found = store.side_findings(&[1], side, base).await.unwrap();
+            found
+                .iter()
+                .map(|it| it.may_be_on_other)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            read(6_001, 6_009, None).await,
+            [true],
+            "it was known before the moment"
+        );
+        assert_eq!(read(6_007, 6_009, None).await, [false], "it came after it");
+        assert_eq!(
+            read(6_001, 6_009, Some("")).await,
+            [false],
+            "of another version"
+        );
+    }
+
     #[tokio::test]
     async fn findings_and_statements_are_told_apart_by_version_and_time() {
         let store = drawn().await;
@@ -306,8 +385,15 @@ mod tests {
                 .unwrap();
         }
         let findings = async |from, to, version| {
-            let minutes = Minutes { from, to };
-            store.side_findings(&[1], minutes, version).await.unwrap()
+            let side = OfVersion {
+                minutes: Minutes { from, to },
+                version,
+            };
+            let other = OfVersion {
+                minutes: Minutes { from: 0, to: 1 },
+                version: None,
+            };
+            store.side_findings(&[1], side, other).await.unwrap()
         };
         assert_eq!(findings(6_000, 6_020, None).await[0].requests, 8);
         assert_eq!(findings(6_000, 6_020, Some("1.0")).await[0].saved_ns, 100);

@@ -17,6 +17,7 @@ pub mod encoding;
 pub mod edge_keys;
 pub mod edges;
 pub mod endpoints;
+pub mod exemplars;
 pub mod finalise;
 pub mod findings;
 pub mod history;

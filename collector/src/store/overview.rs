@@ -198,11 +198,7 @@ impl Store {
         )
         .fetch_one(self.pool())
         .await?;
-        let (postgres, schema) = sqlx::query_as(
-            "select current_setting('server_version'), max(version) from culprit.migrations where success",
-        )
-        .fetch_one(self.pool())
-        .await?;
+        let (postgres, schema) = self.versions().await?;
         Ok(Storage {
             tables: tables.fetch_all(self.pool()).await?,
             spans,
@@ -213,6 +209,17 @@ impl Store {
             postgres,
             schema,
         })
+    }
+
+    /// Postgres' version and the schema's.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn versions(&self) -> Result<(String, i64), StoreError> {
+        let versions = sqlx::query_as(
+            "select current_setting('server_version'), max(version) from culprit.migrations where success",
+        );
+        Ok(versions.fetch_one(self.pool()).await?)
     }
 
     async fn holders(&self) -> Result<Vec<Holder>, StoreError> {

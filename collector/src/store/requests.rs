@@ -987,6 +987,57 @@ mod tests {
         assert!(pages > 3);
     }
 
+    /// In every block somebody else's request is longer than all of endpoint 2's.
+    #[tokio::test]
+    async fn the_slowest_of_an_endpoint_that_others_call_are_found_in_few_blocks() {
+        let store = filled(0).await;
+        let ms = 1_000_000;
+        for n in 1..=40 {
+            let of = |endpoint, duration_ms: u64| NewRequest {
+                endpoint,
+                duration_ns: duration_ms * ms,
+                ..request(2 * n + endpoint)
+            };
+            block(
+                &store,
+                i64::from(n),
+                vec![of(1, 1_000), of(2, n as u64)],
+                &[],
+            )
+            .await;
+        }
+        let slowest = RequestFilter {
+            order: RequestOrder::Slowest,
+            ..RequestFilter::newest(3)
+        };
+        let few = Budget { read: 8, ..BUDGET };
+        let read = async |budget| {
+            let page = store
+                .requests_within(&slowest, Some(vec![2]), budget)
+                .await
+                .unwrap();
+            let took: Vec<u64> = page.rows.iter().map(|it| it.duration_ns / ms).collect();
+            (took, page.not_beyond_ns.is_some())
+        };
+        assert_eq!(read(few).await, (vec![40, 39, 38], false));
+        let long = RequestFilter {
+            min_ns: 39 * ms,
+            ..RequestFilter::newest(10)
+        };
+        let page = store
+            .requests_within(&long, Some(vec![2]), few)
+            .await
+            .unwrap();
+        assert_eq!((page.rows.len(), page.not_beyond_ns), (2, None));
+        // Blocks of an older program say less, and are all read.
+        sqlx::query("update culprit.trace_blocks set longest_by_endpoint = null")
+            .execute(store.pool())
+            .await
+            .unwrap();
+        assert_eq!(read(BUDGET).await, (vec![40, 39, 38], false));
+        assert!(read(few).await.1);
+    }
+
     fn equals(key: &str, value: &str) -> Condition {
         Condition::Equals {
             key: key.into(),

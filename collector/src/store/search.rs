@@ -80,12 +80,13 @@ struct Row {
     windows: Option<Vec<Option<Vec<u8>>>>,
 }
 
-/// What both orders select. A filter's window is cut out here: a stored value that is not compressed
+/// What both orders select. How long a block's requests are at most is told for the endpoints that are
+/// asked for: where others call an endpoint, theirs are longer in every block. A filter's window is cut out here: a stored value that is not compressed
 /// is read in pieces of two kilobytes, and only those that hold the window are.
 macro_rules! blocks {
     ($by:literal, $passed:literal) => {
         concat!(
-            "select b.day - date '1970-01-01' as day, b.shard, b.id, b.", $by, " as by_ns,
+            "select b.day - date '1970-01-01' as day, b.shard, b.id, ", $by, " as by_ns,
                     b.endpoints && $7 as named,
                     case when $8::bigint[] <> '{}' then octet_length(b.filter) end as filter_bytes,
                     case when $8 <> '{}' then substring(b.filter from 1 for $9) end as head,
@@ -97,24 +98,28 @@ macro_rules! blocks {
                                 for 3 * $11) end
                         from unnest($8) with ordinality w(bits, at) order by at) end as windows
              from culprit.trace_blocks b
-             where b.last_start_ns >= $1 and b.first_start_ns < $2 and b.longest_ns >= $3
+             cross join lateral (
+                 select case when $5::integer[] is null or b.longest_by_endpoint is null then b.longest_ns
+                     else (select max(e.ns) from unnest(b.endpoints, b.longest_by_endpoint) as e(id, ns)
+                           where e.id = any($5)) end as ns) as longest
+             where b.last_start_ns >= $1 and b.first_start_ns < $2 and longest.ns >= $3
                and b.all_flags & $4 = $4 and ($5::integer[] is null or b.endpoints && $5)
                ", $passed, "
-             order by b.", $by, " desc, b.day desc, b.shard desc, b.id desc limit $6"
+             order by ", $by, " desc, b.day desc, b.shard desc, b.id desc limit $6"
         )
     };
 }
 
 /// By the index over the newest start.
 const NEWEST: &str = blocks!(
-    "last_start_ns",
+    "b.last_start_ns",
     "and b.last_start_ns <= $14
      and (b.last_start_ns, b.day, b.shard, b.id) < ($14, date '1970-01-01' + $15, $16::smallint, $17::bigint)"
 );
 
 const SLOWEST: &str = blocks!(
-    "longest_ns",
-    "and (b.longest_ns, b.day, b.shard, b.id) < ($14, date '1970-01-01' + $15, $16::smallint, $17::bigint)"
+    "longest.ns",
+    "and (longest.ns, b.day, b.shard, b.id) < ($14, date '1970-01-01' + $15, $16::smallint, $17::bigint)"
 );
 
 /// A day after all days that blocks have, since the epoch; Postgres' last is far beyond.

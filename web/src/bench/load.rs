@@ -74,6 +74,8 @@ pub struct Sent {
 pub struct Load {
     traces: u64,
     traces_per_s: f64,
+    /// How long ago the first trace began; the last begins now.
+    spread: Duration,
     random: Random,
 }
 
@@ -92,8 +94,14 @@ impl Load {
         Load {
             traces: (traces_per_s * f64::from(options.seconds)) as u64,
             traces_per_s,
+            spread: Duration::ZERO,
             random: Random(options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
         }
+    }
+
+    /// The same, as if it had taken so long until now.
+    pub fn spread_over(self, spread: Duration) -> Load {
+        Load { spread, ..self }
     }
 
     /// Sends everything; returns when the last answer is there.
@@ -179,7 +187,10 @@ impl Load {
             self.random.next().to_be_bytes(),
         ]
         .concat();
-        let mut at_ns = now_ns();
+        let ago = self
+            .spread
+            .mul_f64(1.0 - number as f64 / self.traces.max(1) as f64);
+        let mut at_ns = now_ns().saturating_sub(ago.as_nanos() as u64);
         let mut caller: Vec<u8> = Vec::new();
         let mut left_ns = 20_000_000 + self.random.next() % 60_000_000;
         std::array::from_fn(|service| {

@@ -6,6 +6,7 @@
 mod load;
 mod process;
 mod query;
+mod pages;
 
 pub use query::{QueryOptions, query};
 

@@ -14,6 +14,8 @@ pub struct Culprit {
     directory: PathBuf,
     /// Its OTLP/gRPC address, as a URL.
     pub grpc: String,
+    /// Its UI's address, as a URL.
+    pub ui: String,
 }
 
 /// What has been used so far.
@@ -50,7 +52,11 @@ impl Culprit {
             .context("culprit cannot start itself")?;
         let stdout = child.stdout.take().context("no standard output")?;
         let mut lines = BufReader::new(stdout).lines();
+        let mut ui = String::new();
         while let Some(line) = lines.next_line().await? {
+            if let Some((_, address)) = line.split_once("UI  ") {
+                ui = address.trim().to_owned();
+            }
             if let Some((_, address)) = line.split_once("OTLP/gRPC") {
                 let grpc = address.trim().to_owned();
                 // Keep reading, or the child blocks when it says more.
@@ -59,6 +65,7 @@ impl Culprit {
                     child,
                     directory: directory.to_owned(),
                     grpc,
+                    ui,
                 });
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! The spans come the real way, over OTLP/gRPC through analysis into blocks. Then culprit is started
 //! anew, so that Postgres' own cache is empty (the kernel's is not): each question's first answer is
-//! reported apart from the others. Questions are asked as the pages ask them, over all that is stored.
+//! reported apart from the others. Questions are asked as the pages ask them, over all that is stored;
+//! then the pages themselves, over HTTP.
 
 use analyzer::span::TraceId;
 use anyhow::Context;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::load::{self, Load};
+use super::pages;
 use super::process::Culprit;
 use super::{IngestOptions, connect, round, scratch_directory, settle};
 
@@ -33,6 +35,9 @@ pub struct QueryOptions {
     /// Spans per second offered while filling; culprit slows it down to what it takes.
     #[arg(long, default_value_t = 150_000, value_name = "N")]
     pub rate: u32,
+    /// Over how many hours until now the spans' times are spread.
+    #[arg(long, default_value_t = 24.0, value_name = "N")]
+    pub hours: f64,
     /// How often each question is asked.
     #[arg(long, default_value_t = 100, value_name = "N")]
     pub runs: u32,
@@ -76,7 +81,7 @@ async fn measure(options: &QueryOptions, directory: &Path) -> anyhow::Result<Val
     culprit.stop().await?;
     let filled = filled?;
     let culprit = Culprit::start(directory).await?;
-    let result = ask(options, directory).await;
+    let result = ask(options, directory, &culprit.ui).await;
     culprit.stop().await?;
     let mut figures = result?;
     figures["filled_in_s"] = json!(filled);
@@ -106,7 +111,9 @@ async fn fill(
     };
     let every = Duration::from_secs_f64(f64::from(seconds) / f64::from(NEEDLES));
     let needles = tokio::spawn(send_needles(culprit.grpc.clone(), every));
-    let sent = Load::new(&ingest).run(&culprit.grpc).await?;
+    let spread = Duration::try_from_secs_f64(options.hours * 3_600.0)?;
+    let load = Load::new(&ingest).spread_over(spread);
+    let sent = load.run(&culprit.grpc).await?;
     needles.await??;
     settle(&mut database, sent.distinct_spans).await?;
     sqlx::query("vacuum analyze culprit.trace_blocks")
@@ -125,7 +132,7 @@ async fn send_needles(address: String, every: Duration) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn ask(options: &QueryOptions, directory: &Path) -> anyhow::Result<Value> {
+async fn ask(options: &QueryOptions, directory: &Path, ui: &str) -> anyhow::Result<Value> {
     let mut database = connect(directory).await?;
     let connect = collector::postgres::connect_options_in(directory, "culprit")?;
     let store = Store::connect(connect, 1).await?.for_people();
@@ -224,6 +231,19 @@ async fn ask(options: &QueryOptions, directory: &Path) -> anyhow::Result<Value> 
     };
     note("endpoint_page", timed(runs, endpoint).await?);
     store.close().await;
+    let shown = pages::Shown::of(&mut database).await?;
+    let mut pages = Map::new();
+    for (name, address) in shown.addresses(window) {
+        let page = &pages::Page::new(ui, &address)?;
+        let mut answer = timed(runs, |_| page.get()).await?;
+        // What stands in `rows` of a question are bytes of HTML here.
+        answer["bytes"] = answer["rows"].take();
+        answer["address"] = json!(address);
+        if let Some(fields) = answer.as_object_mut() {
+            fields.shift_remove("rows");
+        }
+        pages.insert(name.to_owned(), answer);
+    }
     Ok(json!({
         "spans_stored": stored.spans,
         "blocks": stored.blocks,
@@ -232,6 +252,7 @@ async fn ask(options: &QueryOptions, directory: &Path) -> anyhow::Result<Value> 
             "filter": round(stored.filter_bytes as f64 / stored.spans.max(1) as f64, 2),
         },
         "queries": answers,
+        "pages": pages,
     }))
 }
 

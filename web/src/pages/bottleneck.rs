@@ -425,7 +425,7 @@ fn page(filters: &Filters, row: &Row, covered: Covered, examples: &[Example]) ->
         trend: trend(row, covered),
         examples: examples.iter().map(example_view).collect(),
         savings: savings(row, covered),
-        life: life(row, covered),
+        life: life(row),
         query: only_range.link("", &[]),
         act_path: path.clone(),
         confidence: format!("{:.2}", facts.confidence),
@@ -623,20 +623,20 @@ fn dumbbells(row: &Row) -> Vec<Dumbbell> {
     found.into_iter().map(dumbbell).collect()
 }
 
-fn life(row: &Row, covered: Covered) -> LifeView {
+fn life(row: &Row) -> LifeView {
     let facts = &row.facts;
     LifeView {
         state: ranking::state_title(&facts.state).to_owned(),
         state_class: state_class(&facts.state),
-        since: format::ago(facts.state_since_ns, covered.now_ns),
+        since: format::ago(facts.state_since_ns, format::now_ns()),
         since_exact: format::at(facts.state_since_ns),
         more: Vec::new(),
         acts: Vec::new(),
         history: Vec::new(),
-        first_seen: format::ago(facts.first_seen_ns, covered.now_ns),
+        first_seen: format::ago(facts.first_seen_ns, format::now_ns()),
         first_seen_exact: format::at(facts.first_seen_ns),
         version: facts.version.clone(),
-        last_seen: format::ago(facts.last_seen_ns, covered.now_ns),
+        last_seen: format::ago(facts.last_seen_ns, format::now_ns()),
         last_seen_exact: format::at(facts.last_seen_ns),
         traces: format::count(facts.traces),
     }

@@ -299,7 +299,7 @@ fn page(filters: &Filters, ranking: &Ranking) -> Page {
         json: filters.link("/api/v1/bottlenecks", &[]),
         unfiltered: filters
             .is_narrowed()
-            .then(|| format!("/?range={}", filters.range.id())),
+            .then(|| format!("/?{}", filters.range.query().trim_start_matches('&'))),
         looked_at: looked_at(ranking),
         looking: analyzer::detectors::ALL.iter().map(|it| it.title).collect(),
     }
@@ -566,7 +566,7 @@ fn row_view(filters: &Filters, ranking: &Ranking, row: &Row, most: u64) -> RowVi
         ),
         affected: format::percent(row.affected()),
         spark: (spark.len() > 1).then(|| charts::sparkline(&spark)),
-        first_seen: format::ago(facts.first_seen_ns, covered.now_ns),
+        first_seen: format::ago(facts.first_seen_ns, format::now_ns()),
         first_seen_title: format::at(facts.first_seen_ns),
         version: facts.version.clone(),
         state: ranking::state_title(&facts.state).to_owned(),

@@ -19,7 +19,7 @@ use crate::range::{Filters, Range, minute_ns};
 /// What the address asks to see.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct View {
-    /// How far back.
+    /// Which time.
     pub range: Range,
     /// Which requests.
     pub shown: Shown,
@@ -182,11 +182,18 @@ impl View {
         zoomed(&self.link(page), path)
     }
 
+    /// Everything but the time, for a form that asks for another.
+    pub fn beside_the_time(&self) -> Vec<(String, String)> {
+        let mut kept = self.parameters();
+        kept.retain(|it| !["range", "from", "to"].contains(&it.0));
+        kept.into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
+    }
+
     fn parameters(&self) -> Vec<(&'static str, String)> {
-        let mut parameters = Vec::new();
-        if self.range != Range::default() {
-            parameters.push(("range", self.range.id().to_owned()));
-        }
+        let mut parameters = self.range.parameters().to_vec();
+        parameters.retain(|it| !it.1.is_empty());
         if self.shown != Shown::All {
             parameters.push(("flame", self.shown.id().to_owned()));
         }
@@ -318,7 +325,7 @@ pub async fn read(
             )
         }
         Shown::Windows(earlier) => {
-            let end = now_hour(now_ns) + 1;
+            let end = hours.end.min(now_hour(now_ns) + 1).max(hours.start + 1);
             let shift = earlier.shift(end - hours.start);
             let before = hours.start - shift..end - shift;
             let counted = load(&hours, version).await?.all;
@@ -357,6 +364,9 @@ fn now_hour(now_ns: u64) -> i32 {
 /// As many hours as a range has, at least two: the present one may have begun a minute ago. Those to
 /// come, of clocks that are ahead, are in it too.
 fn whole_hours(range: Range, now_ns: u64) -> Between<i32> {
+    if let Range::Fixed(_) = range {
+        return hours(range.window(now_ns));
+    }
     let count = (range.minutes() / 60).max(2);
     now_hour(now_ns) + 1 - count..hours(range.window(now_ns)).end
 }

@@ -15,7 +15,7 @@ use crate::compared::{self, Asked, Compared, EndpointPair, REQUESTS_NEEDED, Side
 use crate::endpoint_numbers;
 use crate::format;
 use crate::line_chart::{PERCENTILES, percentiles};
-use crate::pages::call_paths::{Link, Section, version_text};
+use crate::pages::call_paths::{self, Link, Requests, Section, version_text};
 use crate::pages::context::{Selectable, selectable};
 use crate::pages::{Frame, PageError, render};
 use crate::timestamps;
@@ -265,7 +265,40 @@ fn notes(it: &Compared) -> Vec<String> {
             ));
         }
     }
+    if let Some(Ok(by_hours)) = &it.by_hours {
+        notes.extend(hours_note(it, by_hours));
+    }
     notes
+}
+
+/// Call paths and statements are of other minutes than everything else on the page.
+fn hours_note(it: &Compared, by_hours: &compared::ByHours) -> Option<String> {
+    let paths = &by_hours.paths;
+    let sides = [
+        (&it.asked.base, paths.base.as_ref()),
+        (&it.asked.side, Some(&paths.of)),
+    ];
+    let differs = |(side, of): (&Side, Option<&Requests>)| {
+        let of = of?;
+        let (from, to) = (
+            of.hours.start.saturating_mul(60),
+            of.hours.end.saturating_mul(60),
+        );
+        // What is yet to come is in no hour.
+        let now = i32::try_from(it.asked.now_ns / range::minute_ns(1)).unwrap_or(i32::MAX) + 1;
+        let is_same = side.minutes.from == from && side.minutes.to == to.min(now);
+        (!is_same).then(|| call_paths::time(&of.hours))
+    };
+    let [base, side] = sides.map(differs);
+    let hours = match (base, side) {
+        (None, None) => return None,
+        (Some(only), None) | (None, Some(only)) => only,
+        (Some(base), Some(side)) if base == side => base,
+        (Some(base), Some(side)) => format!("{base}, and {side}"),
+    };
+    Some(format!(
+        "Call paths and statements are kept by the hour. Below they are of whole hours, not of the minutes above: {hours}."
+    ))
 }
 
 /// The highest percentile that both sides can carry.

@@ -1,9 +1,12 @@
 //! The bar of ranges and filters below the frame's head: for every page that has a range. A page
 //! holds a [`Context`] in a field of this name and includes `context.html`.
 
+use collector::store::bottlenecks::Minutes;
+
 use crate::format;
-use crate::range::{Covered, Filters, Range};
+use crate::range::{Covered, Filters, Range, minute_ns};
 use crate::ranking::Choices;
+use crate::timestamps;
 
 /// A link among others, one of which is what is shown.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +35,8 @@ pub struct Selectable {
 pub struct Context {
     /// Ranges.
     pub ranges: Vec<Choice>,
+    /// A time to be typed, and the times beside this one.
+    pub times: Times,
     /// Where the form leads.
     pub path: String,
     /// Services; empty if the page is of one service anyway: no choice then.
@@ -46,26 +51,103 @@ pub struct Context {
     pub covered_title: String,
 }
 
+/// A fixed time: a form for any, links to the one before and the one after.
+#[derive(Clone, Debug)]
+pub struct Times {
+    /// It is what is shown.
+    pub is_fixed: bool,
+    /// What the fields hold: UTC, `2026-11-20T14:32`.
+    pub from: String,
+    /// Where it ends.
+    pub to: String,
+    /// What the form carries along: name, value.
+    pub hidden: Vec<(String, String)>,
+    /// As long, right before.
+    pub before: String,
+    /// As long, right after; `None` if that is yet to come.
+    pub after: Option<String>,
+    of: [Minutes; 2],
+}
+
+impl Times {
+    fn new(filters: &Filters, covered: Covered) -> Times {
+        // Of a relative range what is shown reaches back from now: its own length, not that of the data.
+        let minute = |ns: u64| i32::try_from(ns / minute_ns(1)).unwrap_or(i32::MAX - 1);
+        let is_fixed = matches!(filters.range, Range::Fixed(_));
+        let now_ns = format::now_ns();
+        let shown = filters.range.window(now_ns);
+        let end_ns = if is_fixed {
+            minute_ns(shown.to).min(now_ns)
+        } else {
+            covered.now_ns
+        };
+        let to = minute(end_ns.div_ceil(minute_ns(1)) * minute_ns(1));
+        let length = match filters.range {
+            Range::Fixed(_) => (shown.to - shown.from).max(1),
+            relative => relative.minutes(),
+        };
+        let from = if is_fixed { shown.from } else { to - length };
+        let beside = |from: i32, to: i32| Minutes { from, to };
+        Times {
+            is_fixed,
+            from: timestamps::field(minute_ns(from)),
+            to: timestamps::field(minute_ns(to)),
+            hidden: Vec::new(),
+            before: String::new(),
+            after: (is_fixed && end_ns < now_ns).then(String::new),
+            of: [beside(from - length, from), beside(to, to + length)],
+        }
+    }
+}
+
 impl Context {
     /// The bar of the page at `path`.
     pub fn new(path: &str, filters: &Filters, choices: &Choices, covered: Covered) -> Context {
         let range = |it: Range| Choice {
-            link: filters.link(
-                path,
-                &[("range", if it == Range::default() { "" } else { it.id() })],
-            ),
+            link: String::new(),
             title: it.title().to_owned(),
             current: it == filters.range,
         };
         let ages = (format::at(covered.from_ns), format::at(covered.now_ns));
-        Context {
+        let mut times = Times::new(filters, covered);
+        times.hidden = owned(filters.hidden(&["range", "from", "to"]));
+        let mut context = Context {
             ranges: Range::ALL.into_iter().map(range).collect(),
+            times,
             path: path.to_owned(),
             services: selectable(choices.services.iter(), &filters.service),
             environments: selectable(choices.environments.iter(), &filters.environment),
             hidden: owned(filters.hidden(&["service", "env"])),
-            covered: covered.text(),
+            covered: match filters.range {
+                // It need not be today.
+                Range::Fixed(_) => format!(
+                    "{} to {}",
+                    format::day_and_minute(covered.from_ns),
+                    format::day_and_minute(covered.now_ns)
+                ),
+                _ => covered.text(),
+            },
             covered_title: format!("{} to {}: rates are of this time", ages.0, ages.1),
+        };
+        context.keep(|range| {
+            Filters {
+                range,
+                ..filters.clone()
+            }
+            .link(path, &[])
+        });
+        context
+    }
+
+    /// Links to other times lead to what `link` makes of them: a page has more in its address than filters.
+    pub fn keep(&mut self, link: impl Fn(Range) -> String) {
+        for (choice, range) in self.ranges.iter_mut().zip(Range::ALL) {
+            choice.link = link(range);
+        }
+        let [before, after] = self.times.of;
+        self.times.before = link(Range::Fixed(before));
+        if let Some(it) = &mut self.times.after {
+            *it = link(Range::Fixed(after));
         }
     }
 }
@@ -90,9 +172,9 @@ pub fn selectable<'a>(values: impl Iterator<Item = &'a String>, chosen: &str) ->
 }
 
 /// Parameters for a template.
-pub fn owned(parameters: Vec<(&'static str, &str)>) -> Vec<(String, String)> {
+pub fn owned(parameters: Vec<(&'static str, String)>) -> Vec<(String, String)> {
     parameters
         .into_iter()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .map(|(name, value)| (name.to_owned(), value))
         .collect()
 }

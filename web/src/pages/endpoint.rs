@@ -20,10 +20,11 @@ use crate::category_bar::{Part, Parts};
 use crate::category_chart::{self, CategoryChart};
 use crate::deployed;
 use crate::endpoint_numbers::{self, Numbers};
+use crate::exemplars;
 use crate::flame;
 use crate::format;
 use crate::heatmap::{self, Heatmap};
-use crate::line_chart::{self, LineChart, Moment, percentiles};
+use crate::line_chart::{self, LineChart, Moment, Request, percentiles};
 use crate::pages::call_paths::{self, CallPaths, Section, View};
 use crate::pages::context::Context;
 use crate::pages::neighbours;
@@ -48,6 +49,8 @@ pub struct Read {
     pub window: Minutes,
     /// Its part that has data.
     pub covered: Covered,
+    /// Now, ns since the epoch.
+    pub now_ns: u64,
     /// The dearest first.
     pub findings: Vec<EndpointFinding>,
     /// The dearest first, one more than is shown if there are more.
@@ -62,6 +65,8 @@ pub struct Read {
     pub latest: Vec<RequestRow>,
     /// What its chart is marked with.
     pub moments: Vec<Moment>,
+    /// Real requests of the chart.
+    pub exemplars: Vec<Request>,
 }
 
 impl Read {
@@ -79,28 +84,25 @@ impl Read {
         let (shown, now_minute) = self.shown();
         let mut chart = line_chart::draw(&self.minutes, shown, now_minute);
         chart.mark(self.moments.clone());
+        chart.show_requests(self.exemplars.clone());
         chart
     }
 
     /// The minutes that charts show, and the one that it is now.
     fn shown(&self) -> (Minutes, i32) {
-        /// A line needs some room also when there are only minutes of data.
-        const MINUTES_MIN: i32 = 10;
-        let now_minute = (self.covered.now_ns / minute_ns(1)) as i32;
-        // An hour of nothing before the first data would squeeze them into a corner.
-        let first = self
-            .minutes
-            .keys()
-            .next()
-            .copied()
-            .unwrap_or(self.window.from);
-        let from = first.min(now_minute - MINUTES_MIN).max(self.window.from);
-        let shown = Minutes {
-            from,
-            ..self.window
-        };
-        (shown, now_minute)
+        shown(&self.minutes, self.window, self.covered.now_ns)
     }
+}
+
+/// The minutes that charts of `window` show at `now_ns`, and the one that it is then.
+fn shown(minutes: &BTreeMap<i32, MinuteDelta>, window: Minutes, now_ns: u64) -> (Minutes, i32) {
+    /// A line needs some room also when there are only minutes of data.
+    const MINUTES_MIN: i32 = 10;
+    let now_minute = (now_ns / minute_ns(1)) as i32;
+    // An hour of nothing before the first data would squeeze them into a corner.
+    let first = minutes.keys().next().copied().unwrap_or(window.from);
+    let from = first.min(now_minute - MINUTES_MIN).max(window.from);
+    (Minutes { from, ..window }, now_minute)
 }
 
 /// The page.
@@ -182,7 +184,7 @@ pub async fn named(store: &Store, id: &str) -> Result<EndpointName, PageError> {
     })
 }
 
-/// Reads what an endpoint's page shows.
+/// Reads what an endpoint's page shows. Its questions do not wait for each other's answers.
 ///
 /// # Errors
 /// There is no such endpoint, or the database is away.
@@ -192,36 +194,28 @@ pub async fn read(store: &Store, id: &str, view: &View, now_ns: u64) -> Result<R
     let window = view.range.window(now_ns);
     let ns = |minute| i64::try_from(minute_ns(minute)).unwrap_or(i64::MAX);
     let started = ns(window.from)..ns(window.to);
-    let paths = call_paths::read(store, &endpoint, view, now_ns);
-    let hours_requests = async {
-        let all = store.endpoint_profiles(id, hours(window), None).await?;
-        Ok::<_, PageError>(all.all.requests)
-    };
-    let rest = async {
-        let rest = futures_util::try_join!(
-            store.endpoint_minutes(id, window),
-            store.endpoint_findings(id, window),
-            store.endpoint_statements(id, window, STATEMENTS_MAX + 1),
-            store.endpoint_requests(id, started.clone(), RequestOrder::Slowest, REQUESTS_MAX),
-            store.endpoint_requests(id, started.clone(), RequestOrder::Latest, REQUESTS_MAX),
-        )?;
-        Ok::<_, PageError>(rest)
-    };
-    let (paths, (minutes, findings, statements, slowest, latest)) =
-        futures_util::try_join!(paths, rest)?;
-    // Those of the statements' hours: mostly they are in the call paths that were just read.
-    let hours_requests = match paths.hours_requests {
-        Some(requests) => requests,
-        None => hours_requests.await?,
-    };
+    let requests = |order| store.endpoint_requests(id, started.clone(), order, REQUESTS_MAX);
     let between = (minute_ns(window.from), minute_ns(window.to));
-    let moments = deployed::moments(store, endpoint.service.id, Some(id), between).await?;
-    let covered = Covered::exact(store, window, minutes.keys().next().copied(), now_ns).await?;
+    let (over_time, paths, (findings, statements), slowest, latest, moments) = futures_util::try_join!(
+        over_time(store, id, window, now_ns),
+        paths(store, &endpoint, view, now_ns),
+        async {
+            let findings = store.endpoint_findings(id, window).await?;
+            let statements = store.endpoint_statements(id, window, STATEMENTS_MAX + 1);
+            Ok((findings, statements.await?))
+        },
+        async { Ok(requests(RequestOrder::Slowest).await?) },
+        async { Ok(requests(RequestOrder::Latest).await?) },
+        deployed::moments(store, endpoint.service.id, Some(id), between),
+    )?;
+    let (minutes, covered, exemplars) = over_time;
+    let (paths, hours_requests) = paths;
     Ok(Read {
         endpoint,
         minutes,
         window,
         covered,
+        now_ns,
         findings,
         statements,
         hours_requests,
@@ -229,7 +223,45 @@ pub async fn read(store: &Store, id: &str, view: &View, now_ns: u64) -> Result<R
         slowest,
         latest,
         moments,
+        exemplars,
     })
+}
+
+/// Its minutes, the time they cover, and some of their requests.
+async fn over_time(
+    store: &Store,
+    id: i32,
+    window: Minutes,
+    now_ns: u64,
+) -> Result<(BTreeMap<i32, MinuteDelta>, Covered, Vec<Request>), PageError> {
+    let minutes = store.endpoint_minutes(id, window).await?;
+    let covered = Covered::exact(store, window, minutes.keys().next().copied(), now_ns).await?;
+    let (shown, now_minute) = shown(&minutes, window, covered.now_ns);
+    let slots = Slots::of(&minutes, shown, now_minute, exemplars::SLOTS_MAX);
+    let (places, times) = exemplars::times(&slots);
+    let candidates = store.exemplar_candidates(id, &times).await?;
+    let exemplars = exemplars::choose(&slots, &places, &candidates);
+    Ok((minutes, covered, exemplars))
+}
+
+/// The call paths that the address asks for, and all requests of the hours that statements are of: mostly
+/// they are in these call paths.
+async fn paths(
+    store: &Store,
+    endpoint: &EndpointName,
+    view: &View,
+    now_ns: u64,
+) -> Result<(CallPaths, i64), PageError> {
+    let paths = call_paths::read(store, endpoint, view, now_ns).await?;
+    let requests = match paths.hours_requests {
+        Some(requests) => requests,
+        None => {
+            let hours = hours(view.range.window(now_ns));
+            let all = store.endpoint_profiles(endpoint.id, hours, None).await?;
+            all.all.requests
+        }
+    };
+    Ok((paths, requests))
 }
 
 #[derive(Template)]
@@ -315,7 +347,7 @@ fn page<'a>(read: &'a Read, view: &'a View, neighbours: neighbours::Section) -> 
     let chart = read.chart();
     let (shown, now_minute) = read.shown();
     let slots = Slots::of(&read.minutes, shown, now_minute, line_chart::POINTS_MAX);
-    let now_ns = read.covered.now_ns;
+    let now_ns = read.now_ns;
     let mut statements: Vec<StatementView> = read
         .statements
         .iter()
@@ -329,13 +361,14 @@ fn page<'a>(read: &'a Read, view: &'a View, neighbours: neighbours::Section) -> 
     };
     let mut context = Context::new(&path, &range_only, &Choices::default(), read.covered);
     // Another range, the same requests: the flame graph stays what it is of.
-    for (choice, range) in context.ranges.iter_mut().zip(Range::ALL) {
-        let view = View {
+    context.keep(|range| {
+        View {
             range,
             ..view.clone()
-        };
-        choice.link = view.link(&path);
-    }
+        }
+        .link(&path)
+    });
+    context.times.hidden = view.beside_the_time();
     let list = |id, title, rows: &[RequestRow]| RequestList {
         id,
         title,
@@ -373,11 +406,11 @@ fn page<'a>(read: &'a Read, view: &'a View, neighbours: neighbours::Section) -> 
             list("latest", "Latest requests", &read.latest),
         ],
         neighbours,
-        slow: format!("{path}/slow?range={}", view.range.id()),
+        slow: slow_link(&path, view.range, read.window),
         compare: format!(
-            "/compare?endpoint_id={}&range={}",
+            "/compare?endpoint_id={}{}",
             read.endpoint.id,
-            view.range.id()
+            view.range.query()
         ),
         json: range_only.link(&format!("/api/v1{path}"), &[]),
         numbers,
@@ -395,6 +428,17 @@ fn verdict(numbers: &Numbers) -> String {
         [first, ..] => format!("{first}, then {}", parts[1]),
     };
     format!("1 of 100 requests takes longer than {slow}. Where the time goes: {goes}.")
+}
+
+/// What makes the slow ones slow, in the same time.
+fn slow_link(path: &str, range: Range, window: Minutes) -> String {
+    match range {
+        Range::Fixed(_) => {
+            let (from, until) = (minute_ns(window.from), minute_ns(window.to));
+            format!("{path}/slow?from={from}&until={until}")
+        }
+        relative => format!("{path}/slow?range={}", relative.id()),
+    }
 }
 
 /// `/traces?service=shop&endpoint=GET+%2Fcart&entries=all&`: the list of its requests.
@@ -537,6 +581,7 @@ mod tests {
                 from_ns: 60_000_000_000,
                 now_ns: 120_000_000_000,
             },
+            now_ns: 120_000_000_000,
             findings: vec![EndpointFinding {
                 id: 4,
                 state: "new".into(),
@@ -574,6 +619,7 @@ mod tests {
             slowest: vec![request.clone()],
             latest: vec![request],
             moments: Vec::new(),
+            exemplars: Vec::new(),
         }
     }
 

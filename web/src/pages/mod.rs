@@ -24,6 +24,7 @@ pub mod standing;
 pub mod search;
 pub mod alerts;
 pub mod status;
+pub mod settings;
 pub mod empty;
 pub mod not_found;
 

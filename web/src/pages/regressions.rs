@@ -82,7 +82,7 @@ struct Page<'a> {
     headline: String,
     states: Vec<Choice>,
     services: Vec<Selectable>,
-    hidden: Vec<(&'static str, &'a str)>,
+    hidden: Vec<(&'static str, String)>,
     rows: Vec<Row<'a>>,
     has_more: bool,
     is_narrowed: bool,
