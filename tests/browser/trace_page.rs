@@ -60,10 +60,23 @@ async fn an_n_plus_one_is_looked_at_with_the_keyboard() {
 
     // The comb opens and closes, and the focus stays.
     page.press("f");
-    page.press("o");
+    page.press("ArrowRight");
     page.until("document.querySelectorAll('.wf tbody tr').length === 40");
-    page.until("document.activeElement.closest('tr[aria-expanded=true]')");
+    page.until("document.activeElement.matches('tr[aria-expanded=true]')");
+    page.press("ArrowRight");
+    page.until("document.activeElement.matches('tr[aria-level=\"3\"][aria-posinset=\"1\"][aria-setsize=\"37\"]')");
+    page.press("ArrowLeft");
+    page.until("document.activeElement.matches('tr[aria-level=\"2\"]')");
+    page.press("ArrowLeft");
+    page.until("document.querySelectorAll('.wf tbody tr').length === 3");
+    // One stop for the Tab key.
+    page.until("document.querySelectorAll('.wf tbody tr[tabindex=\"0\"]').length === 1");
+    // All of them, none of them, a level more.
     page.press("[");
+    page.until("document.querySelectorAll('.wf tbody tr').length === 40");
+    page.press("]");
+    page.until("document.querySelectorAll('.wf tbody tr').length === 1");
+    page.press("o");
     page.until("document.querySelectorAll('.wf tbody tr').length === 3");
 
     // Finding.
@@ -72,8 +85,13 @@ async fn an_n_plus_one_is_looked_at_with_the_keyboard() {
     page.type_text("authors");
     page.press("Enter");
     page.until("document.querySelector('.tools [role=status]')?.textContent.startsWith('1 of 37')");
+    // Enter again is the next one.
+    page.press("Enter");
+    page.until("document.querySelector('.tools [role=status]')?.textContent.startsWith('2 of 37')");
     page.evaluate::<Option<bool>>("document.activeElement.blur() ?? null");
     page.press("n");
+    page.until("document.querySelector('.tools [role=status]')?.textContent.startsWith('3 of 37')");
+    page.press("N");
     page.until("document.querySelector('.tools [role=status]')?.textContent.startsWith('2 of 37')");
     page.press("N");
     page.until("document.querySelector('.tools [role=status]')?.textContent.startsWith('1 of 37')");
@@ -100,7 +118,7 @@ async fn zoom_stands_in_the_address() {
     let browser = Browser::start();
     let page = browser.open(&address(&culprit, 1, ""), Look::default());
     let zoomed = "document.querySelector('#zoomed')";
-    page.press("w");
+    page.press("+");
     page.until("new URLSearchParams(location.search).has('from')");
     page.until(zoomed);
     let from = page.parameter("from").expect("a beginning");
@@ -200,6 +218,9 @@ async fn without_scripts_dark_and_narrow_it_shows_the_same() {
             "?view=both&find=authors",
             "?view=path",
             "?view=statistics&sort=calls",
+            "?colour=service&levels=1&view=both",
+            "?colour=self&open=all",
+            "?colour=errors&only=shop&span=00000000000000ff",
         ] {
             let page = browser.open(&address(&culprit, 1, query), look);
             if query.is_empty() {
@@ -230,6 +251,41 @@ async fn without_scripts_dark_and_narrow_it_shows_the_same() {
     page.press("Enter");
     page.until("document.querySelector('.tools [role=status]')");
     assert!(page.parameter("from").is_some() && page.parameter("open").is_some());
+}
+
+#[tokio::test]
+async fn logs_are_a_link_away_where_it_is_known_where_they_are() {
+    let data = data_directory();
+    let template =
+        "https://logs.example/?q={trace_id}&from={start_ms}&to={end_ms}&s={service}&span={span_id}";
+    let culprit = Culprit::serve(data.path(), &[&format!("--log-url={template}")]).await;
+    export(&culprit.grpc, n_plus_one(1, 37)).await.unwrap();
+    let id = hex(&trace_id(1));
+    culprit.trace(&id).await;
+    let browser = Browser::start();
+    // As people type it.
+    let short = format!("{}/t/{id}?span={:016x}", culprit.ui, 12);
+    let page = browser.open(&short, Look::default());
+    assert_eq!(page.url().path(), format!("/traces/{id}"));
+    let link = |within: &str| -> String {
+        page.evaluate(&format!(
+            "document.querySelector('{within} a[href^=\"https://logs.example/\"]').href"
+        ))
+    };
+    let (whole, span) = (link(".head"), link("aside"));
+    assert!(
+        whole.contains(&format!("q={id}&")) && whole.ends_with("&span="),
+        "{whole}"
+    );
+    assert!(span.ends_with(&format!("&span={:016x}", 12)), "{span}");
+    // What the next span's panel holds is fetched alone, and has its link too.
+    page.press("j");
+    page.press("b");
+    page.press("Enter");
+    page.until(&format!(
+        "document.querySelector('aside a[href^=\"https://logs.example/\"]').href !== '{span}'"
+    ));
+    page.assert_clean();
 }
 
 #[tokio::test]
@@ -278,6 +334,8 @@ async fn hostile_names_are_only_text() {
         "?view=statistics",
         "?view=json",
         "?span=0000000000000002&raw=1&find=%3Cscript%3E&open=%22%3E%3Cscript%3E",
+        "?span=%22%3E%3Cscript%3E&only=%22%3E%3Cscript%3E&colour=%22%3E&levels=%22",
+        "?colour=service",
     ] {
         let page = browser.open(&address(&culprit, 1, query), Look::default());
         page.assert_clean();

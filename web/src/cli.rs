@@ -15,6 +15,7 @@ use crate::configuration::Configuration;
 use crate::demo::schedule::After;
 use crate::exec::{self, ExecOptions};
 use crate::explain_options::ExplainOptions;
+use crate::log_link::LogLink;
 use crate::logging::{self, LogOptions};
 use crate::offline::{self, AnalyzeOptions};
 use crate::retention_options::RetentionOptions;
@@ -245,6 +246,12 @@ pub struct ServeOptions {
     /// Where people reach the UI; links in alerts begin with it [default: the UI's address].
     #[arg(long, env = "CULPRIT_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
+    /// Where the logs of a trace are found, linked from its page and its spans. In braces stand trace_id,
+    /// span_id (empty for a whole trace), service, and the time with a minute around it: start_ms and
+    /// end_ms, or start and end as 2026-12-01T09:00:00Z. Such as
+    /// https://logs.example/?q={trace_id}&from={start_ms}&to={end_ms}.
+    #[arg(long, env = "CULPRIT_LOG_URL", value_name = "URL")]
+    pub log_url: Option<LogLink>,
     /// A finding that was not seen for this long, while its endpoint had enough traffic to show it, is
     /// taken for resolved: 15m, 36h, 7d [default: 24h].
     #[arg(long, env = "CULPRIT_RESOLVE_AFTER", value_name = "TIME")]
@@ -377,6 +384,7 @@ impl ServeOptions {
             listen_ui: self.listen_ui.or(file.listen_ui),
             listen_admin: self.listen_admin.or(file.listen_admin),
             public_url: self.public_url.or(file.public_url),
+            log_url: self.log_url.or(file.log_url),
             resolve_after: self.resolve_after.or(file.resolve_after),
             log_destinations: list(self.log_destinations, file.log_destinations),
             receiver: self.receiver.or(file.receiver),
@@ -463,7 +471,8 @@ mod tests {
         std::fs::write(
             &path,
             "public-url = 'https://a'\nalert-webhook = 'https://b'\nshards = 4\n\
-             listen-grpc = 'unix:/run/culprit.sock'\nmax-streams = 9\nresolve-after = '36h'\n",
+             listen-grpc = 'unix:/run/culprit.sock'\nmax-streams = 9\nresolve-after = '36h'\n\
+             log-url = 'https://logs/{trace_id}'\n",
         )
         .unwrap();
         let options = ServeOptions {
@@ -476,6 +485,10 @@ mod tests {
         assert_eq!(options.alerts.alert_webhook, Some("https://b".into()));
         assert_eq!(options.database.shards, Some(4));
         assert_eq!(options.receiver.max_streams, Some(9));
+        assert_eq!(
+            options.log_url,
+            Some("https://logs/{trace_id}".parse().unwrap())
+        );
         assert_eq!(options.resolve_after().as_secs(), 36 * 3_600);
         assert_eq!(
             ServeOptions::default().resolve_after().as_secs(),
@@ -483,6 +496,19 @@ mod tests {
         );
         let socket = options.listen_grpc.unwrap().to_string();
         assert_eq!(socket, "unix:/run/culprit.sock");
+    }
+
+    #[test]
+    fn a_place_for_logs_that_makes_no_sense_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("culprit.toml");
+        std::fs::write(&path, "shards = 4\nlog-url = 'https://logs/{trace}'\n").unwrap();
+        let options = ServeOptions {
+            config: Some(path),
+            ..ServeOptions::default()
+        };
+        let error = format!("{:#}", options.with_file().unwrap_err());
+        assert!(error.contains("{trace} is not known"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What an entry span waited for, as JSON has it: for reports of files and for the API.
 
 use analyzer::category::Category;
-use analyzer::{Analysis, Entry};
+use analyzer::{Analysis, Entry, Segment};
 use serde::{Serialize, Serializer};
 
 use crate::waterfall::Names;
@@ -36,16 +36,20 @@ pub struct Stretch {
 
 impl Stretch {
     /// The entry's whole critical path, in order of time.
-    pub fn all(analysis: &Analysis<'_>, names: &Names<'_, '_>, entry: &Entry<'_>) -> Vec<Stretch> {
+    pub fn all(analysis: &Analysis<'_>, names: &Names<'_>, entry: &Entry<'_>) -> Vec<Stretch> {
         let path = entry.path.iter();
-        let stretches = path.map(|it| Stretch {
+        path.map(|it| Stretch::of(analysis, names, it)).collect()
+    }
+
+    /// One stretch.
+    pub fn of(analysis: &Analysis<'_>, names: &Names<'_>, it: &Segment) -> Stretch {
+        Stretch {
             span_id: analysis.trace.span(it.span).id.to_string(),
             service: names.service(it.span).to_owned(),
             operation: names.name(it.span).to_owned(),
             category: it.category.id(),
             start_ns: it.start_ns,
             end_ns: it.end_ns,
-        });
-        stretches.collect()
+        }
     }
 }

@@ -59,6 +59,10 @@ pub mod trace_id;
 pub mod trace_filter;
 pub mod search_text;
 pub mod category_bar;
+pub mod indexed;
+pub mod open_traces;
+pub mod log_link;
+pub mod span_paint;
 pub mod waterfall;
 pub mod trace_flame;
 pub mod span_details;
@@ -85,6 +89,8 @@ use std::sync::Arc;
 use crate::configuration::Configuration;
 use crate::csrf::Reached;
 use crate::firing::Firing;
+use crate::log_link::LogLink;
+use crate::open_traces::OpenTraces;
 use crate::vitals::Vitals;
 
 /// What every page may need.
@@ -102,6 +108,10 @@ pub struct AppState {
     pub vitals: Arc<Vitals>,
     /// What the user set for the analysis: pages analyse as the assembly did.
     pub settings: Arc<Settings>,
+    /// The traces people look at.
+    pub traces: OpenTraces,
+    /// Where their logs are, if that is known.
+    pub logs: Option<Arc<LogLink>>,
     /// Where channels made here may lead.
     pub trust: Trust,
     /// How people reach this process: what comes from elsewhere may change nothing.
@@ -159,6 +169,9 @@ pub fn router(state: AppState) -> Router {
             "/traces/{id}/compare/{other}",
             get(pages::trace_compare::page),
         )
+        // As people type it, and as other tracing pages have it.
+        .route("/t/{id}", get(pages::trace::short))
+        .route("/trace/{id}", get(pages::trace::short))
         .route("/search", get(pages::search::page))
         .merge(alert_pages())
         .route("/status", get(pages::status::page))

@@ -22,6 +22,7 @@ use crate::admin;
 use crate::cli::{Role, ServeOptions};
 use crate::csrf::Reached;
 use crate::database::{Database, Purpose};
+use crate::open_traces::OpenTraces;
 use crate::pages::alerts::reach;
 use crate::retention_options::Bytes;
 use crate::vitals::Vitals;
@@ -182,13 +183,16 @@ impl Serving {
             self.spawn_http("--listen-admin", listener, admin::router(vitals.clone()));
         }
         if let Some(listener) = listeners.ui {
+            let settings = Arc::new(options.settings());
             let state = AppState {
+                logs: options.log_url.clone().map(Arc::new),
+                traces: OpenTraces::new(vitals.store.clone(), settings.clone()),
                 store: vitals.store.clone(),
                 grpc: self.grpc,
                 http: self.http,
                 receiver: vitals.receiver.clone(),
                 vitals,
-                settings: Arc::new(options.settings()),
+                settings,
                 trust: options.alerts.trust(),
                 reached: Reached::new(options.public_url.as_deref(), self.ui),
                 told: Arc::new(options.told.clone()),

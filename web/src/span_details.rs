@@ -7,12 +7,12 @@ use std::ops::Range;
 
 use analyzer::Analysis;
 use analyzer::category::Category;
-use analyzer::span::{Attribute, SpanKind, Status, Value};
+use analyzer::span::{Attribute, Event, SpanKind, Status, Value};
 use analyzer::sql;
 use analyzer::trace::SpanIdx;
 
 use crate::format::duration;
-use crate::waterfall::{Names, own_time};
+use crate::indexed::Indexed;
 
 /// Attributes of one span, event or link on the page; SDKs send at most 128 unless told otherwise.
 /// Further ones are counted and stand in the JSON.
@@ -116,6 +116,8 @@ pub struct EventDetails {
     pub offset_ns: i64,
     /// Its name.
     pub name: String,
+    /// What it says: an exception's type and message, a log record's text. Empty if it says nothing.
+    pub text: String,
     /// Its attributes.
     pub attributes: Pairs,
 }
@@ -144,27 +146,22 @@ pub struct LinkDetails {
 }
 
 /// The details of `span`. Literals are shown if `raw`.
-pub fn details(analysis: &Analysis<'_>, span: SpanIdx, raw: bool) -> Details {
+pub fn details(indexed: &Indexed<'_, '_>, span: SpanIdx, raw: bool) -> Details {
+    let (analysis, names) = (indexed.analysis, &indexed.names);
     let spans = &analysis.trace.spans;
     let sent = analysis.trace.span(span);
     let node = analysis.trace.node(span);
-    let names = Names::of(analysis);
     let system = spans
         .text(sent, &["db.system.name", "db.system"])
         .unwrap_or_default();
-    let own = own_time(analysis, span);
     let own_attributes = spans.attributes_at(&sent.attributes);
     let attributes = pairs(own_attributes, |it| shown(it, system, raw));
     let plain = |range: &Range<u32>| pairs(spans.attributes_at(range), |it| value_text(&it.value));
     let events = &spans.events[sent.events.start as usize..sent.events.end as usize];
+    // In order of time, whatever the order in which they were recorded.
+    let mut events: Vec<&Event<'_>> = events.iter().collect();
+    events.sort_by_key(|it| it.time_ns);
     let links = &spans.links[sent.links.start as usize..sent.links.end as usize];
-    let trace_start_ns = analysis
-        .trace
-        .nodes
-        .iter()
-        .map(|it| it.start_ns)
-        .min()
-        .unwrap_or(0);
     let statement = own_attributes
         .iter()
         .find(|it| STATEMENT_KEYS.contains(&it.key) && matches!(it.value, Value::Str(_)))
@@ -182,8 +179,8 @@ pub fn details(analysis: &Analysis<'_>, span: SpanIdx, raw: bool) -> Details {
         service: names.service(span).to_owned(),
         category: analysis.categories[span as usize],
         duration_ns: node.end_ns - node.start_ns,
-        own_ns: own.iter().map(|it| it.end_ns - it.start_ns).sum(),
-        offset_ns: node.start_ns - trace_start_ns,
+        own_ns: indexed.own_ns[span as usize],
+        offset_ns: node.start_ns - indexed.start_ns,
         moved_ns: node.start_ns.wrapping_sub(sent.start_ns) as i64,
         status: status(sent.status, sent.status_message),
         code: code(analysis, span),
@@ -206,6 +203,7 @@ pub fn details(analysis: &Analysis<'_>, span: SpanIdx, raw: bool) -> Details {
             .map(|it| EventDetails {
                 offset_ns: it.time_ns.wrapping_sub(sent.start_ns) as i64,
                 name: it.name.to_owned(),
+                text: event_text(spans.attributes_at(&it.attributes)),
                 attributes: plain(&it.attributes),
             })
             .collect(),
@@ -223,6 +221,23 @@ pub fn details(analysis: &Analysis<'_>, span: SpanIdx, raw: bool) -> Details {
     };
     details.json = json(analysis, &details, |it| shown(it, system, raw));
     details
+}
+
+/// What an event says in one line, by the usual names.
+fn event_text(attributes: &[Attribute<'_>]) -> String {
+    let text = |keys: &[&str]| {
+        let found = keys
+            .iter()
+            .find_map(|key| attributes.iter().find(|it| it.key == *key));
+        found.map(|it| value_text(&it.value)).unwrap_or_default()
+    };
+    let kind = text(&["exception.type", "log.severity", "level"]);
+    let message = text(&["exception.message", "log.message", "message", "body"]);
+    let line = match (kind.is_empty(), message.is_empty()) {
+        (false, false) => format!("{kind}: {message}"),
+        _ => kind + &message,
+    };
+    cut(line)
 }
 
 /// The span as JSON, for a message or a ticket: what the panel shows, with numbers as numbers.

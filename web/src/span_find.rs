@@ -1,17 +1,22 @@
 //! Which spans of a trace hold a text: in their names, ids, messages, attributes and events.
 
 use analyzer::Analysis;
-use analyzer::span::{Attribute, Span, Value};
+use analyzer::span::{Attribute, Span, Status, Value};
 use analyzer::trace::SpanIdx;
 
-use crate::waterfall::Names;
+use crate::indexed::Indexed;
 
 /// The spans that hold `text`, in any case, in order. Literals of statements are looked at too: whoever
 /// looks for a value has it already.
-pub fn find(analysis: &Analysis<'_>, text: &str) -> Vec<SpanIdx> {
+///
+/// `key=value` also finds spans with that attribute, and `error=true` those that report an error.
+pub fn find(indexed: &Indexed<'_, '_>, text: &str) -> Vec<SpanIdx> {
     let needle = text.to_lowercase();
-    let names = Names::of(analysis);
-    let trace = &analysis.trace;
+    let (analysis, trace) = (indexed.analysis, &indexed.analysis.trace);
+    // What many spans share is looked at once.
+    let operations = indexed.names.operations().iter();
+    let named: Vec<bool> = operations.map(|it| holds(it.name, &needle)).collect();
+    let asked = text.split_once('=').map(|it| (it.0.trim(), it.1.trim()));
     let of_service: Vec<bool> = trace
         .spans
         .resources
@@ -21,8 +26,9 @@ pub fn find(analysis: &Analysis<'_>, text: &str) -> Vec<SpanIdx> {
     let holds_it = |at: &SpanIdx| {
         let span = trace.span(*at);
         of_service.get(span.resource as usize) == Some(&true)
-            || holds(names.name(*at), &needle)
+            || named[indexed.names.number(*at) as usize]
             || is_in_span(analysis, span, &needle)
+            || asked.is_some_and(|(key, value)| has(analysis, span, key, value))
     };
     (0..trace.nodes.len() as SpanIdx).filter(holds_it).collect()
 }
@@ -38,6 +44,22 @@ fn is_in_span(analysis: &Analysis<'_>, span: &Span<'_>, needle: &str) -> bool {
             .iter()
             .any(|it| holds(it.name, needle) || attributes(&it.attributes))
         || (needle.len() == 16 && span.id.to_string() == needle)
+}
+
+/// The span has the attribute `key` with just this value.
+fn has(analysis: &Analysis<'_>, span: &Span<'_>, key: &str, value: &str) -> bool {
+    if (key, value) == ("error", "true") && span.status == Status::Error {
+        return true;
+    }
+    let attributes = analysis.trace.spans.attributes_at(&span.attributes).iter();
+    let mut same = attributes.filter(|it| it.key == key);
+    same.any(|it| match it.value {
+        Value::Str(text) => text == value,
+        Value::Int(number) => number.to_string() == value,
+        Value::Bool(yes) => yes.to_string() == value,
+        Value::Double(number) => value.parse() == Ok(number),
+        _ => false,
+    })
 }
 
 fn is_in(attribute: &Attribute<'_>, needle: &str) -> bool {
@@ -76,19 +98,23 @@ mod tests {
 shop  GET /posts                                |----------|
 shop    SELECT posts {db.query.text=\"SELECT * FROM posts WHERE é = 4711\"}  |--|
 shop    GET mail/send [client] {event=Declined@3}    |----|
-mail      GET /send {http.response.status_code=503}   |--|
+mail      GET /send {http.response.status_code=503, error}   |--|
 ",
         );
         let analysis = analyzer::analyze(drawing.spans(), &Settings::default());
+        let indexed = Indexed::of(&analysis);
         for (text, expected) in [
             ("posts", &["GET /posts", "SELECT posts"][..]),
             ("POSTS", &["GET /posts", "SELECT posts"]),
             ("É = 47", &["SELECT posts"]),
             ("declined", &["GET mail/send"]),
             ("503", &["GET /send"]),
+            ("http.response.status_code=503", &["GET /send"]),
+            ("http.response.status_code=50", &[]),
+            ("error=true", &["GET /send"]),
             ("nowhere", &[]),
         ] {
-            let found = find(&analysis, text);
+            let found = find(&indexed, text);
             let mut names: Vec<&str> = found
                 .iter()
                 .map(|it| analysis.trace.span(*it).name)
@@ -97,7 +123,7 @@ mail      GET /send {http.response.status_code=503}   |--|
             assert_eq!(names, expected, "{text}");
             assert!(found.is_sorted(), "{found:?}");
         }
-        let of_mail = find(&analysis, "mail");
+        let of_mail = find(&indexed, "mail");
         assert!(
             of_mail.len() == 2,
             "the caller by its name, the callee by its service: {of_mail:?}"

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::AppState;
+use crate::open_traces::OpenTraces;
 use crate::vitals::Vitals;
 
 /// A drawn trace as it would have been stored.
@@ -170,6 +171,8 @@ impl Site {
             receiver: None,
             vitals: Arc::new(Vitals::new(store.clone(), store.clone())),
             settings: Arc::default(),
+            logs: None,
+            traces: OpenTraces::new(store.clone(), Arc::default()),
             trust: collector::alert::guard::Trust::Guarded {
                 allow_private: Vec::new(),
             },

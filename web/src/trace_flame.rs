@@ -12,11 +12,12 @@
 
 use std::collections::HashMap;
 
-use analyzer::Analysis;
 use analyzer::category::Category;
 use analyzer::trace::SpanIdx;
+use foldhash::fast::RandomState;
 
-use crate::waterfall::{Names, Piece, detached, own_time};
+use crate::indexed::Indexed;
+use crate::waterfall::{self, Piece};
 
 /// Frames in one graph. What is deeper or later folds into its parent frame, whose width is then
 /// its own work; nothing is lost of the sum.
@@ -77,16 +78,15 @@ pub struct Graph {
 }
 
 /// The frames of a trace, in order of the tree.
-pub fn frames(analysis: &Analysis<'_>) -> Vec<Frame> {
-    graph(analysis, None).frames
+pub fn frames(indexed: &Indexed<'_, '_>) -> Vec<Frame> {
+    graph(indexed, None).frames
 }
 
 /// The frames of a trace; as wide as the work within `window`, if there is one.
-pub fn graph(analysis: &Analysis<'_>, window: Option<Piece>) -> Graph {
-    let names = Names::of(analysis);
-    let detached = detached(analysis);
+pub fn graph(indexed: &Indexed<'_, '_>, window: Option<Piece>) -> Graph {
+    let (analysis, names) = (indexed.analysis, &indexed.names);
     let mut frames: Vec<Frame> = Vec::new();
-    let mut known: HashMap<(Option<usize>, &str, &str, Category), usize> = HashMap::new();
+    let mut known: HashMap<(Option<usize>, u32), usize, RandomState> = HashMap::default();
     // Spans stand in depth-first order, so a parent's frame is known before its children's.
     let mut of_span: Vec<usize> = Vec::with_capacity(analysis.trace.nodes.len());
     for (span, node) in (0..).zip(&analysis.trace.nodes) {
@@ -95,8 +95,7 @@ pub fn graph(analysis: &Analysis<'_>, window: Option<Piece>) -> Graph {
             .parent
             .filter(|_| !apart)
             .map(|it| of_span[it as usize]);
-        let category = analysis.categories[span as usize];
-        let key = (parent, names.name(span), names.service(span), category);
+        let key = (parent, names.number(span));
         let full = frames.len() >= FRAMES_MAX
             || parent.is_some_and(|it| frames[it].level + 1 >= LEVELS_MAX);
         let at = match (known.get(&key), parent) {
@@ -105,40 +104,32 @@ pub fn graph(analysis: &Analysis<'_>, window: Option<Piece>) -> Graph {
             (None, None) if full => 0,
             (None, _) => {
                 known.insert(key, frames.len());
+                let operation = names.operation(span);
                 frames.push(Frame {
                     parent,
-                    name: names.name(span).to_owned(),
-                    service: names.service(span).to_owned(),
-                    category,
+                    name: operation.name.to_owned(),
+                    service: operation.service.to_owned(),
+                    category: operation.category,
                     count: 0,
                     span,
                     level: parent.map_or(0, |it| frames[it].level + 1),
                     self_ns: 0,
                     total_ns: 0,
-                    detached: detached[span as usize],
+                    detached: indexed.detached[span as usize],
                 });
                 frames.len() - 1
             }
         };
-        let own = own_ns(analysis, span, window);
+        let own = match window {
+            Some(_) => waterfall::own_ns(analysis, span, window),
+            None => indexed.own_ns[span as usize],
+        };
         frames[at].count += 1;
         frames[at].self_ns = frames[at].self_ns.saturating_add(own);
         of_span.push(at);
     }
     add_up(&mut frames);
     Graph { frames, of_span }
-}
-
-/// Time of `span` in which none of its children ran, ns; of it only what is in `window`.
-pub fn own_ns(analysis: &Analysis<'_>, span: SpanIdx, window: Option<Piece>) -> u64 {
-    let within = |it: &Piece| match window {
-        Some(window) => {
-            let end_ns = it.end_ns.min(window.end_ns);
-            end_ns.saturating_sub(it.start_ns.max(window.start_ns))
-        }
-        None => it.end_ns - it.start_ns,
-    };
-    own_time(analysis, span).iter().map(within).sum()
 }
 
 fn add_up(frames: &mut [Frame]) {
@@ -297,7 +288,7 @@ mail      process news [consumer]                |--------|
     fn drawn(test: impl FnOnce(&[Frame])) {
         let drawing = drawing::parse(POSTS);
         let analysis = analyzer::analyze(drawing.spans(), &Settings::default());
-        test(&frames(&analysis));
+        test(&frames(&Indexed::of(&analysis)));
     }
 
     #[test]

@@ -18,11 +18,14 @@ use analyzer::category::Category;
 use analyzer::span::{Status, Value};
 use analyzer::trace::SpanIdx;
 use analyzer::{Analysis, Entry};
+use foldhash::fast::RandomState;
+
+use crate::indexed::Indexed;
 
 /// Rows on one page: with them it stays below 300 KB, and a browser lays it out without a pause. Beyond it
 /// the shorter subtrees stay folded, each with a link that opens it on a page of its own; looking closer at
 /// a part of the time shows what is in it.
-pub const ROWS_MAX: usize = 300;
+pub const ROWS_MAX: usize = 250;
 
 /// Children (or combs of them) shown under one span; the rest is one row with a link to go on.
 pub const CHILDREN_MAX: usize = 150;
@@ -45,10 +48,16 @@ pub struct View {
     pub root: Option<SpanIdx>,
     /// The span whose details are shown.
     pub selected: Option<SpanIdx>,
-    /// Combs that are opened, by their first call.
+    /// Combs that are opened, by their first call; and spans that are, though `levels` would fold them.
     pub open: Vec<SpanIdx>,
-    /// Spans whose children are folded away.
+    /// All combs are opened.
+    pub open_all: bool,
+    /// Spans whose children are folded away; and combs that are, though all are opened.
     pub fold: Vec<SpanIdx>,
+    /// So many levels are shown; `None` for as many as there is room for.
+    pub levels: Option<u32>,
+    /// Only spans of this service have rows; those of others between them are passed over.
+    pub only: Option<String>,
     /// How many children of `root` to leave out at the front: the way on from a [`RowKind::More`].
     pub skip: usize,
     /// How many calls of an open comb to leave out at the front: the way on within it.
@@ -105,6 +114,12 @@ pub struct Row {
     pub critical: Vec<Piece>,
     /// Whether children can be shown or hidden.
     pub children: Children,
+    /// They are folded away only because of how many levels are shown.
+    pub below_levels: bool,
+    /// Its position among the rows of one parent, from 1 on.
+    pub position: usize,
+    /// How many rows their parent has.
+    pub siblings: usize,
     /// What went wrong: `503`, `timeout`, or `error`; of a comb, `2 of 31`.
     pub error: Option<String>,
     /// Lies in an asynchronous part: nobody on the critical path waited for it.
@@ -164,42 +179,89 @@ pub struct Piece {
 }
 
 /// Builds the rows that `view` asks for.
-pub fn waterfall(analysis: &Analysis<'_>, view: &View) -> Waterfall {
-    let builder = Builder::new(analysis, view);
+pub fn waterfall(indexed: &Indexed<'_, '_>, view: &View) -> Waterfall {
+    let builder = Builder::new(indexed, view);
     let tops = builder.tops();
     let shown = builder.choose(&tops);
     let mut rows = builder.rows(tops, &shown);
     let axis = Axis {
         window: view.window,
-        ..Axis::around(analysis, view.root)
+        ..Axis::around(indexed, view.root)
     };
     for row in &mut rows {
         row.beyond = row.start_ns < axis.start_ns || row.end_ns > axis.start_ns + axis.length_ns;
     }
+    number(&mut rows);
     Waterfall {
         axis,
         rows,
         left_out: shown.left_out,
         windowed: builder.reach.is_some(),
-        response_ns: main_entry(analysis).map(|it| it.start_ns + it.duration_ns),
+        response_ns: indexed.main().map(|it| it.start_ns + it.duration_ns),
+    }
+}
+
+/// Tells each row its position among those of one parent.
+fn number(rows: &mut [Row]) {
+    // The rows of each level since the last one above them.
+    let mut open: Vec<Vec<usize>> = Vec::new();
+    let mut families: Vec<Vec<usize>> = Vec::new();
+    for (at, row) in rows.iter().enumerate() {
+        let level = row.level as usize;
+        while open.len() > level {
+            families.extend(open.pop());
+        }
+        open.resize_with(level, Vec::new);
+        open[level - 1].push(at);
+    }
+    families.extend(open);
+    for family in families {
+        for (position, at) in family.iter().enumerate() {
+            rows[*at].position = position + 1;
+            rows[*at].siblings = family.len();
+        }
     }
 }
 
 /// The entry the page is about: of those that no other entry called, the longest one that blocks;
 /// the first of equals.
 pub fn main_entry<'s, 'a>(analysis: &'s Analysis<'a>) -> Option<&'s Entry<'a>> {
-    let detached = detached(analysis);
-    let tops = analysis.entries.iter().filter(|it| it.parent.is_none());
-    tops.rev()
-        .max_by_key(|it| (!detached[it.span as usize], it.duration_ns))
-        .or(analysis.entries.first())
+    main_among(analysis, &detached(analysis)).map(|it| &analysis.entries[it])
+}
+
+/// As [`main_entry`], as an index into [`Analysis::entries`], if it is known which spans are [`detached`].
+pub fn main_among(analysis: &Analysis<'_>, detached: &[bool]) -> Option<usize> {
+    let entries = analysis.entries.iter().enumerate();
+    let tops = entries.filter(|(_, it)| it.parent.is_none());
+    let main = tops
+        .rev()
+        .max_by_key(|(_, it)| (!detached[it.span as usize], it.duration_ns));
+    let first = || (!analysis.entries.is_empty()).then_some(0);
+    main.map(|it| it.0).or_else(first)
 }
 
 /// The stretches of a span's time in which none of its children ran. Asynchronous children do not count.
 pub fn own_time(analysis: &Analysis<'_>, span: SpanIdx) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    each_own(analysis, span, |it| pieces.push(it));
+    pieces
+}
+
+/// How long [`own_time`] is, ns; of it only what is in `window`.
+pub fn own_ns(analysis: &Analysis<'_>, span: SpanIdx, window: Option<Piece>) -> u64 {
+    let mut own_ns = 0;
+    each_own(analysis, span, |it| {
+        own_ns += match window {
+            Some(window) => overlap_ns(it, window).unwrap_or(0),
+            None => it.end_ns - it.start_ns,
+        };
+    });
+    own_ns
+}
+
+fn each_own(analysis: &Analysis<'_>, span: SpanIdx, mut each: impl FnMut(Piece)) {
     let trace = &analysis.trace;
     let node = trace.node(span);
-    let mut pieces = Vec::new();
     let mut from_ns = node.start_ns;
     for child in trace.children(span).map(|it| trace.node(it)) {
         if child.detached || child.end_ns <= from_ns {
@@ -207,7 +269,7 @@ pub fn own_time(analysis: &Analysis<'_>, span: SpanIdx) -> Vec<Piece> {
         }
         let until_ns = child.start_ns.min(node.end_ns);
         if until_ns > from_ns {
-            pieces.push(Piece {
+            each(Piece {
                 start_ns: from_ns,
                 end_ns: until_ns,
             });
@@ -215,12 +277,11 @@ pub fn own_time(analysis: &Analysis<'_>, span: SpanIdx) -> Vec<Piece> {
         from_ns = from_ns.max(child.end_ns);
     }
     if from_ns < node.end_ns {
-        pieces.push(Piece {
+        each(Piece {
             start_ns: from_ns,
             end_ns: node.end_ns,
         });
     }
-    pieces
 }
 
 /// For every span: does it lie in an asynchronous part?
@@ -235,42 +296,98 @@ pub fn detached(analysis: &Analysis<'_>) -> Vec<bool> {
 }
 
 /// What a span is called on the page: the endpoint of an entry, the short name of a call, else its
-/// own name.
-pub struct Names<'s, 'a> {
-    analysis: &'s Analysis<'a>,
-    short: HashMap<SpanIdx, &'s str>,
+/// own name. Spans of one name, service and category are one operation, known by its number.
+pub struct Names<'s> {
+    /// The operation of each span.
+    of: Vec<u32>,
+    operations: Vec<Operation<'s>>,
 }
 
-impl<'s, 'a> Names<'s, 'a> {
+/// What spans that do the same have in common.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Operation<'s> {
+    /// The name; never empty.
+    pub name: &'s str,
+    /// The `service.name` of whoever sent the spans.
+    pub service: &'s str,
+    /// The kind of their own time.
+    pub category: Category,
+}
+
+impl<'s> Names<'s> {
     /// Prepares the names of one trace.
-    pub fn of(analysis: &'s Analysis<'a>) -> Self {
-        let calls = analysis.calls.iter().map(|it| (it.span, &*it.name));
-        let entries = analysis
-            .entries
-            .iter()
-            .map(|it| (it.span, it.endpoint.as_str()));
-        Names {
-            analysis,
-            short: calls.chain(entries).collect(),
+    pub fn of(analysis: &'s Analysis<'_>) -> Self {
+        let spans = &analysis.trace.spans;
+        let mut short = vec![""; spans.spans.len()];
+        for call in &analysis.calls {
+            short[call.span as usize] = &call.name;
         }
+        for entry in &analysis.entries {
+            short[entry.span as usize] = &entry.endpoint;
+        }
+        let services = spans.resources.iter().map(|it| {
+            let mut attributes = it.attributes.iter();
+            let name = attributes.find(|it| it.key == "service.name");
+            name.and_then(|it| it.value.as_str())
+        });
+        let services: Vec<Option<&str>> = services.collect();
+        let mut known: HashMap<Operation<'s>, u32, RandomState> = HashMap::default();
+        let mut names = Names {
+            of: Vec::with_capacity(short.len()),
+            operations: Vec::new(),
+        };
+        for ((sent, short), category) in spans.spans.iter().zip(short).zip(&analysis.categories) {
+            let operation = Operation {
+                name: match short {
+                    "" if sent.name.is_empty() => "(no name)",
+                    "" => sent.name,
+                    _ => short,
+                },
+                service: services
+                    .get(sent.resource as usize)
+                    .copied()
+                    .flatten()
+                    .unwrap_or("unknown_service"),
+                category: *category,
+            };
+            let next = names.operations.len() as u32;
+            let number = *known.entry(operation).or_insert(next);
+            if number == next {
+                names.operations.push(operation);
+            }
+            names.of.push(number);
+        }
+        names
+    }
+
+    /// The operation of `span`, as its number.
+    pub fn number(&self, span: SpanIdx) -> u32 {
+        self.of[span as usize]
+    }
+
+    /// The operation of `span`.
+    pub fn operation(&self, span: SpanIdx) -> Operation<'s> {
+        self.operations[self.number(span) as usize]
+    }
+
+    /// All operations, by number.
+    pub fn operations(&self) -> &[Operation<'s>] {
+        &self.operations
     }
 
     /// The name of `span`; never empty.
     pub fn name(&self, span: SpanIdx) -> &'s str {
-        let sent = self.analysis.trace.span(span).name;
-        match self.short.get(&span) {
-            Some(short) if !short.is_empty() => short,
-            _ if sent.is_empty() => "(no name)",
-            _ => sent,
-        }
+        self.operation(span).name
     }
 
     /// The `service.name` of whoever sent `span`.
     pub fn service(&self, span: SpanIdx) -> &'s str {
-        let spans = &self.analysis.trace.spans;
-        spans
-            .resource_text(self.analysis.trace.span(span), &["service.name"])
-            .unwrap_or("unknown_service")
+        self.operation(span).service
+    }
+
+    /// The services of all spans, some more than once.
+    pub fn services(&self) -> impl Iterator<Item = &'s str> + '_ {
+        self.operations.iter().map(|it| it.service)
     }
 }
 
@@ -310,44 +427,63 @@ struct Shown {
     left_out: usize,
 }
 
-struct Builder<'s, 'a> {
-    analysis: &'s Analysis<'a>,
+struct Builder<'s, 'i, 'a> {
+    indexed: &'s Indexed<'i, 'a>,
+    analysis: &'i Analysis<'a>,
     view: &'s View,
-    names: Names<'s, 'a>,
-    detached: Vec<bool>,
-    critical: HashMap<SpanIdx, Vec<Piece>>,
-    offenders: HashMap<SpanIdx, Vec<usize>>,
     /// Of each span the time from the first start to the last end in its subtree; only where rows are
     /// chosen by the window.
     reach: Option<Vec<Piece>>,
+    /// How many of the spans before each are shown, and after the last of all; only where not all are.
+    shown_before: Option<Vec<u32>>,
 }
 
-impl<'s, 'a> Builder<'s, 'a> {
-    fn new(analysis: &'s Analysis<'a>, view: &'s View) -> Self {
-        let mut critical: HashMap<SpanIdx, Vec<Piece>> = HashMap::new();
-        for segment in main_entry(analysis).iter().flat_map(|it| &it.path) {
-            let piece = Piece {
-                start_ns: segment.start_ns,
-                end_ns: segment.end_ns,
-            };
-            critical.entry(segment.span).or_default().push(piece);
-        }
-        let mut offenders: HashMap<SpanIdx, Vec<usize>> = HashMap::new();
-        for (at, finding) in analysis.findings.iter().enumerate() {
-            for span in &finding.offenders {
-                offenders.entry(*span).or_default().push(at);
-            }
-        }
+impl<'s, 'i, 'a> Builder<'s, 'i, 'a> {
+    fn new(indexed: &'s Indexed<'i, 'a>, view: &'s View) -> Self {
+        let analysis = indexed.analysis;
         Builder {
+            indexed,
             analysis,
             view,
-            names: Names::of(analysis),
-            detached: detached(analysis),
-            critical,
-            offenders,
             reach: (view.window.is_some() && analysis.trace.nodes.len() > ROWS_MAX)
                 .then(|| reach(analysis)),
+            shown_before: view.only.as_deref().map(|it| shown_before(indexed, it)),
         }
+    }
+
+    /// How many of these spans may have rows.
+    fn count(&self, spans: std::ops::Range<SpanIdx>) -> u32 {
+        match &self.shown_before {
+            Some(before) => before[spans.end as usize] - before[spans.start as usize],
+            None => spans.end - spans.start,
+        }
+    }
+
+    /// The topmost spans of `spans` that may have rows: what is passed over is stepped through.
+    fn topmost(&self, spans: std::ops::Range<SpanIdx>) -> Vec<SpanIdx> {
+        let mut found = Vec::new();
+        let mut at = spans.start;
+        while at < spans.end {
+            let end = self.analysis.trace.node(at).subtree_end;
+            if self.count(at..at + 1) == 1 {
+                found.push(at);
+                at = end;
+            } else if self.count(at..end) == 0 {
+                at = end;
+            } else {
+                at += 1;
+            }
+        }
+        found
+    }
+
+    /// Its children are deeper than what is shown.
+    fn is_below_levels(&self, span: SpanIdx) -> bool {
+        let depth = |it: SpanIdx| self.analysis.trace.node(it).depth;
+        let top = self.view.root.map_or(0, depth);
+        self.view
+            .levels
+            .is_some_and(|it| depth(span) - top + 1 >= it)
     }
 
     /// Something of the span or below it is in the window, where rows are chosen by it.
@@ -361,6 +497,10 @@ impl<'s, 'a> Builder<'s, 'a> {
     fn tops(&self) -> Vec<Item> {
         match self.view.root {
             Some(root) => vec![Item::single(root)],
+            None if self.shown_before.is_some() => {
+                let tops = self.topmost(0..self.indexed.spans());
+                self.items(tops.into_iter(), None, self.view.skip)
+            }
             None => self.items(
                 self.analysis.trace.roots.iter().copied(),
                 None,
@@ -376,13 +516,11 @@ impl<'s, 'a> Builder<'s, 'a> {
         parent: Option<SpanIdx>,
         skip: usize,
     ) -> Vec<Item> {
-        let mut alike: HashMap<_, usize> = HashMap::new();
+        let mut alike: HashMap<_, usize, RandomState> = HashMap::default();
         let mut groups: Vec<Vec<SpanIdx>> = Vec::new();
         for span in spans.filter(|it| self.is_in_window(*it)) {
             let key = (
-                self.names.name(span),
-                self.names.service(span),
-                self.analysis.categories[span as usize],
+                self.indexed.names.number(span),
                 self.analysis.trace.node(span).detached,
             );
             let at = *alike.entry(key).or_insert(groups.len());
@@ -398,7 +536,7 @@ impl<'s, 'a> Builder<'s, 'a> {
             let rest = items.split_off(CHILDREN_MAX);
             items.push(Item {
                 span: rest[0].span,
-                members: rest.iter().flat_map(|it| it.spans().to_vec()).collect(),
+                members: rest.iter().flat_map(|it| it.spans()).copied().collect(),
                 more: Some(RowKind::More {
                     parent,
                     skip: skip + CHILDREN_MAX,
@@ -441,11 +579,15 @@ impl<'s, 'a> Builder<'s, 'a> {
     /// The rows below a span or comb that is to be open; `None` if it is closed or has none.
     fn below(&self, span: SpanIdx, comb: bool, members: Vec<SpanIdx>) -> Option<Vec<Item>> {
         if comb {
-            let open = self.view.open.contains(&span);
+            let open = match self.view.open_all {
+                true => !self.view.fold.contains(&span),
+                false => self.view.open.contains(&span),
+            };
             return open.then(|| self.cut(members));
         }
-        let leaf = self.analysis.trace.node(span).first_child.is_none();
-        if leaf || self.view.fold.contains(&span) {
+        let leaf = self.descendants(span) == 0;
+        let too_deep = self.is_below_levels(span) && !self.view.open.contains(&span);
+        if leaf || too_deep || self.view.fold.contains(&span) {
             return None;
         }
         let skip = if self.view.root == Some(span) {
@@ -453,6 +595,10 @@ impl<'s, 'a> Builder<'s, 'a> {
         } else {
             0
         };
+        if self.shown_before.is_some() {
+            let below = self.topmost(span + 1..self.analysis.trace.node(span).subtree_end);
+            return Some(self.items(below.into_iter(), Some(span), skip));
+        }
         Some(self.items(self.analysis.trace.children(span), Some(span), skip))
     }
 
@@ -504,14 +650,14 @@ impl<'s, 'a> Builder<'s, 'a> {
             None => RowKind::Comb,
         };
         let node = self.analysis.trace.node(item.span);
-        let detached = self.detached[item.span as usize];
+        let detached = self.indexed.detached[item.span as usize];
         let single = kind == RowKind::Span;
         let mut row = Row {
             kind,
             span: item.span,
             members: item.members.clone(),
             level,
-            name: self.names.name(item.span).to_owned(),
+            name: self.indexed.names.name(item.span).to_owned(),
             service: self.new_service(item.span),
             target: self.target(item.span),
             category: self.analysis.categories[item.span as usize],
@@ -529,6 +675,9 @@ impl<'s, 'a> Builder<'s, 'a> {
             own: Vec::new(),
             critical: Vec::new(),
             children: self.children_of(item, kind, open, shown),
+            below_levels: single && self.is_below_levels(item.span),
+            position: 1,
+            siblings: 1,
             error: self.error(spans),
             detached,
             detaches: node.detached,
@@ -577,11 +726,12 @@ impl<'s, 'a> Builder<'s, 'a> {
     /// Adds what is known about the spans of `range` to the row that stands for them.
     fn take_in(&self, row: &mut Row, range: std::ops::Range<SpanIdx>) {
         row.selected |= self.view.selected.is_some_and(|it| range.contains(&it));
-        for span in range {
-            row.critical
-                .extend(self.critical.get(&span).into_iter().flatten());
-            row.findings
-                .extend(self.offenders.get(&span).into_iter().flatten());
+        let critical = self.indexed.critical(range.clone());
+        row.critical.extend(critical.iter().map(|it| it.1));
+        for (_, finding) in self.indexed.offenders(range) {
+            if row.findings.last() != Some(finding) {
+                row.findings.push(*finding);
+            }
         }
     }
 
@@ -599,7 +749,7 @@ impl<'s, 'a> Builder<'s, 'a> {
     }
 
     fn descendants(&self, span: SpanIdx) -> u32 {
-        self.analysis.trace.node(span).subtree_end - span - 1
+        self.count(span + 1..self.analysis.trace.node(span).subtree_end)
     }
 
     /// What a span counts when rows are chosen: its time in the window.
@@ -618,9 +768,9 @@ impl<'s, 'a> Builder<'s, 'a> {
 
     /// The service, where it is not the parent's.
     fn new_service(&self, span: SpanIdx) -> Option<String> {
-        let service = self.names.service(span);
+        let service = self.indexed.names.service(span);
         let parent = self.analysis.trace.node(span).parent;
-        let same = parent.is_some_and(|it| self.names.service(it) == service);
+        let same = parent.is_some_and(|it| self.indexed.names.service(it) == service);
         (!same || self.view.root == Some(span)).then(|| service.to_owned())
     }
 
@@ -690,6 +840,20 @@ impl<'s, 'a> Builder<'s, 'a> {
     }
 }
 
+/// For each span how many of those before it are of `service`; one more at the end.
+fn shown_before(indexed: &Indexed<'_, '_>, service: &str) -> Vec<u32> {
+    let operations = indexed.names.operations().iter();
+    let shown: Vec<bool> = operations.map(|it| it.service == service).collect();
+    let mut before = Vec::with_capacity(indexed.spans() as usize + 1);
+    let mut count = 0;
+    before.push(count);
+    for span in 0..indexed.spans() {
+        count += u32::from(shown[indexed.names.number(span) as usize]);
+        before.push(count);
+    }
+    before
+}
+
 /// From the first start to the last end in each span's subtree. Parents stand before their children, so one
 /// walk backwards is enough.
 fn reach(analysis: &Analysis<'_>) -> Vec<Piece> {
@@ -732,24 +896,26 @@ pub fn overview(
     root: Option<SpanIdx>,
 ) -> [Vec<(Category, Bar)>; LANES] {
     let nodes = &analysis.trace.nodes;
-    let range = match root {
-        Some(root) => root..analysis.trace.node(root).subtree_end,
-        None => 0..nodes.len() as SpanIdx,
+    let (range, top) = match root.map(|it| (it, analysis.trace.node(it))) {
+        Some((root, node)) => (root..node.subtree_end, node.depth),
+        None => (0..nodes.len() as SpanIdx, 0),
     };
-    let mut depths = vec![0_usize; nodes.len()];
     // Of a hundred thousand spans most lie in the same columns: each place is drawn once.
-    let mut places: HashSet<(usize, Category, u16, u16)> = HashSet::new();
+    let mut places: HashSet<(usize, Category, u16, u16), RandomState> = HashSet::default();
+    let mut last = [None; LANES];
     for span in range {
         let node = &nodes[span as usize];
-        let above = node.parent.filter(|_| Some(span) != root);
-        let depth = above.map_or(0, |it| depths[it as usize] + 1);
-        depths[span as usize] = depth;
+        let depth = (node.depth - top) as usize;
         if depth < LANES {
             let column = |ns: u64| axis.x(ns) / 100.0 * COLUMNS;
             let from = column(node.start_ns).floor().min(COLUMNS - 1.0);
             let to = column(node.end_ns).ceil().max(from + 1.0);
             let category = analysis.categories[span as usize];
-            places.insert((depth, category, from as u16, to as u16));
+            let place = (depth, category, from as u16, to as u16);
+            // Neighbours mostly lie in one place.
+            if last[depth].replace(place) != Some(place) {
+                places.insert(place);
+            }
         }
     }
     let mut places: Vec<_> = places.into_iter().collect();
@@ -819,13 +985,13 @@ const WIDTH_MIN: f64 = 0.12;
 
 impl Axis {
     /// The axis that fits the trace, or the subtree of `root`.
-    pub fn around(analysis: &Analysis<'_>, root: Option<SpanIdx>) -> Axis {
-        let trace = &analysis.trace;
+    pub fn around(indexed: &Indexed<'_, '_>, root: Option<SpanIdx>) -> Axis {
+        let trace = &indexed.analysis.trace;
         let range = match root {
             Some(root) => root..trace.node(root).subtree_end,
             None => 0..trace.nodes.len() as SpanIdx,
         };
-        let centre = match (root, main_entry(analysis)) {
+        let centre = match (root, indexed.main()) {
             (Some(root), _) => Some(root),
             (None, Some(entry)) => Some(entry.span),
             (None, None) => trace.roots.first().copied(),
@@ -955,7 +1121,7 @@ mod tests {
         let drawing = drawing::parse(drawing);
         let analysis = analyzer::analyze(drawing.spans(), &Settings::default());
         let view = view(&analysis);
-        let waterfall = waterfall(&analysis, &view);
+        let waterfall = waterfall(&Indexed::of(&analysis), &view);
         assert_tiled(&analysis, &waterfall);
         let start_ns = waterfall.axis.start_ns;
         let pieces = |pieces: &[Piece]| {
@@ -1186,7 +1352,7 @@ shop     b                        |-------|
         }
         let drawing = drawing::parse(&drawing);
         let analysis = analyzer::analyze(drawing.spans(), &Settings::default());
-        let waterfall = waterfall(&analysis, &View::default());
+        let waterfall = waterfall(&Indexed::of(&analysis), &View::default());
         assert!(waterfall.rows.len() <= ROWS_MAX);
         let more = waterfall
             .rows
@@ -1199,7 +1365,7 @@ shop     b                        |-------|
         assert_tiled(&analysis, &waterfall);
         // The way on: the rest of the first part.
         let rest = super::waterfall(
-            &analysis,
+            &Indexed::of(&analysis),
             &View {
                 root: Some(1),
                 skip: 900 - 20,

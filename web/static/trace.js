@@ -23,14 +23,14 @@
       const fresh = $("#view", page);
       if (!fresh) throw new Error("no view");
       const focused = document.activeElement;
-      const row = focused?.closest?.("tr")?.id, label = focused?.dataset?.go, field = focused?.id;
+      const row = focused?.closest?.("table.wf tr")?.id, label = focused?.dataset?.go, field = focused?.id;
       const typed = field === "in" ? [focused.value, focused.selectionStart] : null;
       $("#view").replaceWith(fresh);
       document.title = page.title;
       if (how === "push") history.pushState(null, "", href);
       else if (how === "replace") history.replaceState(null, "", href);
       begin();
-      const back = (row && document.getElementById(row)?.querySelector("a[data-row]"))
+      const back = (row && document.getElementById(row))
         || (label && $(`[data-go="${CSS.escape(label)}"]`)) || (field && document.getElementById(field));
       if (back) back.focus({ preventScroll: quiet });
       if (typed && back) { back.value = typed[0]; back.setSelectionRange(typed[1], typed[1]); }
@@ -66,13 +66,14 @@
     if (!href?.startsWith("?")) return;
     e.preventDefault();
     const spans = link.matches("a[data-span], .wf a[data-row]");
-    const same = params(href).get("root") === params(location.href).get("root");
+    const same = ["root", "find", "colour"].every((it) => params(href).get(it) === params(location.href).get(it));
     // Zooming by script has changed the address since the links were written.
     const there = new URL(href, location.href);
     if (!link.closest(".mini") && !["all"].includes(link.dataset.go)) keepZoom(there.searchParams);
     if (spans && same && params(href).has("span") && table()) show(there.search, link.closest("tr"));
     else go(there.search || location.pathname);
   });
+  document.addEventListener("change", (e) => { if (e.target.closest("[data-only]")) e.target.form.requestSubmit(); });
   document.addEventListener("submit", (e) => {
     if (!e.target.closest(".tools")) return;
     e.preventDefault();
@@ -87,6 +88,7 @@
   const begin = () => {
     const it = table();
     if (!it) return;
+    rove($("tr[aria-selected]", it.tBodies[0]) ?? it.tBodies[0].rows[0]);
     [start_ns, length_ns, from, to] = it.dataset.axisNs.split(" ").map(Number);
     unit = it.dataset.unit; unit_ns = +it.dataset.unitNs;
     from = (from - start_ns) / length_ns; to = (to - start_ns) / length_ns;
@@ -99,6 +101,20 @@
     const [a, b] = offsets();
     query.set("from", a); query.set("to", b);
   };
+  // One stop for the Tab key: the row that is or was focused last, and what is in it.
+  let here = null;
+  const rove = (row) => {
+    const links = (of) => all("a", of);
+    if (!here?.isConnected) {
+      for (const it of all("table.wf tbody tr")) { it.tabIndex = -1; for (const link of links(it)) link.tabIndex = -1; }
+    } else { here.tabIndex = -1; for (const link of links(here)) link.tabIndex = -1; }
+    here = row;
+    if (row) { row.tabIndex = 0; for (const link of links(row)) link.tabIndex = 0; }
+  };
+  document.addEventListener("focusin", (e) => {
+    const row = e.target.closest("table.wf tbody tr");
+    if (row && row !== here) rove(row);
+  });
   let settling;
   const draw = () => {
     asked++;   // what is on its way would undo this
@@ -212,46 +228,63 @@
   }, true);
 
   // ---------- keys; never while somebody types, nor when a modifier belongs to the browser ----------
-  const rows = () => all("table.wf a[data-row]");
+  const rows = () => all("table.wf tbody tr");
+  const current = () => document.activeElement?.closest("table.wf tbody tr");
+  const focusRow = (row) => {
+    row?.focus({ preventScroll: true });
+    row?.scrollIntoView({ block: "nearest" });
+  };
   const step = (by) => {
-    const list = rows();
-    const here = document.activeElement?.closest("table.wf tr") ?? $("table.wf tr[aria-selected]");
-    const at = list.findIndex((it) => it.closest("tr") === here);
-    const first = document.activeElement?.closest("table.wf tr") ? at + by : Math.max(at, 0);
-    const next = list[Math.max(0, Math.min(list.length - 1, first))];
-    next?.focus();
-    next?.closest("tr").scrollIntoView({ block: "nearest" });
+    const list = rows(), focused = current();
+    const at = list.indexOf(focused ?? $("table.wf tr[aria-selected]"));
+    const next = focused ? at + by : Math.max(at, 0);
+    focusRow(list[Math.max(0, Math.min(list.length - 1, next))]);
   };
-  const twist = (wanted) => {
-    const row = document.activeElement?.closest("tr[aria-expanded]") ?? $("tr[aria-expanded][aria-selected]");
-    const open = row?.getAttribute("aria-expanded") === "true";
-    if (!row || (wanted !== undefined && wanted === open)) return;
-    row.querySelector("a[data-row]").focus();
-    row.querySelector("a.tw").click();
+  // As in every tree grid: to the right opens, then goes in; to the left closes, then goes out.
+  const inOrOut = (by) => {
+    const row = current(), list = rows();
+    const expanded = row.getAttribute("aria-expanded");
+    if (expanded === (by > 0 ? "false" : "true")) { row.querySelector("a.tw").click(); return; }
+    const level = +row.getAttribute("aria-level"), at = list.indexOf(row);
+    if (by > 0) { if (expanded) step(1); return; }
+    for (let up = at - 1; up >= 0; up--) {
+      if (+list[up].getAttribute("aria-level") < level) { focusRow(list[up]); return; }
+    }
   };
+  const press = (key) => $(`[data-go="${CSS.escape(key)}"]`)?.click();
+  const page = (by) => scrollBy({ top: by * (innerHeight - 120) });
   document.addEventListener("keydown", (e) => {
     if (e.ctrlKey || e.metaKey || e.altKey || e.target.closest("select, textarea, dialog[open]")) return;
     if (e.target.closest("input")) {
       if (e.key === "Escape") e.target.blur();
+      // The same text again: on to the next one.
+      if (e.key === "Enter" && e.target.id === "in" && e.target.value && e.target.value === params(location.href).get("find")) {
+        e.preventDefault();
+        press(e.shiftKey ? "N" : "n");
+      }
       return;
     }
-    const inRow = Boolean(document.activeElement?.closest("table.wf tbody tr"));
+    const row = current();
+    const onRow = row && row === document.activeElement;
     const far = e.shiftKey ? 4 : 1;
+    const list = rows();
     const wide = table() ? {
-      w: () => zoom(0.7), "+": () => zoom(0.7), "=": () => zoom(0.7),
-      s: () => zoom(1 / 0.7), "-": () => zoom(1 / 0.7), 0: () => zoomTo(0, 1),
+      "+": () => zoom(0.7), "=": () => zoom(0.7), "-": () => zoom(1 / 0.7), _: () => zoom(1 / 0.7), 0: () => zoomTo(0, 1),
       a: () => pan(-0.25), A: () => pan(-1), d: () => pan(0.25), D: () => pan(1),
       ArrowLeft: () => pan(-0.25 * far), ArrowRight: () => pan(0.25 * far),
+      ...(e.shiftKey ? { ArrowUp: () => zoom(0.5), ArrowDown: () => zoom(2) } : {}),
+      w: () => page(-1), s: () => page(1),
       j: () => step(1), f: () => step(1), k: () => step(-1), b: () => step(-1),
-      "[": () => twist(false), "]": () => twist(true), o: () => twist(),
-      Escape: () => { if (!isWhole()) zoomTo(0, 1); },
-      ...(inRow ? { ArrowDown: () => step(1), ArrowUp: () => step(-1) } : {}),
+      "[": () => press("["), "]": () => press("]"), o: () => press("o"), p: () => press("p"),
+      Escape: () => { if (isWhole()) press("clear"); else zoomTo(0, 1); },
+      ...(onRow ? { Enter: () => row.querySelector("a[data-row]").click(), Home: () => focusRow(list[0]), End: () => focusRow(list[list.length - 1]) } : {}),
+      ...(row && !e.shiftKey ? { ArrowDown: () => step(1), ArrowUp: () => step(-1), ArrowRight: () => inOrOut(1), ArrowLeft: () => inOrOut(-1) } : {}),
     } : {};
     const keys = {
       ...wide,
       "/": () => $("#in")?.focus(),
-      n: () => $('[data-go="n"]')?.click(),
-      N: () => $('[data-go="N"]')?.click(),
+      n: () => press("n"),
+      N: () => press("N"),
     };
     const views = /^[1-9]$/.test(e.key) && all("a[data-view]")[e.key - 1];
     const action = views ? () => views.click() : keys[e.key];

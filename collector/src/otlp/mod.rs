@@ -26,7 +26,7 @@ pub use decode::{array_values, decode_into};
 pub use heads::{Head, Side, heads};
 pub use pile::Pile;
 pub use source::{At, Source, bytes_of, decode_all, distinct, write};
-pub use to_json::{any_value_to_json, to_json};
+pub use to_json::{PIECE_BYTES, any_value_to_json, to_json, to_json_pieces};
 
 use analyzer::span::TraceId;
 

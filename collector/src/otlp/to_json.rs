@@ -13,13 +13,22 @@ use super::wire::{Raw, RawField, Reader};
 /// doubles that are no numbers as text, enumerations as numbers. Fields that are not on the wire
 /// are left out.
 pub fn to_json(request: &[u8]) -> Result<String, WireError> {
-    write(&schema::REQUEST, request)
+    to_text(&schema::REQUEST, request)
 }
+
+/// As [`to_json`], piece by piece: of a long trace nobody needs to hold all of it as text. Ends early, without
+/// an error, when `take` does not want more. A piece is at least [`PIECE_BYTES`] long, the last one aside.
+pub fn to_json_pieces(request: Bytes, take: impl FnMut(Vec<u8>) -> bool) -> Result<(), WireError> {
+    write(&schema::REQUEST, request, take)
+}
+
+/// How long pieces are: what is sent at once.
+pub const PIECE_BYTES: usize = 64 << 10;
 
 /// An encoded `AnyValue`, such as [`analyzer::span::Value::Nested`] holds, as OTLP/JSON
 /// (`{"arrayValue":{"values":[…]}}`).
 pub fn any_value_to_json(encoded: &[u8]) -> Result<String, WireError> {
-    write(&schema::ANY_VALUE, encoded)
+    to_text(&schema::ANY_VALUE, encoded)
 }
 
 /// What is still to be written, the next thing last: a stack of its own instead of recursion.
@@ -28,11 +37,27 @@ enum Task {
     Key(&'static str),
     Value(Kind, RawField, Bytes),
     Message(&'static Message, Bytes),
+    /// What is left of a repeated field, the next one last.
+    Elements(&'static Field, Vec<RawField>, Bytes),
 }
 
-fn write(message: &'static Message, body: &[u8]) -> Result<String, WireError> {
-    let mut out = Vec::with_capacity(2 * body.len());
-    let mut tasks = vec![Task::Message(message, Bytes::copy_from_slice(body))];
+fn to_text(message: &'static Message, body: &[u8]) -> Result<String, WireError> {
+    let mut text = Vec::with_capacity(2 * body.len());
+    write(message, Bytes::copy_from_slice(body), |piece| {
+        text.extend_from_slice(&piece);
+        true
+    })?;
+    Ok(String::from_utf8(text)
+        .unwrap_or_else(|it| String::from_utf8_lossy(it.as_bytes()).into_owned()))
+}
+
+fn write(
+    message: &'static Message,
+    body: Bytes,
+    mut take: impl FnMut(Vec<u8>) -> bool,
+) -> Result<(), WireError> {
+    let mut out = Vec::new();
+    let mut tasks = vec![Task::Message(message, body)];
     while let Some(task) = tasks.pop() {
         match task {
             Task::Text(text) => out.extend_from_slice(text.as_bytes()),
@@ -43,9 +68,25 @@ fn write(message: &'static Message, body: &[u8]) -> Result<String, WireError> {
             }
             Task::Value(kind, field, body) => write_value(&mut out, kind, &field, &body)?,
             Task::Message(message, body) => expand(message, &body, &mut tasks)?,
+            Task::Elements(known, mut left, body) => {
+                if let Some(next) = left.pop() {
+                    let element = element(known, &next, &body)?;
+                    if !left.is_empty() {
+                        tasks.push(Task::Elements(known, left, body));
+                        tasks.push(Task::Text(","));
+                    }
+                    tasks.push(element);
+                }
+            }
+        }
+        if out.len() >= PIECE_BYTES && !take(std::mem::take(&mut out)) {
+            return Ok(());
         }
     }
-    Ok(String::from_utf8_lossy(&out).into_owned())
+    if !out.is_empty() {
+        take(out);
+    }
+    Ok(())
 }
 
 /// Puts a message's fields on the stack, in order of the schema.
@@ -58,12 +99,8 @@ fn expand(message: &'static Message, body: &Bytes, tasks: &mut Vec<Task>) -> Res
         let known = group[0].0;
         if known.repeated {
             tasks.push(Task::Text("]"));
-            for (at, (_, field)) in group.iter().enumerate().rev() {
-                tasks.push(element(known, field, body)?);
-                if at > 0 {
-                    tasks.push(Task::Text(","));
-                }
-            }
+            let left = group.iter().rev().map(|it| it.1.clone()).collect();
+            tasks.push(Task::Elements(known, left, body.clone()));
             tasks.push(Task::Text("["));
         } else {
             tasks.push(single(known, group, body)?);

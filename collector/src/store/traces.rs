@@ -13,6 +13,7 @@ use super::finalise::uuid;
 use super::{Store, StoreError};
 use crate::assembly::unite;
 use crate::assembly::{damaged, decompress};
+use crate::deltas::Day;
 use crate::otlp;
 
 /// Rows of the journal looked into for a trace that is not finalised yet, newest first. A row holds
@@ -27,6 +28,25 @@ pub struct StoredTrace {
     pub otlp: Vec<u8>,
     /// Where it was found.
     pub state: TraceState,
+}
+
+/// Where a finalised trace stands. As long as it stands there, its spans are the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TracePlace {
+    day: Day,
+    shard: i16,
+    block_id: i64,
+    /// What the block unpacks to; the trace is at most so long.
+    pub raw_bytes: usize,
+}
+
+/// A trace, or where it stands if it is long.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FoundTrace {
+    /// All of it.
+    Whole(StoredTrace),
+    /// Its block unpacks to more than was asked for: [`Store::trace_at`] reads it.
+    Long(TracePlace),
 }
 
 /// Where a trace is on its way.
@@ -50,24 +70,102 @@ impl Store {
     /// # Errors
     /// Postgres cannot be reached, or what is stored is damaged.
     pub async fn trace(&self, trace_id: TraceId) -> Result<Option<StoredTrace>, StoreError> {
-        match (self.trace_here(trace_id).await?, self.primary()) {
-            (None, Some(primary)) => primary.trace_here(trace_id).await,
+        match self.trace_within(trace_id, usize::MAX).await? {
+            Some(FoundTrace::Whole(trace)) => Ok(Some(trace)),
+            // No block is so long.
+            Some(FoundTrace::Long(_)) | None => Ok(None),
+        }
+    }
+
+    /// As [`Store::trace`], but of a trace whose block unpacks to more than `raw_bytes_max` only the place.
+    ///
+    /// # Errors
+    /// As [`Store::trace`].
+    pub async fn trace_within(
+        &self,
+        trace_id: TraceId,
+        raw_bytes_max: usize,
+    ) -> Result<Option<FoundTrace>, StoreError> {
+        match (
+            self.trace_here(trace_id, raw_bytes_max).await?,
+            self.primary(),
+        ) {
+            (None, Some(primary)) => primary.trace_here(trace_id, raw_bytes_max).await,
             (found, _) => Ok(found),
         }
     }
 
-    async fn trace_here(&self, trace_id: TraceId) -> Result<Option<StoredTrace>, StoreError> {
-        if let Some(found) = self.final_trace(trace_id).await? {
+    /// The spans of a trace that stood at `place` a moment ago; `None` if it does not any more, because
+    /// more of it has arrived or its block was packed with others.
+    ///
+    /// # Errors
+    /// As [`Store::trace`].
+    pub async fn trace_at(
+        &self,
+        trace_id: TraceId,
+        place: TracePlace,
+    ) -> Result<Option<StoredTrace>, StoreError> {
+        let payload: Option<Vec<u8>> = sqlx::query_scalar(
+            "select payload from culprit.trace_blocks
+             where id = $1 and shard = $2 and day = date '1970-01-01' + $3 and $4 = any(trace_ids)",
+        )
+        .bind(place.block_id)
+        .bind(place.shard)
+        .bind(place.day)
+        .bind(uuid(trace_id))
+        .fetch_optional(self.pool())
+        .await?;
+        match (payload, self.primary()) {
+            (Some(payload), _) => finalised(trace_id, payload).await,
+            (None, Some(primary)) => Box::pin(primary.trace_at(trace_id, place)).await,
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// How many spans of a trace are in quarantine, whatever else of it is stored: what came after it had
+    /// grown too long is kept there.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn spans_in_quarantine(&self, trace_id: TraceId) -> Result<i64, StoreError> {
+        let spans = sqlx::query_scalar(
+            "select coalesce(sum(spans), 0)::bigint from culprit.quarantine where trace_id = $1",
+        );
+        Ok(spans.bind(uuid(trace_id)).fetch_one(self.pool()).await?)
+    }
+
+    /// When the oldest request began that is kept with its spans, ns since the epoch; `None` if there is none.
+    ///
+    /// # Errors
+    /// Postgres cannot be reached.
+    pub async fn oldest_trace_ns(&self) -> Result<Option<u64>, StoreError> {
+        // The first by the index: within a block's length of the oldest one, which is exact enough.
+        let oldest: Option<i64> = sqlx::query_scalar(
+            "select first_start_ns from culprit.trace_blocks
+             where last_start_ns > 0 order by last_start_ns limit 1",
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(oldest.and_then(|it| u64::try_from(it).ok()))
+    }
+
+    async fn trace_here(
+        &self,
+        trace_id: TraceId,
+        raw_bytes_max: usize,
+    ) -> Result<Option<FoundTrace>, StoreError> {
+        if let Some(found) = self.final_trace(trace_id, raw_bytes_max).await? {
             return Ok(Some(found));
         }
         if let Some(found) = self.arriving_trace(trace_id).await? {
-            return Ok(Some(found));
+            return Ok(Some(FoundTrace::Whole(found)));
         }
         // It may have been finalised, or put aside, between the two looks.
-        if let Some(found) = self.final_trace(trace_id).await? {
+        if let Some(found) = self.final_trace(trace_id, raw_bytes_max).await? {
             return Ok(Some(found));
         }
-        self.quarantined_trace(trace_id).await
+        let quarantined = self.quarantined_trace(trace_id).await?;
+        Ok(quarantined.map(FoundTrace::Whole))
     }
 
     /// The ids under which those fingerprints stand in the list of findings; a finding that the
@@ -97,31 +195,41 @@ impl Store {
 
     /// The newest copy that counts, whenever it was stored. One statement, so that compaction cannot
     /// take the block away between finding and reading it.
-    async fn final_trace(&self, trace_id: TraceId) -> Result<Option<StoredTrace>, StoreError> {
+    async fn final_trace(
+        &self,
+        trace_id: TraceId,
+        raw_bytes_max: usize,
+    ) -> Result<Option<FoundTrace>, StoreError> {
         let mut transaction = self.pool().begin().await?;
         // Comparing arrays means unpacking them, of which the planner knows nothing.
         transaction
             .execute("set local enable_seqscan = off")
             .await?;
-        let payload: Option<Vec<u8>> = sqlx::query_scalar(
-            "select payload from culprit.trace_blocks b
+        let row: Option<(Day, i16, i64, i32, Option<Vec<u8>>)> = sqlx::query_as(
+            "select day - date '1970-01-01', shard, id, raw_bytes, case when raw_bytes <= $2 then payload end
+             from culprit.trace_blocks b
              where trace_ids @> array[$1] and not exists (
                  select from culprit.superseded s
                  where s.block_id = b.id and s.trace_id = $1 and s.shard = b.shard and s.day = b.day)
              order by day desc, id desc limit 1",
         )
         .bind(uuid(trace_id))
+        .bind(i64::try_from(raw_bytes_max).unwrap_or(i64::MAX))
         .fetch_optional(&mut *transaction)
         .await?;
         transaction.commit().await?;
-        let Some(payload) = payload else {
+        let Some((day, shard, block_id, raw_bytes, payload)) = row else {
             return Ok(None);
         };
-        let otlp = spans_of(trace_id, payload).await?;
-        Ok(otlp.map(|otlp| StoredTrace {
-            otlp,
-            state: TraceState::Final,
-        }))
+        match payload {
+            Some(payload) => Ok(finalised(trace_id, payload).await?.map(FoundTrace::Whole)),
+            None => Ok(Some(FoundTrace::Long(TracePlace {
+                day,
+                shard,
+                block_id,
+                raw_bytes: raw_bytes as usize,
+            }))),
+        }
     }
 
     async fn arriving_trace(&self, trace_id: TraceId) -> Result<Option<StoredTrace>, StoreError> {
@@ -166,6 +274,15 @@ impl Store {
             state: TraceState::Quarantined { reason },
         }))
     }
+}
+
+/// A trace out of the block that holds it.
+async fn finalised(trace_id: TraceId, payload: Vec<u8>) -> Result<Option<StoredTrace>, StoreError> {
+    let otlp = spans_of(trace_id, payload).await?;
+    Ok(otlp.map(|otlp| StoredTrace {
+        otlp,
+        state: TraceState::Final,
+    }))
 }
 
 /// The trace's spans out of a packed request, away from the tasks that serve others: a large block
@@ -281,6 +398,36 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn of_a_long_trace_the_place_is_told_until_it_moves() {
+        let store = crate::testing::store().await;
+        let request = otlp(1, 1..5);
+        block(&store, 1, &[1], &request).await;
+        let bound = request.len();
+        let whole = store.trace_within(id(1), bound).await.unwrap().unwrap();
+        let FoundTrace::Whole(whole) = whole else {
+            panic!("it is not longer than that: {whole:?}");
+        };
+        let place = |found| match found {
+            Some(FoundTrace::Long(place)) => place,
+            other => panic!("it is longer than that: {other:?}"),
+        };
+        let first = place(store.trace_within(id(1), bound - 1).await.unwrap());
+        assert_eq!(first.raw_bytes, request.len());
+        assert_eq!(store.trace_at(id(1), first).await.unwrap(), Some(whole));
+        assert_eq!(store.trace_at(id(2), first).await.unwrap(), None);
+        // More of it has arrived.
+        supersede(&store, 1, 1).await;
+        block(&store, 2, &[1], &otlp(1, 1..9)).await;
+        let second = place(store.trace_within(id(1), bound).await.unwrap());
+        assert_ne!(second, first);
+        sqlx::query("delete from culprit.trace_blocks where id = 1")
+            .execute(store.pool())
+            .await
+            .unwrap();
+        assert_eq!(store.trace_at(id(1), first).await.unwrap(), None);
+    }
+
+    #[tokio::test]
     async fn a_trace_is_found_while_it_is_still_arriving() {
         let store = crate::testing::store().await;
         journal(&store, &[otlp(1, 1..2), otlp(2, 1..2)].concat()).await;
@@ -304,6 +451,8 @@ mod tests {
         let stored = store.trace(id(1)).await.unwrap().unwrap();
         let reason = "it panicked".to_owned();
         assert_eq!(stored.state, TraceState::Quarantined { reason });
+        assert_eq!(store.spans_in_quarantine(id(1)).await.unwrap(), 1);
+        assert_eq!(store.spans_in_quarantine(id(2)).await.unwrap(), 0);
         let (count, listed) = store.list_quarantine().await.unwrap();
         assert_eq!((count, listed[0].trace_id), (1, id(1)));
     }

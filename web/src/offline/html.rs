@@ -15,6 +15,7 @@ use super::report::Report;
 use crate::category_bar::{Parts, parts};
 use crate::flame::{self, Flame};
 use crate::format;
+use crate::indexed::Indexed;
 use crate::pages::trace::ticks;
 use crate::unit::Unit;
 use crate::waterfall::{self, Bar, Piece, Row, RowKind, View};
@@ -184,7 +185,7 @@ impl Example {
             root: entry.map(|it| it.span),
             ..View::default()
         };
-        let waterfall = waterfall::waterfall(analysis, &view);
+        let waterfall = waterfall::waterfall(&Indexed::of(analysis), &view);
         let axis = &waterfall.axis;
         let unit = Unit::fitting(axis.length_ns);
         let left = waterfall.rows.len().saturating_sub(ROWS_MAX) + waterfall.left_out;

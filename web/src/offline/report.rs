@@ -296,7 +296,7 @@ fn warnings(analysis: &Analysis<'_>) -> Vec<String> {
 impl EntryReport {
     fn of(
         analysis: &Analysis<'_>,
-        names: &Names<'_, '_>,
+        names: &Names<'_>,
         entry: &Entry<'_>,
         wanted: Wanted,
     ) -> EntryReport {

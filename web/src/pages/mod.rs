@@ -33,6 +33,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{Html, IntoResponse, Response};
 use collector::store::StoreError;
 
+use crate::open_traces::LookError;
 use crate::{assets, data_age, firing};
 
 /// What the frame around every page needs.
@@ -139,6 +140,21 @@ impl PageError {
 impl From<StoreError> for PageError {
     fn from(error: StoreError) -> Self {
         PageError::Store(error)
+    }
+}
+
+impl From<LookError> for PageError {
+    fn from(error: LookError) -> Self {
+        match error {
+            LookError::Store(error) => PageError::Store(error),
+            LookError::Busy => PageError::Refused(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Too many long traces at once",
+                "Others are looking at long traces right now, and there is memory for a few at once. Try again \
+                 in half a minute."
+                    .to_owned(),
+            ),
+        }
     }
 }
 

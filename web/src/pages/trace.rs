@@ -2,13 +2,10 @@
 //!
 //! Every view, zoom, fold and selection is in the address; the page works without script.
 
-use std::collections::HashMap;
-
 use analyzer::category::Category;
 use analyzer::finding::Severity;
-use analyzer::span::{SpanId, Spans};
 use analyzer::trace::SpanIdx;
-use analyzer::{Analysis, Entry, Settings};
+use analyzer::{Analysis, Entry};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -20,14 +17,17 @@ use crate::address::Address;
 use crate::category_bar::{self, Parts};
 use crate::format::{ago, at, duration, now_ns, when};
 use crate::headline;
+use crate::indexed::Indexed;
+use crate::log_link::{LogLink, Wanted};
 use crate::pages::standing;
 use crate::span_details::{self, Details};
 use crate::span_find;
+use crate::span_paint::{self, Colour, Paint};
 use crate::statement_key;
 use crate::trace_flame;
 use crate::trace_id;
 use crate::unit::Unit;
-use crate::waterfall::{self, Axis, Bar, Children, Names, Piece, Row, RowKind, View};
+use crate::waterfall::{self, Axis, Bar, Children, Piece, Row, RowKind, View};
 
 /// Stretches of the critical path on one page; the analysis as JSON has all of them.
 const PATH_ROWS_MAX: usize = 500;
@@ -59,28 +59,31 @@ pub async fn page(
         let here = address.behind(&format!("/traces/{trace_id}"));
         return Ok(Redirect::permanent(&here).into_response());
     }
-    let Some(stored) = state.store.trace(trace_id).await? else {
-        return not_found::no_trace(trace_id);
-    };
     if address.get("part") == Some("details") {
-        let settings = state.settings.clone();
-        let part = away(move || details(&stored, &settings, &address)).await?;
-        let Some(mut part) = part else {
+        let logs = state.logs.clone();
+        let looked = state.traces.look(trace_id, move |it, _| {
+            Ok(details(it, &address, logs.as_deref()))
+        });
+        let Some(looked) = looked.await? else {
+            return not_found::no_trace(&state.store, trace_id).await;
+        };
+        let Some(mut part) = looked.answer? else {
             return Ok(StatusCode::NOT_FOUND.into_response());
         };
         part.details.standing = standing::told(&state.store, &part.details.asks).await?;
         return Ok(render(&part));
     }
-    let quarantined = match &stored.state {
-        TraceState::Quarantined { reason } => Some(reason.clone()),
-        TraceState::Final | TraceState::Arriving => None,
+    let logs = state.logs.clone();
+    let looked = state.traces.look(trace_id, move |it, stored| {
+        Ok(build(it, stored, &address, logs.as_deref()))
+    });
+    let Some(looked) = looked.await? else {
+        return not_found::no_trace(&state.store, trace_id).await;
     };
-    let settings = state.settings.clone();
-    let built = away(move || build(&stored, &settings, &address)).await;
-    let mut page = match (built, quarantined) {
+    let mut page = match (looked.answer, looked.state) {
         (Ok(page), _) => page,
         // Its analysis has failed before: that it fails here too is no news.
-        (Err(_), Some(reason)) => {
+        (Err(_), TraceState::Quarantined { reason }) => {
             let frame = Frame { current: "/traces" };
             return Ok(render(&QuarantinedPage {
                 frame,
@@ -88,8 +91,12 @@ pub async fn page(
                 reason,
             }));
         }
-        (Err(error), None) => return Err(error.into()),
+        (Err(error), _) => return Err(error.into()),
     };
+    if page.state.is_none() {
+        let beyond = state.store.spans_in_quarantine(trace_id).await?;
+        page.state = (beyond > 0).then(|| beyond_the_bound(beyond));
+    }
     let fingerprints: Vec<&str> = page
         .findings
         .iter()
@@ -107,6 +114,28 @@ pub async fn page(
     Ok(render(&page))
 }
 
+/// `GET /t/{id}`, `GET /trace/{id}`: short ways to the page.
+///
+/// # Errors
+/// The id is none.
+pub async fn short(
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, PageError> {
+    let Some(pointer) = trace_id::find(&id) else {
+        return not_found::no_trace_id(id);
+    };
+    let address = Address::parse(query.as_deref());
+    let here = match pointer.span_id.filter(|_| !address.has("span")) {
+        Some(span) => {
+            let query = address.with(&[("span", &span.to_string())]);
+            format!("/traces/{}{query}", pointer.trace_id)
+        }
+        None => address.behind(&format!("/traces/{}", pointer.trace_id)),
+    };
+    Ok(Redirect::permanent(&here).into_response())
+}
+
 /// `GET /traces/{id}/flame.svg`: the flame graph as a picture of its own, in a sandbox: drawn by
 /// another's code from names that anybody may have sent.
 ///
@@ -119,44 +148,24 @@ pub async fn flame_svg(
     let Some(trace_id) = trace_id::parse(&id) else {
         return not_found::no_trace_id(id);
     };
-    let Some(stored) = state.store.trace(trace_id).await? else {
-        return not_found::no_trace(trace_id);
-    };
-    let svg = away(move || {
-        analysed(&stored, &state.settings, |analysis| {
-            let frames = trace_flame::frames(analysis);
-            let address = Address::default();
-            let title = Page::new(analysis, &address).title();
-            Ok(trace_flame::svg(&frames, &title)?)
-        })
+    let drawn = state.traces.look(trace_id, |indexed, _| {
+        let frames = trace_flame::frames(indexed);
+        let address = Address::default();
+        let title = Page::new(indexed, &address).title();
+        Ok(trace_flame::svg(&frames, &title)?)
     });
+    let Some(drawn) = drawn.await? else {
+        return not_found::no_trace(&state.store, trace_id).await;
+    };
     let headers = [
         (header::CONTENT_TYPE, "image/svg+xml"),
         (header::CONTENT_SECURITY_POLICY, FLAME_CSP),
     ];
-    Ok((headers, svg.await?).into_response())
+    Ok((headers, drawn.answer?).into_response())
 }
 
 /// inferno's drawing has a style element of its own, and nothing else is allowed.
 const FLAME_CSP: &str = "default-src 'none'; style-src 'unsafe-inline'; sandbox";
-
-/// Runs what takes milliseconds away from the tasks that serve others.
-pub(super) async fn away<T: Send + 'static>(
-    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
-) -> anyhow::Result<T> {
-    tokio::task::spawn_blocking(work).await?
-}
-
-/// Decodes and analyses a stored trace.
-pub(super) fn analysed<T>(
-    stored: &StoredTrace,
-    settings: &Settings,
-    work: impl FnOnce(&Analysis<'_>) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    let mut spans = Spans::default();
-    collector::otlp::decode_into(&mut spans, &stored.otlp, |_| true)?;
-    work(&analyzer::analyze(spans, settings))
-}
 
 /// A trace's page, ready to be written: text as sent, times as text.
 #[derive(askama::Template)]
@@ -214,6 +223,20 @@ pub struct TracePage {
     pub found: Option<FoundView>,
     /// Only this part of the time is looked at: `12 to 40 ms`, and the way back.
     pub zoomed: Option<(String, String)>,
+    /// Link that looks for spans that report an error.
+    pub errors_href: String,
+    /// Where the trace's logs are, if that is known.
+    pub logs_href: Option<String>,
+    /// The span the address names, if the trace does not have it.
+    pub missing_span: Option<String>,
+    /// What colours mean, and links to the other ways.
+    pub colours: Vec<Tab>,
+    /// What each colour means, if it is not the kind of time.
+    pub colour_legend: Vec<(&'static str, String)>,
+    /// The services, and whether only this one is shown; empty if there is only one.
+    pub services: Vec<(String, bool)>,
+    /// What the form that chooses a service carries along.
+    pub only_hidden: Vec<(String, String)>,
 }
 
 /// The spans that hold a text.
@@ -333,6 +356,10 @@ pub struct WaterfallView {
     pub critical: Vec<Tab>,
     /// Says the same to the style.
     pub critical_class: &'static str,
+    /// Links that show fewer or more levels: the keys that follow them, their names and addresses.
+    pub levels: Vec<(&'static str, &'static str, String)>,
+    /// Waiting is hatched.
+    pub paint_hatches: bool,
 }
 
 /// The trace, small.
@@ -369,6 +396,8 @@ pub struct RowView {
     pub toggle: Option<Toggle>,
     /// For the title: what the row is, in full.
     pub hint: String,
+    /// The style that colours it.
+    pub class: &'static str,
     /// Spans in it that hold the text looked for.
     pub hits: usize,
     /// A part of the critical path is in it.
@@ -407,6 +436,8 @@ pub struct FrameView {
     pub y: u32,
     /// The kind of its own time.
     pub category: Category,
+    /// The style that colours it.
+    pub class: &'static str,
     /// What fits into it, cut to length; empty if nothing does.
     pub label: String,
     /// All about it, in words.
@@ -529,34 +560,34 @@ pub struct DetailsView {
     pub asks: Option<standing::Question>,
     /// The answer: `Slower than 97 % of …`.
     pub standing: Option<String>,
+    /// Its logs, if it is known where they are.
+    pub logs_href: Option<String>,
+    /// Traces that have a span of this name, the slowest first.
+    pub similar_href: String,
 }
 
-/// Decodes, analyses and lays out a stored trace. Takes milliseconds per ten thousand spans.
-///
-/// # Errors
-/// What is stored is damaged.
-pub fn build(
+/// Lays out a trace.
+fn build(
+    indexed: &Indexed<'_, '_>,
     stored: &StoredTrace,
-    settings: &Settings,
     address: &Address,
-) -> anyhow::Result<TracePage> {
-    analysed(stored, settings, |analysis| {
-        Ok(Page::new(analysis, address).build(stored))
-    })
+    logs: Option<&LogLink>,
+) -> TracePage {
+    let mut page = Page::new(indexed, address);
+    page.logs = logs;
+    page.build(stored)
 }
 
-/// The selected span's panel alone, as [`build`]; `None` if the address names no span.
+/// The selected span's panel alone; `None` if the address names no span.
 fn details(
-    stored: &StoredTrace,
-    settings: &Settings,
+    indexed: &Indexed<'_, '_>,
     address: &Address,
-) -> anyhow::Result<Option<DetailsPart>> {
-    analysed(stored, settings, |analysis| {
-        let page = Page::new(analysis, address);
-        Ok(page.selected.map(|it| DetailsPart {
-            details: page.details(it),
-        }))
-    })
+    logs: Option<&LogLink>,
+) -> Option<DetailsPart> {
+    let mut page = Page::new(indexed, address);
+    page.logs = logs;
+    let details = page.details(page.selected?);
+    Some(DetailsPart { details })
 }
 
 /// A trace whose analysis fails: what there is to say, and the way to its spans.
@@ -577,25 +608,26 @@ struct DetailsPart {
 
 /// Everything the parts of the page share.
 struct Page<'s, 'a> {
+    indexed: &'s Indexed<'s, 'a>,
     analysis: &'s Analysis<'a>,
     address: &'s Address,
-    names: Names<'s, 'a>,
-    keys: Keys,
     selected: Option<SpanIdx>,
     view: ViewKind,
-    start_ns: u64,
     /// What of the time is looked at, ns since the epoch.
     window: Option<Piece>,
     /// Spans that hold the text looked for, in order.
     found: Vec<SpanIdx>,
+    paint: Paint<'s>,
+    /// Where logs are.
+    logs: Option<&'s LogLink>,
 }
 
 impl<'s, 'a> Page<'s, 'a> {
-    fn new(analysis: &'s Analysis<'a>, address: &'s Address) -> Self {
-        let keys = Keys::of(analysis);
+    fn new(indexed: &'s Indexed<'s, 'a>, address: &'s Address) -> Self {
+        let (analysis, keys) = (indexed.analysis, &indexed.keys);
         let view = ViewKind::parse(address.get("view"));
         let asked = address.get("span").and_then(|it| keys.find(it));
-        let found = address.get("find").map(|it| span_find::find(analysis, it));
+        let found = address.get("find").map(|it| span_find::find(indexed, it));
         let found = found.unwrap_or_default();
         // Where nobody asked, the costliest culprit is what should be looked at first.
         let culprit = || {
@@ -604,7 +636,7 @@ impl<'s, 'a> Page<'s, 'a> {
                 .first()
                 .and_then(|it| it.offenders.first().copied())
         };
-        let main = || waterfall::main_entry(analysis).map(|it| it.span);
+        let main = || indexed.main().map(|it| it.span);
         let first = || (!analysis.trace.nodes.is_empty()).then_some(0);
         let selected = match view {
             ViewKind::Waterfall | ViewKind::Both => {
@@ -617,30 +649,23 @@ impl<'s, 'a> Page<'s, 'a> {
             }
             _ => asked,
         };
-        let start_ns = analysis
-            .trace
-            .nodes
-            .iter()
-            .map(|it| it.start_ns)
-            .min()
-            .unwrap_or(0);
         let root = address.get("root").and_then(|it| keys.find(it));
-        let axis = Axis::around(analysis, root);
+        let axis = Axis::around(indexed, root);
         Page {
+            indexed,
             analysis,
             address,
-            names: Names::of(analysis),
-            keys,
             selected,
             view,
-            start_ns,
-            window: window(address, start_ns, &axis),
+            window: window(address, indexed.start_ns, &axis),
             found,
+            paint: Paint::of(indexed, address),
+            logs: None,
         }
     }
 
     fn build(&self, stored: &StoredTrace) -> TracePage {
-        let main = waterfall::main_entry(self.analysis);
+        let main = self.indexed.main();
         let spans = &self.analysis.trace.spans.spans;
         let shows = |view: ViewKind| {
             let both = matches!(view, ViewKind::Waterfall | ViewKind::Flame);
@@ -656,13 +681,10 @@ impl<'s, 'a> Page<'s, 'a> {
             sentence: self.sentence(),
             service: main.map(|it| it.service.name.to_owned()),
             version: main.map(|it| it.version.to_owned()).unwrap_or_default(),
-            start_ns: main.map_or(self.start_ns, |it| it.start_ns),
+            start_ns: main.map_or(self.indexed.start_ns, |it| it.start_ns),
             now_ns: now_ns(),
             facts: self.facts(),
-            errors: spans
-                .iter()
-                .filter(|it| it.status == analyzer::span::Status::Error)
-                .count(),
+            errors: self.indexed.errors,
             state: state(&stored.state),
             parts: main.map(|it| category_bar::parts(&it.categories)),
             entries: self.entries(),
@@ -687,11 +709,71 @@ impl<'s, 'a> Page<'s, 'a> {
             find_hidden: self.address.without(&["find", "span", "part"]),
             found: self.address.get("find").map(|it| self.found(it)),
             zoomed: self.window.map(|it| {
-                let offset = |ns: u64| duration(ns.saturating_sub(self.start_ns));
+                let offset = |ns: u64| duration(ns.saturating_sub(self.indexed.start_ns));
                 let words = format!("{} to {}", offset(it.start_ns), offset(it.end_ns));
                 (words, self.address.with(&[("from", ""), ("to", "")]))
             }),
+            errors_href: self.address.with(&[("find", "error=true"), ("span", "")]),
+            logs_href: self.logs_href(None),
+            missing_span: self
+                .address
+                .get("span")
+                .filter(|it| self.indexed.keys.find(it).is_none())
+                .map(str::to_owned),
+            colours: self.colours(),
+            colour_legend: self.paint.legend(),
+            services: self.services(),
+            only_hidden: self.address.without(&["only", "part", "skip", "calls"]),
         }
+    }
+
+    /// Links to what colours may mean; none where nothing is coloured by them.
+    fn colours(&self) -> Vec<Tab> {
+        let has_bars = matches!(
+            self.view,
+            ViewKind::Waterfall | ViewKind::Flame | ViewKind::Both
+        );
+        let current = Colour::parse(self.address);
+        let link = |it: Colour| Tab {
+            name: it.name(),
+            href: self.address.with(&[("colour", it.id())]),
+            current: it == current,
+        };
+        match has_bars {
+            true => Colour::ALL.map(link).into(),
+            false => Vec::new(),
+        }
+    }
+
+    fn services(&self) -> Vec<(String, bool)> {
+        let services = self.indexed.services();
+        let only = self.address.get("only");
+        if services.len() < 2 || !matches!(self.view, ViewKind::Waterfall | ViewKind::Both) {
+            return Vec::new();
+        }
+        let choice = |it: &str| (it.to_owned(), only == Some(it));
+        let shown = services.iter().take(SERVICES_MAX);
+        shown.map(|it| choice(it)).collect()
+    }
+
+    /// Where the logs of a span are, or of all of the trace.
+    fn logs_href(&self, span: Option<SpanIdx>) -> Option<String> {
+        let logs = self.logs?;
+        let trace = &self.analysis.trace;
+        let trace_id = trace.spans.spans.first()?.trace_id.to_string();
+        let main = || self.indexed.main().map(|it| it.span);
+        let about = span.or_else(main).unwrap_or(0);
+        let ends = trace.nodes.iter().map(|it| it.end_ns);
+        Some(logs.to(&Wanted {
+            trace_id: &trace_id,
+            span_id: &span.map_or_else(String::new, |it| trace.span(it).id.to_string()),
+            service: self.indexed.names.service(about),
+            start_ns: span.map_or(self.indexed.start_ns, |it| trace.node(it).start_ns),
+            end_ns: match span {
+                Some(span) => trace.node(span).end_ns,
+                None => ends.max().unwrap_or(0),
+            },
+        }))
     }
 
     fn found(&self, text: &str) -> FoundView {
@@ -701,15 +783,13 @@ impl<'s, 'a> Page<'s, 'a> {
         let previous = found.iter().rfind(|it| **it < selected).or(found.last());
         let href = |span: Option<&SpanIdx>| {
             span.map(|it| {
-                let key = self.keys.key(self.analysis, *it);
+                let key = self.indexed.keys.key(self.analysis, *it);
                 self.address.with(&[("span", &key), ("raw", "")])
             })
         };
-        let own_ns = |it: SpanIdx| trace_flame::own_ns(self.analysis, it, None);
-        let all_ns: u64 = (0..self.analysis.trace.nodes.len() as SpanIdx)
-            .map(own_ns)
-            .sum();
-        let found_ns: u64 = found.iter().map(|it| own_ns(*it)).sum();
+        let all_ns: u64 = self.indexed.own_ns.iter().sum();
+        let own_ns = found.iter().map(|it| self.indexed.own_ns[*it as usize]);
+        let found_ns: u64 = own_ns.sum();
         FoundView {
             text: text.to_owned(),
             count: found.len(),
@@ -725,18 +805,15 @@ impl<'s, 'a> Page<'s, 'a> {
     }
 
     fn title(&self) -> String {
-        match (
-            waterfall::main_entry(self.analysis),
-            self.analysis.trace.roots.first(),
-        ) {
+        match (self.indexed.main(), self.analysis.trace.roots.first()) {
             (Some(entry), _) => entry.endpoint.clone(),
-            (None, Some(root)) => self.names.name(*root).to_owned(),
+            (None, Some(root)) => self.indexed.names.name(*root).to_owned(),
             (None, None) => "An empty trace".to_owned(),
         }
     }
 
     fn sentence(&self) -> String {
-        let Some(entry) = waterfall::main_entry(self.analysis) else {
+        let Some(entry) = self.indexed.main() else {
             return "is a fragment: the span where its request begins has not arrived".to_owned();
         };
         let took = duration(entry.duration_ns);
@@ -748,19 +825,16 @@ impl<'s, 'a> Page<'s, 'a> {
     }
 
     fn facts(&self) -> Vec<String> {
-        let nodes = self.analysis.trace.nodes.len() as SpanIdx;
-        let services: std::collections::HashSet<&str> =
-            (0..nodes).map(|it| self.names.service(it)).collect();
-        let (spans, services) = (nodes as usize, services.len());
+        let services = self.indexed.services().len();
         let mut facts = vec![format!(
             "{}, {}",
-            count(spans, "span"),
+            count(self.indexed.spans() as usize, "span"),
             count(services, "service")
         )];
-        if let Some(entry) = waterfall::main_entry(self.analysis).filter(|it| it.weight > 1) {
+        if let Some(entry) = self.indexed.main().filter(|it| it.weight > 1) {
             facts.push(format!("sampled: stands for {} requests", entry.weight));
         }
-        if let Some(entry) = waterfall::main_entry(self.analysis) {
+        if let Some(entry) = self.indexed.main() {
             let environment = entry.service.environment;
             facts.extend((!environment.is_empty()).then(|| environment.to_owned()));
         }
@@ -768,7 +842,7 @@ impl<'s, 'a> Page<'s, 'a> {
     }
 
     fn entries(&self) -> Vec<EntryView> {
-        let main = waterfall::main_entry(self.analysis).map(|it| it.span);
+        let main = self.indexed.main().map(|it| it.span);
         let mut entries: Vec<_> = self.analysis.entries.iter().collect();
         if entries.len() < 2 {
             return Vec::new();
@@ -836,14 +910,20 @@ impl<'s, 'a> Page<'s, 'a> {
         let found = |list: &str| {
             self.address
                 .list(list)
-                .filter_map(|it| self.keys.find(it))
+                .filter_map(|it| self.indexed.keys.find(it))
                 .collect()
         };
         let view = View {
-            root: self.address.get("root").and_then(|it| self.keys.find(it)),
+            root: self
+                .address
+                .get("root")
+                .and_then(|it| self.indexed.keys.find(it)),
             selected: self.selected,
             open: found("open"),
+            open_all: self.opens_all(),
             fold: found("fold"),
+            levels: self.levels(),
+            only: self.address.get("only").map(str::to_owned),
             skip: self
                 .address
                 .get("skip")
@@ -856,7 +936,7 @@ impl<'s, 'a> Page<'s, 'a> {
                 .unwrap_or(0),
             window: self.window,
         };
-        let waterfall = waterfall::waterfall(self.analysis, &view);
+        let waterfall = waterfall::waterfall(self.indexed, &view);
         let axis = waterfall.axis;
         let unit = Unit::fitting(axis.length_ns);
         let in_sight = |it: &u64| (axis.start_ns..=axis.start_ns + axis.length_ns).contains(it);
@@ -866,12 +946,15 @@ impl<'s, 'a> Page<'s, 'a> {
         };
         let width = (to - from).max(ZOOM_WIDTH_MIN);
         let critical = Critical::parse(self.address);
-        let offset = |ns: u64| ns as i64 - self.start_ns as i64;
+        let offset = |ns: u64| ns as i64 - self.indexed.start_ns as i64;
         let seen = self.window.unwrap_or(Piece {
             start_ns: axis.start_ns,
             end_ns: axis.start_ns + axis.length_ns,
         });
+        let deepest = waterfall.rows.iter().map(|it| it.level).max().unwrap_or(1);
         WaterfallView {
+            levels: self.level_links(deepest),
+            paint_hatches: self.paint.hatches(),
             unit,
             ticks: match self.window {
                 Some(window) => self.window_ticks(window, &axis, &unit),
@@ -903,6 +986,36 @@ impl<'s, 'a> Page<'s, 'a> {
         }
     }
 
+    fn levels(&self) -> Option<u32> {
+        let levels = self.address.get("levels")?.parse().ok()?;
+        (levels > 0).then_some(levels)
+    }
+
+    fn opens_all(&self) -> bool {
+        self.address.list("open").any(|it| it == OPEN_ALL)
+    }
+
+    /// Links that show fewer or more levels: their keys, names and addresses.
+    fn level_links(&self, deepest: u32) -> Vec<(&'static str, &'static str, String)> {
+        let levels = self.levels().unwrap_or(deepest);
+        let at = |levels: u32| {
+            let levels = levels.to_string();
+            let changes = [("levels", levels.as_str()), ("fold", ""), ("open", "")];
+            self.address.with(&changes)
+        };
+        let all = [("levels", ""), ("fold", ""), ("open", OPEN_ALL)];
+        let mut links = vec![
+            ("]", "none", at(1)),
+            ("p", "fewer", at(levels.saturating_sub(1).max(1))),
+        ];
+        if self.levels().is_some() {
+            // Where all are shown there are no more.
+            links.push(("o", "more", at(levels + 1)));
+        }
+        links.push(("[", "all", self.address.with(&all)));
+        links
+    }
+
     /// The labels of a part of the axis: as many as of the whole, with as many digits as tell them apart.
     fn window_ticks(&self, window: Piece, axis: &Axis, unit: &Unit) -> Vec<String> {
         let ticks = axis.ticks();
@@ -924,7 +1037,8 @@ impl<'s, 'a> Page<'s, 'a> {
         root: Option<SpanIdx>,
         (from, to): (f64, f64),
     ) -> OverviewView {
-        let offset = |at: u64| (axis.start_ns + at * axis.tick_ns).saturating_sub(self.start_ns);
+        let offset =
+            |at: u64| (axis.start_ns + at * axis.tick_ns).saturating_sub(self.indexed.start_ns);
         let part = |at: u64| {
             let (from, to) = (offset(at), offset(at + 1));
             let (first, last) = (from.to_string(), to.to_string());
@@ -974,7 +1088,7 @@ impl<'s, 'a> Page<'s, 'a> {
             end_ns: row.end_ns,
         };
         RowView {
-            key: self.keys.key(self.analysis, row.span),
+            key: self.indexed.keys.key(self.analysis, row.span),
             figure: unit.figure(row.duration_ns),
             whole: (row.kind == RowKind::Span || row.detached).then(|| axis.bar(whole)),
             own: if row.kind == RowKind::Comb {
@@ -992,6 +1106,7 @@ impl<'s, 'a> Page<'s, 'a> {
             href: self.row_href(&row),
             toggle: self.toggle(&row),
             hint: self.hint(&row),
+            class: self.class(&row),
             hits: if self.found.is_empty() {
                 0
             } else {
@@ -1002,6 +1117,17 @@ impl<'s, 'a> Page<'s, 'a> {
         }
     }
 
+    fn class(&self, row: &Row) -> &'static str {
+        let own_ns = |it: SpanIdx| self.indexed.own_ns[it as usize];
+        let own_ns = match row.members.as_slice() {
+            [] => own_ns(row.span),
+            members => members.iter().map(|it| own_ns(*it)).sum(),
+        };
+        let service = self.indexed.names.service(row.span);
+        self.paint
+            .class(row.category, service, own_ns, row.error.is_some())
+    }
+
     fn row_href(&self, row: &Row) -> String {
         match row.kind {
             RowKind::More {
@@ -1009,7 +1135,7 @@ impl<'s, 'a> Page<'s, 'a> {
             } => self.address.with(&[("calls", &skip.to_string())]),
             RowKind::More { parent, skip, .. } => {
                 let root = parent
-                    .map(|it| self.keys.key(self.analysis, it))
+                    .map(|it| self.indexed.keys.key(self.analysis, it))
                     .unwrap_or_default();
                 self.address
                     .with(&[("root", &root), ("skip", &skip.to_string())])
@@ -1019,11 +1145,11 @@ impl<'s, 'a> Page<'s, 'a> {
     }
 
     fn toggle(&self, row: &Row) -> Option<Toggle> {
-        let key = self.keys.key(self.analysis, row.span);
-        let list = if row.kind == RowKind::Comb {
-            "open"
-        } else {
-            "fold"
+        let key = self.indexed.keys.key(self.analysis, row.span);
+        let list = match row.kind {
+            RowKind::Comb if !self.opens_all() => "open",
+            RowKind::Span if row.below_levels => "open",
+            _ => "fold",
         };
         let open = row.children == Children::Shown;
         match row.children {
@@ -1057,7 +1183,7 @@ impl<'s, 'a> Page<'s, 'a> {
     }
 
     fn span_href(&self, span: SpanIdx) -> String {
-        let key = self.keys.key(self.analysis, span);
+        let key = self.indexed.keys.key(self.analysis, span);
         let view = match self.view {
             ViewKind::Both => ViewKind::Both.id(),
             _ => "",
@@ -1068,21 +1194,24 @@ impl<'s, 'a> Page<'s, 'a> {
 
     /// The critical path of the entry span `span`.
     fn path_href(&self, span: SpanIdx) -> String {
-        let key = self.keys.key(self.analysis, span);
+        let key = self.indexed.keys.key(self.analysis, span);
         let path = [("view", ViewKind::Path.id()), ("entry", &key)];
         self.address.with(&path)
     }
 
     /// The entry whose critical path is shown: the one in the address, or the main one.
     fn path_entry(&self) -> Option<&'s Entry<'a>> {
-        let asked = self.address.get("entry").and_then(|it| self.keys.find(it));
+        let asked = self
+            .address
+            .get("entry")
+            .and_then(|it| self.indexed.keys.find(it));
         let mut entries = self.analysis.entries.iter();
         let found = entries.find(|it| Some(it.span) == asked);
-        found.or_else(|| waterfall::main_entry(self.analysis))
+        found.or_else(|| self.indexed.main())
     }
 
     fn flame(&self) -> FlameView {
-        let graph = trace_flame::graph(self.analysis, self.window);
+        let graph = trace_flame::graph(self.indexed, self.window);
         let frames = graph.frames;
         let selected = self.selected.map(|it| graph.of_span[it as usize]);
         let mut hits: Vec<usize> = self
@@ -1092,6 +1221,10 @@ impl<'s, 'a> Page<'s, 'a> {
             .collect();
         hits.sort_unstable();
         hits.dedup();
+        let mut failed = vec![false; frames.len()];
+        for span in (0..self.indexed.spans()).filter(|it| span_paint::failed(self.indexed, *it)) {
+            failed[graph.of_span[span as usize]] = true;
+        }
         let zoom = self.address.get("frame").and_then(|it| it.parse().ok());
         let zoom = zoom.filter(|it| *it < frames.len());
         let mut placed = trace_flame::place(&frames, zoom);
@@ -1103,6 +1236,7 @@ impl<'s, 'a> Page<'s, 'a> {
             width: it.width,
             y: it.level * FRAME_PX,
             category: frames[it.frame].category,
+            class: self.frame_class(&frames[it.frame], failed[it.frame]),
             label: label(&frames[it.frame], it.width),
             hint: hint(&frames[it.frame]),
             href: match zoom {
@@ -1111,7 +1245,10 @@ impl<'s, 'a> Page<'s, 'a> {
                 _ => self.address.with(&[
                     ("frame", &it.frame.to_string()),
                     ("view", self.view.id()),
-                    ("span", &self.keys.key(self.analysis, frames[it.frame].span)),
+                    (
+                        "span",
+                        &self.indexed.keys.key(self.analysis, frames[it.frame].span),
+                    ),
                     ("raw", ""),
                 ]),
             },
@@ -1130,17 +1267,22 @@ impl<'s, 'a> Page<'s, 'a> {
         }
     }
 
+    fn frame_class(&self, frame: &trace_flame::Frame, failed: bool) -> &'static str {
+        self.paint
+            .class(frame.category, &frame.service, frame.self_ns, failed)
+    }
+
     fn path(&self) -> Option<PathView> {
         let entry = self.path_entry()?;
-        let is_main = waterfall::main_entry(self.analysis).is_some_and(|it| it.span == entry.span);
+        let is_main = self.indexed.main().is_some_and(|it| it.span == entry.span);
         let unit = Unit::fitting(entry.duration_ns);
         let percent = |ns: u64| ns as f64 * 100.0 / entry.duration_ns.max(1) as f64;
         let rows = entry.path.iter().take(PATH_ROWS_MAX).map(|it| PathRow {
             at: unit.figure(it.start_ns - entry.start_ns),
             figure: unit.figure(it.end_ns - it.start_ns),
             category: it.category,
-            name: self.names.name(it.span).to_owned(),
-            service: self.names.service(it.span).to_owned(),
+            name: self.indexed.names.name(it.span).to_owned(),
+            service: self.indexed.names.service(it.span).to_owned(),
             href: self.span_href(it.span),
             bar: Bar {
                 x: percent(it.start_ns - entry.start_ns),
@@ -1160,7 +1302,7 @@ impl<'s, 'a> Page<'s, 'a> {
     }
 
     fn statistics(&self) -> StatisticsView {
-        let mut operations = operations(self.analysis, &self.names);
+        let mut operations = operations(self.indexed);
         let sort = Sort::parse(self.address);
         // What is left out matters least, whatever is sorted by.
         operations.sort_by_key(|it| std::cmp::Reverse((it.critical_ns, it.own_ns)));
@@ -1171,7 +1313,7 @@ impl<'s, 'a> Page<'s, 'a> {
         if !rest.is_empty() {
             rows.push(&others);
         }
-        let unit = match waterfall::main_entry(self.analysis) {
+        let unit = match self.indexed.main() {
             Some(entry) => Unit::fitting(entry.duration_ns),
             None => Unit::fitting(operations.iter().map(|it| it.total_ns).max().unwrap_or(0)),
         };
@@ -1205,18 +1347,13 @@ impl<'s, 'a> Page<'s, 'a> {
 
     fn details(&self, span: SpanIdx) -> DetailsView {
         let raw = self.address.has("raw");
-        let of = span_details::details(self.analysis, span, raw);
+        let of = span_details::details(self.indexed, span, raw);
         let alike = self.alike(span);
         let at = alike.iter().position(|it| *it == span).unwrap_or(0);
-        let critical_ns: u64 = waterfall::main_entry(self.analysis)
-            .iter()
-            .flat_map(|it| &it.path)
-            .filter(|it| it.span == span)
-            .map(|it| it.end_ns - it.start_ns)
-            .sum();
-        let key = self.keys.key(self.analysis, span);
+        let critical = self.indexed.critical(span..span + 1).iter();
+        let critical_ns: u64 = critical.map(|it| it.1.end_ns - it.1.start_ns).sum();
+        let key = self.indexed.keys.key(self.analysis, span);
         let node = self.analysis.trace.node(span);
-        let offender = |it: &&analyzer::finding::Finding| it.offenders.contains(&span);
         DetailsView {
             duration: duration(of.duration_ns),
             own: duration(of.own_ns),
@@ -1237,13 +1374,21 @@ impl<'s, 'a> Page<'s, 'a> {
             statements_href: of.statement.as_ref().and(self.statements_href(span)),
             statement_href: statement_key::href_of_span(self.analysis, span),
             asks: standing::question(self.analysis, span),
+            logs_href: self.logs_href(Some(span)),
+            similar_href: {
+                let like = [
+                    ("range", "24h"),
+                    ("sort", "slowest"),
+                    ("name", self.analysis.trace.span(span).name),
+                ];
+                format!("/traces{}", Address::default().with(&like))
+            },
             standing: None,
             findings: self
-                .analysis
-                .findings
+                .indexed
+                .offenders(span..span + 1)
                 .iter()
-                .filter(offender)
-                .map(|it| it.title.clone())
+                .map(|it| self.analysis.findings[it.1].title.clone())
                 .collect(),
             of,
         }
@@ -1262,9 +1407,10 @@ impl<'s, 'a> Page<'s, 'a> {
 
     /// The siblings of the same operation, in order of start, this span among them.
     fn alike(&self, span: SpanIdx) -> Vec<SpanIdx> {
+        let names = &self.indexed.names;
         let same = |it: &SpanIdx| {
-            self.names.name(*it) == self.names.name(span)
-                && self.names.service(*it) == self.names.service(span)
+            let (a, b) = (names.operation(*it), names.operation(span));
+            (a.name, a.service) == (b.name, b.service)
         };
         match self.analysis.trace.node(span).parent {
             Some(parent) => self.analysis.trace.children(parent).filter(same).collect(),
@@ -1390,19 +1536,24 @@ impl WaterfallView {
         format!("M{}-1v25", self.units(*x))
     }
 
+    fn is_hatched(&self, row: &RowView) -> bool {
+        let waits = category_bar::paint(&row.row.category).starts_with("fill");
+        self.paint_hatches && waits && !row.own.is_empty()
+    }
+
     /// The row's bars, if they are painted in one colour.
     fn solid(&self, row: &RowView) -> String {
-        if row.own.is_empty() || row.is_hatched() {
+        if row.own.is_empty() || self.is_hatched(row) {
             return String::new();
         }
-        let paint = category_bar::paint(&row.row.category);
-        format!("<path {paint} d=\"{}\"/>", self.path(&row.own, 5, 13))
+        let bars = self.path(&row.own, 5, 13);
+        format!("<path class=\"{}\" d=\"{bars}\"/>", row.class)
     }
 
     /// The row's bars, if they are hatched: a path's units would stretch the hatching.
     fn hatched(&self, row: &RowView) -> String {
         use std::fmt::Write;
-        if !row.is_hatched() {
+        if !self.is_hatched(row) {
             return String::new();
         }
         let mut bars = format!("<g {}>", category_bar::paint(&row.row.category));
@@ -1418,10 +1569,6 @@ impl WaterfallView {
 }
 
 impl RowView {
-    fn is_hatched(&self) -> bool {
-        !self.own.is_empty() && category_bar::paint(&self.row.category).starts_with("fill")
-    }
-
     fn depth(&self) -> u32 {
         (self.row.level - 1).min(DEPTH_MAX)
     }
@@ -1439,9 +1586,15 @@ impl RowView {
     }
 }
 
+/// Stands in the list of what is open for everything.
+const OPEN_ALL: &str = "all";
+
 /// Rows are indented so far; deeper ones stand below each other. Their level is still told to
 /// screen readers.
 const DEPTH_MAX: u32 = 24;
+
+/// Services offered to choose from; the others can be written into the address.
+const SERVICES_MAX: usize = 200;
 
 /// Entries listed beside the main one; a trace of more is read in the waterfall.
 const ENTRIES_MAX: usize = 50;
@@ -1643,36 +1796,6 @@ impl Sort {
     }
 }
 
-/// How spans are named in addresses: by id; where several have one id, with a number behind it.
-struct Keys {
-    of: HashMap<SpanId, Vec<SpanIdx>>,
-}
-
-impl Keys {
-    fn of(analysis: &Analysis<'_>) -> Keys {
-        let mut of: HashMap<SpanId, Vec<SpanIdx>> = HashMap::new();
-        for (at, span) in (0..).zip(&analysis.trace.spans.spans) {
-            of.entry(span.id).or_default().push(at);
-        }
-        Keys { of }
-    }
-
-    fn key(&self, analysis: &Analysis<'_>, span: SpanIdx) -> String {
-        let id = analysis.trace.span(span).id;
-        let same = self.of.get(&id).map(Vec::as_slice).unwrap_or_default();
-        match same.iter().position(|it| *it == span) {
-            Some(at) if at > 0 => format!("{id}.{at}"),
-            _ => id.to_string(),
-        }
-    }
-
-    fn find(&self, key: &str) -> Option<SpanIdx> {
-        let (id, at) = key.split_once('.').unwrap_or((key, "0"));
-        let same = self.of.get(&SpanId::from_hex(id)?)?;
-        same.get(at.parse::<usize>().ok()?).copied()
-    }
-}
-
 /// An operation's spans added up.
 #[derive(Clone, Debug, Default)]
 struct Operation {
@@ -1700,36 +1823,25 @@ impl Operation {
     }
 }
 
-fn operations(analysis: &Analysis<'_>, names: &Names<'_, '_>) -> Vec<Operation> {
-    let mut critical: HashMap<SpanIdx, u64> = HashMap::new();
-    for segment in waterfall::main_entry(analysis)
-        .iter()
-        .flat_map(|it| &it.path)
-    {
-        *critical.entry(segment.span).or_default() += segment.end_ns - segment.start_ns;
-    }
-    let mut positions: HashMap<(&str, &str, Category), usize> = HashMap::new();
-    let mut operations: Vec<Operation> = Vec::new();
-    for span in 0..analysis.trace.nodes.len() as SpanIdx {
-        let category = analysis.categories[span as usize];
-        let (name, service) = (names.name(span), names.service(span));
-        let at = *positions
-            .entry((name, service, category))
-            .or_insert(operations.len());
-        if at == operations.len() {
-            operations.push(Operation {
-                category: Some(category),
-                name: name.to_owned(),
-                service: service.to_owned(),
-                ..Operation::default()
-            });
-        }
-        let own = waterfall::own_time(analysis, span);
-        let operation = &mut operations[at];
+fn operations(indexed: &Indexed<'_, '_>) -> Vec<Operation> {
+    let names = indexed.names.operations().iter();
+    let mut operations: Vec<Operation> = names
+        .map(|it| Operation {
+            category: Some(it.category),
+            name: it.name.to_owned(),
+            service: it.service.to_owned(),
+            ..Operation::default()
+        })
+        .collect();
+    for span in 0..indexed.spans() {
+        let operation = &mut operations[indexed.names.number(span) as usize];
         operation.calls += 1;
-        operation.total_ns += analysis.trace.duration_ns(span);
-        operation.own_ns += own.iter().map(|it| it.end_ns - it.start_ns).sum::<u64>();
-        operation.critical_ns += critical.get(&span).copied().unwrap_or(0);
+        operation.total_ns += indexed.analysis.trace.duration_ns(span);
+        operation.own_ns += indexed.own_ns[span as usize];
+    }
+    for (span, piece) in indexed.critical(0..indexed.spans()) {
+        let operation = &mut operations[indexed.names.number(*span) as usize];
+        operation.critical_ns += piece.end_ns - piece.start_ns;
     }
     operations
 }
@@ -1748,7 +1860,20 @@ fn state(state: &TraceState) -> Option<String> {
     }
 }
 
+/// What is to be known if not all of a trace could be taken in.
+fn beyond_the_bound(spans: i64) -> String {
+    let spans = crate::format::count(spans);
+    format!(
+        "This trace is longer than culprit analyses at once: {spans} further spans came when it was full. They \
+         are kept in quarantine, and neither shown nor counted here."
+    )
+}
+
 fn json(stored: &StoredTrace) -> Option<String> {
+    // As JSON it is longer still.
+    if stored.otlp.len() > JSON_SHOWN_MAX {
+        return None;
+    }
     let compact = collector::otlp::to_json(&stored.otlp).ok()?;
     if compact.len() > JSON_SHOWN_MAX {
         return None;
@@ -1812,7 +1937,10 @@ pub(super) fn count(number: usize, of: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::open_traces::analysed;
     use crate::testing::{HOSTILE, Site, assert_harmless, drawn, otlp};
+    use analyzer::Settings;
+    use analyzer::span::Spans;
     use scraper::{Html, Selector};
 
     const CHECKOUT: &str = "
@@ -1833,7 +1961,10 @@ shop     POST loki {http.request.method=POST, url.full=http://loki:3100/loki/api
 
     fn page(stored: &StoredTrace, query: &str) -> String {
         let address = Address::parse(Some(query));
-        crate::pages::html(&build(stored, &Settings::default(), &address).unwrap()).unwrap()
+        let page = analysed(stored, &Settings::default(), |it| {
+            Ok(build(it, stored, &address, None))
+        });
+        crate::pages::html(&page.unwrap()).unwrap()
     }
 
     fn texts(html: &str, selector: &str) -> Vec<String> {
@@ -2054,11 +2185,8 @@ shop     POST loki {http.request.method=POST, url.full=http://loki:3100/loki/api
             );
             assert_harmless(&html);
         }
-        let svg = analysed(&hostile, &Settings::default(), |analysis| {
-            Ok(trace_flame::svg(
-                &trace_flame::frames(analysis),
-                HOSTILE[0],
-            )?)
+        let svg = analysed(&hostile, &Settings::default(), |indexed| {
+            Ok(trace_flame::svg(&trace_flame::frames(indexed), HOSTILE[0])?)
         });
         let svg = String::from_utf8(svg.unwrap()).unwrap();
         assert!(!svg.contains("<script"), "{svg}");
@@ -2083,15 +2211,68 @@ shop     POST loki {http.request.method=POST, url.full=http://loki:3100/loki/api
     }
 
     #[test]
+    fn only_one_services_spans_or_some_levels_may_be_shown() {
+        let stored = drawn(CHECKOUT);
+        let rows = |query: &str| texts(&page(&stored, query), ".wf tbody tr .nm > a[data-row]");
+        let of_pay = rows("only=pay");
+        assert_eq!(of_pay.len(), 2, "{of_pay:?}");
+        assert!(of_pay[0].contains("POST /charge"), "{of_pay:?}");
+        assert_eq!(rows("levels=1").len(), 1);
+        let two = rows("levels=2");
+        assert!(
+            two.len() > 1
+                && !two
+                    .iter()
+                    .any(|it| it.contains("/charge") && it.contains("pay "))
+        );
+        // A comb is opened with all others.
+        assert!(rows("open=all").len() > rows("").len());
+        assert_eq!(rows("only=nobody").len(), 0);
+        // What is folded because of its level is opened by its own link.
+        let html = page(&stored, "levels=1");
+        let toggle = &attributes(&html, ".wf a.tw", "href")[0];
+        assert!(rows(toggle.trim_start_matches('?')).len() > 1, "{toggle}");
+    }
+
+    #[test]
+    fn rows_tell_their_place_among_their_siblings() {
+        let html = page(&drawn(CHECKOUT), "");
+        let of = |key: &str| attributes(&html, ".wf tbody tr", key);
+        let (levels, places, sizes) = (of("aria-level"), of("aria-posinset"), of("aria-setsize"));
+        let second: Vec<_> = (0..levels.len()).filter(|it| levels[*it] == "2").collect();
+        for (at, row) in second.iter().enumerate() {
+            assert_eq!(places[*row], (at + 1).to_string());
+            assert_eq!(sizes[*row], second.len().to_string());
+        }
+        assert_eq!((&*places[0], &*sizes[0]), ("1", "1"));
+    }
+
+    #[test]
+    fn a_span_that_is_not_there_is_told() {
+        let html = page(&drawn(CHECKOUT), "span=00000000000000ff");
+        let notices = texts(&html, ".notice").join(" ");
+        assert!(notices.contains("no span 00000000000000ff"), "{notices}");
+        let id = collector::otlp::trace_ids(&drawn(CHECKOUT).otlp).unwrap();
+        assert!(!page(&drawn(CHECKOUT), &format!("find={}", id[0])).contains("There is no span"));
+    }
+
+    #[test]
+    fn errors_can_be_gone_through() {
+        let html = page(&drawn(CHECKOUT), "");
+        let href = &attributes(&html, ".meta a.pill.err", "href")[0];
+        let found = page(&drawn(CHECKOUT), href.trim_start_matches('?'));
+        let status = texts(&found, ".tools [role=status]").join(" ");
+        assert!(status.contains("1 of 1 span"), "{status}");
+    }
+
+    #[test]
     fn the_selected_span_can_be_had_alone() {
         let stored = drawn(CHECKOUT);
-        let part = details(
-            &stored,
-            &Settings::default(),
-            &Address::parse(Some("part=details")),
-        )
-        .unwrap()
-        .unwrap();
+        let address = Address::parse(Some("part=details"));
+        let part = analysed(&stored, &Settings::default(), |it| {
+            Ok(details(it, &address, None))
+        });
+        let part = part.unwrap().unwrap();
         let html = crate::pages::html(&part).unwrap();
         assert!(!html.contains("<html") && html.contains("<aside"), "{html}");
     }

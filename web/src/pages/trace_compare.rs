@@ -8,22 +8,20 @@ use std::collections::HashMap;
 
 use analyzer::category::Category;
 use analyzer::span::TraceId;
-use analyzer::{Analysis, Settings};
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use collector::store::Store;
 use collector::store::requests::RequestFilter;
-use collector::store::traces::StoredTrace;
 
-use super::trace::{analysed, away, count};
+use super::trace::count;
 use super::{Frame, PageError, not_found, render};
 use crate::AppState;
 use crate::address::Address;
 use crate::format::duration;
+use crate::indexed::Indexed;
 use crate::trace_flame;
 use crate::trace_id;
 use crate::unit::Unit;
-use crate::waterfall::{Names, main_entry};
 
 /// Paths on the page, the largest differences first; the rest is added up in one row.
 const ROWS_MAX: usize = 200;
@@ -50,12 +48,11 @@ pub async fn choose(
     let address = Address::parse(query.as_deref());
     let with = address.get("with").unwrap_or_default();
     let other = if with == "median" {
-        let Some(stored) = state.store.trace(trace_id).await? else {
-            return not_found::no_trace(trace_id);
+        let looked = state.traces.look(trace_id, |it, _| Ok(request(it)));
+        let Some(looked) = looked.await? else {
+            return not_found::no_trace(&state.store, trace_id).await;
         };
-        let settings = state.settings.clone();
-        let request = away(move || analysed(&stored, &settings, |it| Ok(request(it)))).await?;
-        match request {
+        match looked.answer? {
             Some(request) => ordinary(&state.store, trace_id, &request).await?,
             None => None,
         }
@@ -84,8 +81,8 @@ struct Request {
     start_ns: u64,
 }
 
-fn request(analysis: &Analysis<'_>) -> Option<Request> {
-    main_entry(analysis).map(|it| Request {
+fn request(indexed: &Indexed<'_, '_>) -> Option<Request> {
+    indexed.main().map(|it| Request {
         service: it.service.name.to_owned(),
         environment: it.service.environment.to_owned(),
         endpoint: it.endpoint.clone(),
@@ -120,22 +117,23 @@ pub async fn page(
     State(state): State<AppState>,
     Path((id, other)): Path<(String, String)>,
 ) -> Result<Response, PageError> {
-    let mut stored = Vec::new();
+    let mut sides = Vec::new();
     for text in [id, other] {
         let Some(trace_id) = trace_id::parse(&text) else {
             return not_found::no_trace_id(text);
         };
-        let Some(found) = state.store.trace(trace_id).await? else {
-            return not_found::no_trace(trace_id);
+        let looked = state
+            .traces
+            .look(trace_id, move |it, _| Ok(fold(&trace_id, it)));
+        let Some(looked) = looked.await? else {
+            return not_found::no_trace(&state.store, trace_id).await;
         };
-        stored.push((trace_id, found));
+        sides.push(looked.answer?);
     }
-    let settings = state.settings.clone();
-    let page = away(move || {
-        let side = |(id, stored): &(TraceId, StoredTrace)| side(id, stored, &settings);
-        Ok(compare(side(&stored[0])?, side(&stored[1])?))
-    });
-    Ok(render(&page.await?))
+    let [a, b]: [Side; 2] = sides
+        .try_into()
+        .map_err(|_| anyhow::anyhow!("there are two sides"))?;
+    Ok(render(&compare(a, b)))
 }
 
 /// One of the two traces.
@@ -165,13 +163,10 @@ struct CallPath {
     span: String,
 }
 
-fn side(id: &TraceId, stored: &StoredTrace, settings: &Settings) -> anyhow::Result<Side> {
-    analysed(stored, settings, |analysis| Ok(fold(id, analysis)))
-}
-
-fn fold(id: &TraceId, analysis: &Analysis<'_>) -> Side {
-    let graph = trace_flame::graph(analysis, None);
-    let main = main_entry(analysis);
+fn fold(id: &TraceId, indexed: &Indexed<'_, '_>) -> Side {
+    let analysis = indexed.analysis;
+    let graph = trace_flame::graph(indexed, None);
+    let main = indexed.main();
     let mut critical = vec![0_u64; graph.frames.len()];
     for segment in main.iter().flat_map(|it| &it.path) {
         critical[graph.of_span[segment.span as usize]] += segment.end_ns - segment.start_ns;
@@ -195,13 +190,12 @@ fn fold(id: &TraceId, analysis: &Analysis<'_>) -> Side {
         path.self_ns += frame.self_ns;
         path.critical_ns += critical_ns;
     }
-    let names = Names::of(analysis);
     let root = analysis.trace.roots.first();
     Side {
         id: id.to_string(),
         title: match (main, root) {
             (Some(entry), _) => entry.endpoint.clone(),
-            (None, Some(root)) => names.name(*root).to_owned(),
+            (None, Some(root)) => indexed.names.name(*root).to_owned(),
             (None, None) => "An empty trace".to_owned(),
         },
         service: main
@@ -407,7 +401,9 @@ fn sentence(a: &Side, b: &Side, path: Option<&[String]>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::open_traces::analysed;
     use crate::testing::{HOSTILE, Site, assert_harmless, drawn, drawn_at};
+    use analyzer::Settings;
     use axum::http::{StatusCode, header};
 
     const ONE: &str = "
@@ -430,7 +426,7 @@ shop    GET users/list [client]                   |----|
         let fold = |drawing: &str| {
             let stored = drawn(drawing);
             let id = collector::otlp::trace_ids(&stored.otlp).unwrap()[0];
-            side(&id, &stored, &Settings::default()).unwrap()
+            analysed(&stored, &Settings::default(), |it| Ok(super::fold(&id, it))).unwrap()
         };
         compare(fold(a), fold(b))
     }
@@ -470,7 +466,8 @@ shop    GET users/list [client]                   |----|
         let side = |name: &str| {
             let stored = drawn(ONE);
             let id = collector::otlp::trace_ids(&stored.otlp).unwrap()[0];
-            let mut side = super::side(&id, &stored, &Settings::default()).unwrap();
+            let side = analysed(&stored, &Settings::default(), |it| Ok(fold(&id, it)));
+            let mut side = side.unwrap();
             side.title = name.to_owned();
             side.service = name.to_owned();
             let paths = std::mem::take(&mut side.paths);
