@@ -3,10 +3,11 @@
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::devtools::Connection;
 use super::page::{Look, Page};
+use crate::support::process::clear_after_our_end;
 
 /// What the browser is called where.
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
@@ -37,10 +38,20 @@ pub struct Browser {
     child: Child,
     connection: Arc<Connection>,
     /// Removed after the browser has ended.
-    _profile: tempfile::TempDir,
+    profile: tempfile::TempDir,
 }
 
 impl Browser {
+    /// One for all tests that want nothing but a browser: every page has a window and storage of its own.
+    pub fn shared() -> &'static Browser {
+        static SHARED: OnceLock<Browser> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            let browser = Browser::start();
+            clear_after_our_end(browser.child.id(), browser.profile.path());
+            browser
+        })
+    }
+
     /// Starts one; panics if none is installed.
     pub fn start() -> Browser {
         let profile = tempfile::Builder::new()
@@ -68,7 +79,7 @@ impl Browser {
         Browser {
             child,
             connection: Arc::new(connection),
-            _profile: profile,
+            profile,
         }
     }
 
@@ -86,7 +97,7 @@ impl Browser {
         let attach = json!({"targetId": target, "flatten": true});
         let session = self.ask("Target.attachToTarget", attach)["sessionId"].clone();
         let session = session.as_str().expect("a session").to_owned();
-        let page = Page::new(self.connection.clone(), session, look);
+        let page = Page::new(self.connection.clone(), session, context.clone(), look);
         page.goto(url);
         page
     }

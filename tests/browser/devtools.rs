@@ -106,6 +106,12 @@ impl Connection {
         of.cloned().collect()
     }
 
+    /// Forgets what was told of a page that is closed.
+    pub fn forget(&self, session: &str) {
+        let mut received = self.inbox.received.lock().expect("the reader lives");
+        received.events.retain(|it| it.session != session);
+    }
+
     fn wait<T>(
         &self,
         what: &str,

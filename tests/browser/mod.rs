@@ -20,7 +20,11 @@ mod devtools;
 mod page;
 
 mod harness;
+mod story;
+
+mod keys;
+mod culprits;
 mod trace_page;
 
 pub use chromium::Browser;
-pub use page::Look;
+pub use page::{Look, Page};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::devtools::{Connection, Event, PATIENCE};
 
 /// How a page is looked at.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Look {
     /// CSS pixels.
     pub width: u32,
@@ -19,6 +19,8 @@ pub struct Look {
     pub dark: bool,
     /// Scripts run.
     pub javascript: bool,
+    /// The system asks for less motion.
+    pub still: bool,
 }
 
 impl Default for Look {
@@ -28,6 +30,7 @@ impl Default for Look {
             height: 900,
             dark: false,
             javascript: true,
+            still: false,
         }
     }
 }
@@ -63,30 +66,56 @@ impl Look {
 pub struct Page {
     connection: Arc<Connection>,
     session: String,
+    /// Its window's storage.
+    context: Value,
     look: Look,
 }
 
 impl Page {
-    pub(super) fn new(connection: Arc<Connection>, session: String, look: Look) -> Page {
+    pub(super) fn new(
+        connection: Arc<Connection>,
+        session: String,
+        context: Value,
+        look: Look,
+    ) -> Page {
         let page = Page {
             connection,
             session,
+            context,
             look,
         };
         for domain in ["Page", "Runtime", "Log"] {
             page.ask(&format!("{domain}.enable"), json!({}));
         }
         page.ask("Page.setLifecycleEventsEnabled", json!({"enabled": true}));
+        page.appear(look);
+        page
+    }
+
+    /// Looks at the same page in another way, as if the window were resized or the system's theme changed.
+    pub fn look_again(&mut self, look: Look) {
+        self.look = look;
+        self.appear(look);
+    }
+
+    fn appear(&self, look: Look) {
         let size = json!({
             "width": look.width, "height": look.height, "deviceScaleFactor": 1, "mobile": false,
         });
-        page.ask("Emulation.setDeviceMetricsOverride", size);
+        self.ask("Emulation.setDeviceMetricsOverride", size);
         let scheme = if look.dark { "dark" } else { "light" };
-        let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
-        page.ask("Emulation.setEmulatedMedia", json!({"features": features}));
+        let motion = if look.still {
+            "reduce"
+        } else {
+            "no-preference"
+        };
+        let features = json!([
+            {"name": "prefers-color-scheme", "value": scheme},
+            {"name": "prefers-reduced-motion", "value": motion},
+        ]);
+        self.ask("Emulation.setEmulatedMedia", json!({"features": features}));
         let off = json!({"value": !look.javascript});
-        page.ask("Emulation.setScriptExecutionDisabled", off);
-        page
+        self.ask("Emulation.setScriptExecutionDisabled", off);
     }
 
     /// How it is looked at.
@@ -109,6 +138,22 @@ impl Page {
             });
         }
         since.elapsed()
+    }
+
+    /// Goes back in the history, or forward, and waits until the address is another.
+    pub fn step(&self, by: i32) {
+        let before = self.url();
+        let history = self.ask("Page.getNavigationHistory", json!({}));
+        let at = history["currentIndex"].as_i64().expect("an index") + i64::from(by);
+        let entry = &history["entries"][usize::try_from(at).expect("a history")];
+        self.ask(
+            "Page.navigateToHistoryEntry",
+            json!({"entryId": entry["id"]}),
+        );
+        self.until(&format!(
+            "location.href !== {} && document.readyState === 'complete'",
+            json!(before.as_str())
+        ));
     }
 
     /// The value of an expression, or of the promise that it is. Works also where scripts are off.
@@ -248,10 +293,12 @@ impl Page {
     pub fn assert_clean(&self) {
         let complaints = self.complaints();
         assert!(complaints.is_empty(), "{}: {complaints:#?}", self.url());
-        let wide: bool = self.evaluate(
-            "document.documentElement.scrollWidth > document.documentElement.clientWidth",
-        );
-        assert!(!wide, "{} is wider than the window", self.url());
+        assert!(!self.is_wide(), "{} is wider than the window", self.url());
+    }
+
+    /// The page scrolls sideways.
+    pub fn is_wide(&self) -> bool {
+        self.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
     }
 
     /// What the browser complained about since the page was opened.
@@ -264,12 +311,28 @@ impl Page {
 
     /// A picture as PNG.
     pub fn screenshot(&self) -> Result<Vec<u8>, String> {
+        self.picture(json!({"format": "png"}))
+    }
+
+    /// A picture as WebP: the whole page, also what is below the window; `quality` to 100.
+    pub fn whole_picture(&self, quality: u32) -> Result<Vec<u8>, String> {
+        let high = self.try_evaluate("document.documentElement.scrollHeight")?;
+        let clip = json!({"x": 0, "y": 0, "width": self.look.width, "height": high, "scale": 1});
+        self.picture(json!({
+            "format": "webp", "quality": quality, "captureBeyondViewport": true, "clip": clip,
+        }))
+    }
+
+    /// A picture as WebP of what is in the window.
+    pub fn picture_of_window(&self, quality: u32) -> Result<Vec<u8>, String> {
+        self.picture(json!({"format": "webp", "quality": quality}))
+    }
+
+    fn picture(&self, params: Value) -> Result<Vec<u8>, String> {
         use base64::Engine;
-        let taken = self.connection.try_ask(
-            &self.session,
-            "Page.captureScreenshot",
-            json!({"format": "png"}),
-        )?;
+        let taken = self
+            .connection
+            .try_ask(&self.session, "Page.captureScreenshot", params)?;
         let encoded = taken["data"].as_str().unwrap_or_default();
         let decoded = base64::engine::general_purpose::STANDARD.decode(encoded);
         decoded.map_err(|error| error.to_string())
@@ -282,9 +345,20 @@ impl Page {
 
 impl Drop for Page {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
+        if std::thread::panicking() {
+            self.tell_what_it_was();
         }
+        // Tests share browsers: what is left open would compute on.
+        let context = json!({"browserContextId": self.context});
+        let _ = self
+            .connection
+            .try_ask("", "Target.disposeBrowserContext", context);
+        self.connection.forget(&self.session);
+    }
+}
+
+impl Page {
+    fn tell_what_it_was(&self) {
         let test = std::thread::current();
         let name = test.name().unwrap_or("test").replace("::", "-");
         let path = pictures().join(format!("{name}.png"));
@@ -310,6 +384,7 @@ fn pictures() -> PathBuf {
 fn complaint(event: &Event) -> Option<String> {
     let params = &event.params;
     match event.method.as_str() {
+        "Page.javascriptDialogOpening" => Some(format!("a dialog: {}", params["message"])),
         "Runtime.exceptionThrown" => Some(format!("thrown: {}", params["exceptionDetails"])),
         "Runtime.consoleAPICalled" => {
             let kind = params["type"].as_str().unwrap_or_default();

@@ -126,3 +126,31 @@ pub fn verify(arguments: &[&str]) {
     assert!(output.status.success(), "verify: {text}\n{errors}");
     assert!(text.contains("difference 0"), "{text}");
 }
+
+/// Ends a process and removes a directory after these tests have ended, however that came: nobody drops what
+/// all tests share. A shell waits for it, because only the kernel is sure to see the end.
+pub fn clear_after_our_end(pid: u32, directory: &std::path::Path) {
+    use std::os::unix::process::CommandExt;
+    const WAIT_AND_CLEAR: &str = r#"
+        cat >/dev/null
+        kill "$0" 2>/dev/null
+        tries=300
+        while [ $tries -gt 0 ] && kill -0 "$0" 2>/dev/null; do
+            sleep 0.1
+            tries=$((tries - 1))
+        done
+        rm -rf "$1"
+    "#;
+    let shell = std::process::Command::new("/bin/sh")
+        .args(["-c", WAIT_AND_CLEAR, &pid.to_string()])
+        .arg(directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        // Ctrl-C ends us, and not the one who cleans up after us.
+        .process_group(0)
+        .spawn()
+        .expect("a shell");
+    // The pipe closes when we end.
+    std::mem::forget(shell.stdin);
+}

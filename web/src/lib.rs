@@ -71,6 +71,8 @@ pub mod headline;
 pub mod coverage_numbers;
 mod entry_numbers;
 #[cfg(test)]
+mod colours;
+#[cfg(test)]
 mod testing;
 
 use analyzer::Settings;

@@ -26,6 +26,11 @@ addEventListener("DOMContentLoaded", () => {
     setTimeout(() => { button.textContent = label; }, 1200);
   }
 
+  // A first Escape empties the field, as the browser does; a second one leaves it.
+  document.querySelector("header [type=search]")?.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && !event.target.value) event.target.blur();
+  });
+
   // Silent while somebody types, and while a modifier belongs to the browser.
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input:not([type=radio]), select, textarea")) return;

@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use collector::receiver::{AcceptedCounts, Via};
+use collector::store::leases::{REGRESSION_SHARD, RETENTION_SHARD, REVIEW_SHARD};
 use collector::store::overview::Holder;
 use collector::store::quarantine::ListedQuarantined;
 
@@ -184,8 +185,9 @@ impl StatusPage {
             let shards: Vec<String> = held
                 .iter()
                 .map(|it| match it.shard {
-                    -1 => "the review".to_owned(),
-                    -2 => "the housekeeping".to_owned(),
+                    REVIEW_SHARD => "the review".to_owned(),
+                    RETENTION_SHARD => "the housekeeping".to_owned(),
+                    REGRESSION_SHARD => "the watch for regressions".to_owned(),
                     shard => format!("shard {shard}"),
                 })
                 .collect();
