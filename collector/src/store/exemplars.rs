@@ -67,12 +67,15 @@ impl Store {
                        from culprit.trace_blocks b
                        where b.last_start_ns >= s.from_ns order by b.last_start_ns limit $4) b
                  where b.first_start_ns < s.to_ns and b.endpoints @> array[$1]) b
+             -- By index and block: joined, all that was ever superseded would be read.
+             cross join lateral (select array(
+                 select x.trace_id from culprit.superseded x
+                 where x.block_id = b.id and x.shard = b.shard and x.day = b.day) as traces) gone
              cross join lateral unnest(b.trace_ids, b.span_ids, b.start_ns, b.duration_ns, b.endpoint_ids, b.flags)
                  as r(trace_id, span_id, start_ns, duration_ns, endpoint_id, flags)
              where b.before < $5 and r.endpoint_id = $1 and r.flags & $6 = 0
                and r.start_ns >= s.from_ns and r.start_ns < s.to_ns
-               and not exists (select from culprit.superseded x where x.block_id = b.id and x.shard = b.shard
-                               and x.day = b.day and x.trace_id = r.trace_id)
+               and not r.trace_id = any(gone.traces)
              order by s.slot, r.duration_ns desc, r.trace_id",
         )
         .bind(endpoint_id)

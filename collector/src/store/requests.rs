@@ -1010,7 +1010,7 @@ mod tests {
             order: RequestOrder::Slowest,
             ..RequestFilter::newest(3)
         };
-        let few = Budget { read: 8, ..BUDGET };
+        let few = Budget { read: 16, ..BUDGET };
         let read = async |budget| {
             let page = store
                 .requests_within(&slowest, Some(vec![2]), budget)
