@@ -11,13 +11,14 @@ AXE = target/test-axe
 DJANGO = tests/recorded/django-psycopg/requirements.txt
 EXPRESS = tests/recorded/express-pg/package.json
 
-.PHONY: help demo serve test chaos bench postgres pgbouncer node chromium
+.PHONY: help demo serve test chaos bench pictures postgres pgbouncer node chromium
 
 help:
 	@echo 'make demo    culprit, a demo shop under traffic, and the UI with findings in it'
 	@echo 'make test    everything the project checks'
 	@echo 'make chaos   a long crash test: KILLS=120, SEED=… to repeat one'
 	@echo 'make serve   culprit for your own services (release build)'
+	@echo 'make pictures   the pages in the README, taken anew (web/pictures)'
 	@echo 'make bench   processor time and bytes per span (release build), as JSON'
 
 demo: postgres
@@ -39,6 +40,10 @@ test: postgres pgbouncer chromium $(VENV)/ready $(NODE)/ready $(AXE)/ready
 chaos: postgres
 	CULPRIT_TEST_KILLS=$(or $(KILLS),120) $(if $(SEED),CULPRIT_TEST_SEED=$(SEED)) \
 		$(CARGO) test --workspace --test whole crash -- --nocapture
+
+pictures: postgres chromium
+	CULPRIT_TEST_README_PICTURES="$(CURDIR)/web/pictures" \
+		$(CARGO) test --workspace --test whole browser::pictures
 
 # Present is what culprit itself finds: on PATH, or where packages put it.
 postgres:

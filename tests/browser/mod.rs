@@ -23,6 +23,7 @@ mod harness;
 mod story;
 
 mod keys;
+mod pictures;
 mod culprits;
 mod trace_page;
 
