@@ -64,6 +64,9 @@ const SPANS_MAX: u32 = 5_000;
 /// Calls of one trace that are kept: a loop's are alike.
 const CALLS_PER_TRACE_MAX: usize = 50;
 
+/// So many traces are looked through however long it takes: of fewer, a slow call cannot be told from a usual one.
+const TRACES_MIN: usize = 3;
+
 /// Somebody waits for the page: after so long it shows what was found.
 const TIME_MAX: Duration = Duration::from_millis(400);
 
@@ -79,7 +82,7 @@ pub async fn look(
     let begun = Instant::now();
     let mut found = SentCalls::default();
     for row in candidates(store, wanted).await? {
-        if begun.elapsed() > TIME_MAX && found.traces > 0 {
+        if begun.elapsed() > TIME_MAX && found.traces >= TRACES_MIN {
             break;
         }
         let Some(stored) = store.trace(row.trace_id).await? else {
