@@ -29,8 +29,8 @@ use crate::trace_id;
 use crate::unit::Unit;
 use crate::waterfall::{self, Axis, Bar, Children, Piece, Row, RowKind, View};
 
-/// Stretches of the critical path on one page; the analysis as JSON has all of them.
-const PATH_ROWS_MAX: usize = 500;
+/// Stretches of the critical path on one page, which stays below 300 KB with them; the analysis as JSON has all.
+const PATH_ROWS_MAX: usize = 400;
 
 /// Operations in the statistics; the rest is added up in one row.
 const STATISTICS_ROWS_MAX: usize = 300;
