@@ -53,7 +53,7 @@ pub fn find(text: &str) -> Option<String> {
     let path = url.path().strip_prefix("/api/v1").unwrap_or(url.path());
     let path = if path == "/bottlenecks" { "/" } else { path };
     let has_more = |branch: &&str| path.len() > branch.len() && path.starts_with(*branch);
-    if !PAGES.contains(&path) && !BRANCHES.iter().any(|it| has_more(&it)) {
+    if !PAGES.contains(&path) && !BRANCHES.iter().any(has_more) {
         return None;
     }
     let query = url.query().map_or_else(String::new, |it| format!("?{it}"));
