@@ -11,7 +11,7 @@ AXE = target/test-axe
 DJANGO = tests/recorded/django-psycopg/requirements.txt
 EXPRESS = tests/recorded/express-pg/package.json
 
-.PHONY: help demo serve test chaos bench pictures postgres pgbouncer node chromium
+.PHONY: help demo serve test chaos bench pictures looks postgres pgbouncer node chromium
 
 help:
 	@echo 'make demo    culprit, a demo shop under traffic, and the UI with findings in it'
@@ -19,6 +19,7 @@ help:
 	@echo 'make chaos   a long crash test: KILLS=120, SEED=… to repeat one'
 	@echo 'make serve   culprit for your own services (release build)'
 	@echo 'make pictures   the pages in the README, taken anew (web/pictures)'
+	@echo 'make looks   every page in every width and theme, for looking at (target/looks)'
 	@echo 'make bench   processor time and bytes per span (release build), as JSON'
 
 demo: postgres
@@ -44,6 +45,11 @@ chaos: postgres
 pictures: postgres chromium
 	CULPRIT_TEST_README_PICTURES="$(CURDIR)/web/pictures" \
 		$(CARGO) test --workspace --test whole browser::pictures
+
+looks: postgres chromium $(AXE)/ready
+	CULPRIT_TEST_PICTURES="$(CURDIR)/target/looks" \
+		CULPRIT_TEST_AXE="$(CURDIR)/$(AXE)/node_modules/axe-core/axe.min.js" \
+		$(CARGO) test --workspace --test whole browser::every_page
 
 # Present is what culprit itself finds: on PATH, or where packages put it.
 postgres:

@@ -21,7 +21,11 @@ mod page;
 
 mod harness;
 mod story;
+mod walk;
 
+mod every_page;
+mod names;
+mod ugly;
 mod keys;
 mod pictures;
 mod culprits;

@@ -151,6 +151,6 @@ pub fn clear_after_our_end(pid: u32, directory: &std::path::Path) {
         .process_group(0)
         .spawn()
         .expect("a shell");
-    // The pipe closes when we end.
-    std::mem::forget(shell.stdin);
+    // The pipe closes when we end, and no sooner.
+    std::mem::forget(shell);
 }

@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(found[0].span_id, u64::MAX);
         assert!(
             store
-                .exemplar_candidates(3, &[0..1_000])
+                .exemplar_candidates(3, std::slice::from_ref(&(0..1_000)))
                 .await
                 .unwrap()
                 .is_empty()
@@ -183,7 +183,10 @@ mod tests {
         let traces = i32::try_from(TRACES_ENOUGH).unwrap();
         block(&store, 1, &[10], 100, traces).await;
         block(&store, 2, &[20], 150, traces).await;
-        let found = store.exemplar_candidates(1, &[0..1_000]).await.unwrap();
+        let found = store
+            .exemplar_candidates(1, std::slice::from_ref(&(0..1_000)))
+            .await
+            .unwrap();
         let took: Vec<_> = found.iter().map(|it| it.duration_ns / 1_000_000).collect();
         assert_eq!(took, [20], "the block with the longest first");
     }

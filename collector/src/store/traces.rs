@@ -205,7 +205,8 @@ impl Store {
         transaction
             .execute("set local enable_seqscan = off")
             .await?;
-        let row: Option<(Day, i16, i64, i32, Option<Vec<u8>>)> = sqlx::query_as(
+        type Row = (Day, i16, i64, i32, Option<Vec<u8>>);
+        let row: Option<Row> = sqlx::query_as(
             "select day - date '1970-01-01', shard, id, raw_bytes, case when raw_bytes <= $2 then payload end
              from culprit.trace_blocks b
              where trace_ids @> array[$1] and not exists (
