@@ -76,7 +76,11 @@ const NUMBER: u64 = 1 << 63;
 /// The words of one trace, each once: its attributes (spans', events', links', resources'), their
 /// keys, names of spans and scopes. What they mean is between this function and [`build`].
 pub fn tokens_of(spans: &Spans<'_>) -> Vec<u64> {
-    let mut words = Words::default();
+    // Of an attribute's key and value one is usually new, seldom both.
+    let room = spans.attributes.len().min(WORDS_MAX);
+    let mut words = Words {
+        set: HashSet::with_capacity_and_hasher(room, Default::default()),
+    };
     for resource in &spans.resources {
         words.attributes(&resource.attributes);
     }
@@ -98,17 +102,45 @@ pub const SCOPE_KEY: &str = "otel.scope.name";
 
 /// The filter of a block with traces of these words.
 pub fn build(tokens: impl IntoIterator<Item = u64>) -> Vec<u8> {
-    let mut words = Words::default();
-    let mut ranges = Ranges::default();
-    for token in tokens {
-        if token == EVERYTHING {
-            return open();
-        }
-        match token & NUMBER {
-            0 => words.insert(token),
-            _ => ranges.add(token),
+    let mut gathered = Gathered::default();
+    gathered.add(tokens);
+    gathered.filter()
+}
+
+/// The words of traces that come into one block, each once.
+#[derive(Default)]
+pub struct Gathered {
+    words: Words,
+    ranges: Ranges,
+    /// One trace has more words than a filter holds, or all of them have.
+    everything: bool,
+}
+
+impl Gathered {
+    /// Adds a trace's.
+    pub fn add(&mut self, tokens: impl IntoIterator<Item = u64>) {
+        for token in tokens {
+            if token == EVERYTHING || self.words.set.len() > WORDS_MAX {
+                self.everything = true;
+                return;
+            }
+            match token & NUMBER {
+                0 => self.words.insert(token),
+                _ => self.ranges.add(token),
+            }
         }
     }
+
+    /// The filter of the block.
+    pub fn filter(self) -> Vec<u8> {
+        match self.everything {
+            true => open(),
+            false => of_words(self.words, &self.ranges),
+        }
+    }
+}
+
+fn of_words(words: Words, ranges: &Ranges) -> Vec<u8> {
     let words = words.into_vec();
     if words.first() == Some(&EVERYTHING) {
         return open();
@@ -116,7 +148,7 @@ pub fn build(tokens: impl IntoIterator<Item = u64>) -> Vec<u8> {
     let mut shape = Shape::for_words(words.len());
     for _ in 0..TRIES_MAX {
         if let Some(slots) = place_all(&words, shape) {
-            return write(shape, &slots, &ranges);
+            return write(shape, &slots, ranges);
         }
         shape = shape.larger();
     }

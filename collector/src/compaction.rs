@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 use crate::assembly::{BLOCK_ZSTD_LEVEL, damaged, decompress};
 use crate::block_filter;
 use crate::deltas::Day;
-use crate::journal::compress;
 use crate::otlp::{self, At, Pile, Source};
+use crate::packer::compress;
 use crate::store::blocks::{NewBlock, NewRequest};
 use crate::store::leases::Lease;
 use crate::store::{Store, StoreError};
@@ -163,11 +163,11 @@ pub fn pack(day: Day, id: i64, blocks: Vec<Whole>) -> Result<Option<NewBlock>, S
         let own = block.traces();
         let source = Source::new(decompress(&block.payload)?).map_err(damaged)?;
         let at = sources.len() as u32;
-        let wanted = source
-            .traces()
-            .zip(0..)
-            .filter(|it| own.contains_key(&it.0));
-        spans.extend(wanted.map(|(_, span)| At { source: at, span }));
+        for (trace_id, span) in source.traces().zip(0..) {
+            if own.contains_key(&trace_id.map_err(damaged)?) {
+                spans.push(At { source: at, span });
+            }
+        }
         sources.push(source);
         traces.extend(own);
         requests.extend(block.requests);

@@ -20,6 +20,7 @@ use crate::buffers::Buffer;
 use crate::disk::DiskGuard;
 use crate::handoff::{Fresh, Handoff};
 use crate::histogram::Histogram;
+use crate::packer::compress;
 use crate::repeated::Repeated;
 use crate::store::Store;
 use crate::store::journal::NewRow;
@@ -416,11 +417,6 @@ pub(crate) fn row(shard: i16, spans: u32, raw: &[u8]) -> NewRow {
         raw_bytes: raw.len() as i32,
         payload: compress(raw, JOURNAL_ZSTD_LEVEL),
     }
-}
-
-/// zstd in memory; cannot fail with a level zstd has.
-pub(crate) fn compress(raw: &[u8], level: i32) -> Vec<u8> {
-    zstd::bulk::compress(raw, level).expect("zstd compresses any bytes in memory")
 }
 
 /// Refuses what comes in until the database answers again.

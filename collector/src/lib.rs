@@ -14,6 +14,7 @@ pub mod assembly;
 pub mod contribution;
 pub mod block_filter;
 mod buffers;
+mod packer;
 pub mod span_conditions;
 pub mod deltas;
 pub mod compaction;

@@ -99,7 +99,7 @@ fn contributions(
     settings: &Settings,
 ) -> Result<Vec<Contribution>, StoreError> {
     let sources = [Source::new(decompress(&block.payload)?).map_err(damaged)?];
-    let mut spans = spans_by_trace(&sources[0], 0);
+    let mut spans = spans_by_trace(&sources[0], 0, |it| block.traces.contains_key(it))?;
     let contributions = block.traces.keys().map(|trace_id| {
         let spans = spans.remove(trace_id).unwrap_or_default();
         Ok(Contribution::of(&analyse(&sources, &spans, settings)?))

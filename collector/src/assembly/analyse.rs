@@ -14,6 +14,7 @@ use crate::compaction::FULL_BYTES;
 use crate::contribution::Contribution;
 use crate::deltas::Day;
 use crate::otlp::{self, At, Pile, Source};
+use crate::packer;
 use crate::store::StoreError;
 use crate::store::traces_again::{OldRequest, StoredBlock};
 
@@ -122,13 +123,13 @@ pub fn run(mut work: Work) -> Result<Done, StoreError> {
         let outcome = look_at(&due, &sources, &work, &mut analyzer)?;
         outcomes.push((due, outcome));
     }
-    let packs = pack(&sources.sources, &mut outcomes)?;
+    let packs = pack(&sources.sources, &mut outcomes);
     Ok(Done { outcomes, packs })
 }
 
 /// Packs the final traces in order of their starts: what began together stands together, so a list
 /// of a moment's requests reads few blocks.
-fn pack(sources: &[Source], outcomes: &mut [(Due, Outcome)]) -> Result<Vec<Pack>, StoreError> {
+fn pack(sources: &[Source], outcomes: &mut [(Due, Outcome)]) -> Vec<Pack> {
     let finals = outcomes
         .iter_mut()
         .filter_map(|(_, outcome)| match outcome {
@@ -165,22 +166,20 @@ impl Sources {
             unpacked.rows.insert(*row, position);
         }
         // In order of days: a trace id that was used on several goes on with the newest.
-        let wanted: HashSet<TraceId> = due.iter().map(|it| it.trace_id).collect();
+        let wanted: Wanted = due.iter().map(|it| it.trace_id).collect();
         for block in &work.stored {
             unpacked.add_stored(block, &wanted)?;
         }
         Ok(unpacked)
     }
 
-    fn add_stored(
-        &mut self,
-        block: &StoredBlock,
-        wanted: &HashSet<TraceId>,
-    ) -> Result<(), StoreError> {
+    fn add_stored(&mut self, block: &StoredBlock, wanted: &Wanted) -> Result<(), StoreError> {
         let position = self.add(&block.payload)?;
-        let mut spans = spans_by_trace(&self.sources[position as usize], position);
+        let wanted = |it: &TraceId| wanted.contains(it);
+        let source = &self.sources[position as usize];
+        let mut spans = spans_by_trace(source, position, wanted)?;
         for (trace_id, requests) in &block.traces {
-            if wanted.contains(trace_id) {
+            if wanted(trace_id) {
                 let stored = Stored {
                     day: block.day,
                     block_id: block.id,
@@ -219,17 +218,30 @@ impl Sources {
     }
 }
 
-/// The spans of each trace of a source that stands at `position` among others.
-pub fn spans_by_trace(source: &Source, position: u32) -> HashMap<TraceId, Vec<At>> {
+/// Traces that are due. Their ids are drawn by strangers: the hasher is seeded.
+type Wanted = HashSet<TraceId, foldhash::fast::RandomState>;
+
+/// The spans of the wanted traces of a source that stands at `position` among others.
+///
+/// # Errors
+/// The bytes are damaged.
+pub fn spans_by_trace(
+    source: &Source,
+    position: u32,
+    wanted: impl Fn(&TraceId) -> bool,
+) -> Result<HashMap<TraceId, Vec<At>>, StoreError> {
     let mut spans: HashMap<TraceId, Vec<At>> = HashMap::new();
     for (trace_id, span) in source.traces().zip(0..) {
-        let at = At {
-            source: position,
-            span,
-        };
-        spans.entry(trace_id).or_default().push(at);
+        let trace_id = trace_id.map_err(damaged)?;
+        if wanted(&trace_id) {
+            let at = At {
+                source: position,
+                span,
+            };
+            spans.entry(trace_id).or_default().push(at);
+        }
     }
-    spans
+    Ok(spans)
 }
 
 fn look_at<'w>(
@@ -322,17 +334,13 @@ struct Open {
     pile: Pile,
     spans: usize,
     traces: usize,
-    words: Vec<u64>,
+    words: block_filter::Gathered,
 }
 
 impl Piles {
     /// Adds a trace and the words in it; the position of its pile.
     fn add(&mut self, sources: &[Source], packing: Packing) -> usize {
-        let Packing {
-            day,
-            spans,
-            mut words,
-        } = packing;
+        let Packing { day, spans, words } = packing;
         let bytes = otlp::bytes_of(sources, &spans);
         let open = self.open.get(&day).copied();
         let fits = open.filter(|at| self.piles[*at].pile.bytes() + bytes <= FULL_BYTES);
@@ -348,22 +356,21 @@ impl Piles {
         open.pile.add(sources, &spans);
         open.spans += spans.len();
         open.traces += 1;
-        open.words.append(&mut words);
+        open.words.add(words);
         at
     }
 
-    fn packed(self, sources: &[Source]) -> Result<Vec<Pack>, StoreError> {
-        let mut compressor = zstd::bulk::Compressor::new(BLOCK_ZSTD_LEVEL).map_err(unpackable)?;
+    fn packed(self, sources: &[Source]) -> Vec<Pack> {
         let packs = self.piles.into_iter().map(|open| {
             let request = open.pile.into_request(sources);
-            Ok(Pack {
+            Pack {
                 day: open.day,
                 spans: open.spans,
                 traces: open.traces,
                 raw_bytes: request.len(),
-                payload: compressor.compress(&request).map_err(unpackable)?,
-                filter: block_filter::build(open.words),
-            })
+                payload: packer::compress(&request, BLOCK_ZSTD_LEVEL),
+                filter: open.words.filter(),
+            }
         });
         packs.collect()
     }

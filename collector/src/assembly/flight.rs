@@ -303,7 +303,7 @@ impl Flight {
         idle: &Idle,
         rows_max: usize,
     ) -> Vec<(u32, Vec<u32>)> {
-        let mut old: HashMap<u32, Vec<u32>> = self
+        let mut old: HashMap<u32, Vec<u32>, foldhash::fast::RandomState> = self
             .rows
             .iter()
             .filter(|(_, row)| {
@@ -320,10 +320,12 @@ impl Flight {
         if old.is_empty() {
             return Vec::new();
         }
-        let held = self.traces.values().flat_map(|open| &open.spans);
-        for place in held.map(|it| it.place) {
-            if let Some(positions) = old.get_mut(&place.row) {
-                positions.push(place.at);
+        // A trace's spans in a row stand together: one look for all of them.
+        for open in self.traces.values() {
+            for run in open.spans.chunk_by(|a, b| a.place.row == b.place.row) {
+                if let Some(positions) = old.get_mut(&run[0].place.row) {
+                    positions.extend(run.iter().map(|it| it.place.at));
+                }
             }
         }
         let mut old: Vec<_> = old.into_iter().collect();
@@ -343,30 +345,28 @@ impl Flight {
     ) -> Vec<Uuid> {
         let row = self.next_row;
         self.next_row = self.next_row.wrapping_add(1);
-        let mut moved: HashMap<Place, Place> = HashMap::new();
+        // Where the positions of each source begin in the new row.
+        let mut begins = HashMap::with_hasher(foldhash::fast::RandomState::default());
+        let mut spans = 0;
         for (source, positions) in sources {
-            for at in positions {
-                let to = Place {
-                    row,
-                    at: moved.len() as u32,
-                };
-                moved.insert(
-                    Place {
-                        row: *source,
-                        at: *at,
-                    },
-                    to,
-                );
-            }
+            begins.insert(*source, (spans, positions));
+            spans += positions.len() as u32;
         }
         for open in self.traces.values_mut() {
-            for held in &mut open.spans {
-                if let Some(to) = moved.get(&held.place) {
-                    held.place = *to;
+            for run in open.spans.chunk_by_mut(|a, b| a.place.row == b.place.row) {
+                let Some((begin, positions)) = begins.get(&run[0].place.row) else {
+                    continue;
+                };
+                for held in run {
+                    if let Ok(at) = positions.binary_search(&held.place.at) {
+                        held.place = Place {
+                            row,
+                            at: begin + at as u32,
+                        };
+                    }
                 }
             }
         }
-        let spans = moved.len() as u32;
         self.bytes += arrived.payload.len();
         self.rows.insert(
             row,
@@ -411,12 +411,6 @@ impl Open {
         }
         self.tried = !callees.is_complete(self.spans.iter().map(|it| &it.head));
         !self.tried
-    }
-}
-
-impl std::hash::Hash for Place {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        state.write_u64(u64::from(self.row) << 32 | u64::from(self.at));
     }
 }
 

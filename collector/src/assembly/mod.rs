@@ -35,6 +35,7 @@ use crate::handoff::Handoff;
 use crate::histogram::Histogram;
 use crate::journal;
 use crate::otlp::{self, Head};
+use crate::packer;
 use crate::store::blocks::{NewBlock, NewRequest, Replaced};
 use crate::store::dictionaries::Dictionaries;
 use crate::store::finalise::{
@@ -569,7 +570,7 @@ impl<'a> Owner<'a> {
                 trace_id: *trace_id,
                 reason: "more of a trace whose analysis ended the process".into(),
                 spans: spans.map_err(damaged)? as i32,
-                payload: journal::compress(&otlp, BLOCK_ZSTD_LEVEL),
+                payload: packer::compress(&otlp, BLOCK_ZSTD_LEVEL),
             };
             self.store.suspect(self.lease.shard, trace).await?;
         }
@@ -699,7 +700,7 @@ impl<'a> Owner<'a> {
                 trace_id: it.trace_id,
                 reason: SUSPECTED.into(),
                 spans: it.places.len() as i32,
-                payload: journal::compress(&self.raw_bytes(it)?, BLOCK_ZSTD_LEVEL),
+                payload: packer::compress(&self.raw_bytes(it)?, BLOCK_ZSTD_LEVEL),
             };
             self.store.suspect(self.lease.shard, trace).await?;
             self.suspected.push(it.trace_id);
@@ -791,7 +792,7 @@ impl<'a> Owner<'a> {
                         trace_id: due.trace_id,
                         reason,
                         spans: spans as i32,
-                        payload: journal::compress(&otlp, BLOCK_ZSTD_LEVEL),
+                        payload: packer::compress(&otlp, BLOCK_ZSTD_LEVEL),
                     });
                 }
             }
@@ -977,6 +978,7 @@ impl<'a> Owner<'a> {
             self.store.create_partitions().await?;
             self.unmerged.take_new();
             buffers::trim();
+            packer::trim();
             self.merged = now;
         }
         self.merge_rollups().await?;

@@ -218,7 +218,7 @@ fn blocks_of_one_tick_follow_one_another_in_time() {
     });
     let done = analyse::run(analyse::Work {
         due: due.collect(),
-        rows: vec![(0, journal::compress(&raw, 1).into())],
+        rows: vec![(0, crate::packer::compress(&raw, 1).into())],
         stored: Vec::new(),
         today: 0,
         settings: Settings::default(),

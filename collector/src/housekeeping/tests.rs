@@ -151,7 +151,7 @@ async fn store_with_traces() -> Store {
         spans: 1,
         traces: 1,
         raw_bytes: 100,
-        payload: crate::journal::compress(&otlp(it.trace_id), 3),
+        payload: crate::packer::compress(&otlp(it.trace_id), 3),
         requests: vec![it.clone()],
         filter: None,
     });

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use analyzer::span::TraceId;
 use bytes::Bytes;
 
-use super::outline::{Ids, Outline, checked_outline, trace_id};
+use super::outline::{Ids, Outline, SPAN_BYTES, checked_outline, trace_id};
 use super::{Accepted, WireError, shard_of};
 use crate::journal::{Batch, Part};
 
@@ -18,18 +18,22 @@ use crate::journal::{Batch, Part};
 /// than 100 messages; then nothing is taken.
 pub fn accept(request: Bytes, shards: u16) -> Result<Accepted, WireError> {
     let mut rejections = Rejections::default();
+    let mut homes = Vec::with_capacity(request.len() / SPAN_BYTES);
     let outline = checked_outline(&request, |ids| match rejections.judge(&ids) {
-        Ok(trace_id) => Some(trace_id),
+        Ok(trace_id) => {
+            homes.push(shard_of(trace_id, shards));
+            true
+        }
         Err(reason) => {
             rejections.count(reason);
-            None
+            false
         }
     })?;
     let rejected = rejections.total();
     let batch = if outline.spans.is_empty() {
         Batch::default()
     } else {
-        split(request, &outline, shards, rejected == 0)
+        split(request, &outline, &homes, rejected == 0)
     };
     Ok(Accepted {
         batch,
@@ -39,13 +43,9 @@ pub fn accept(request: Bytes, shards: u16) -> Result<Accepted, WireError> {
     })
 }
 
-fn split(request: Bytes, outline: &Outline, shards: u16, complete: bool) -> Batch {
-    let homes: Vec<i16> = outline
-        .spans
-        .iter()
-        .map(|span| shard_of(span.trace_id, shards))
-        .collect();
-    let mut used = homes.clone();
+/// `homes` are the spans' shards.
+fn split(request: Bytes, outline: &Outline, homes: &[i16], complete: bool) -> Batch {
+    let mut used = homes.to_vec();
     used.sort_unstable();
     used.dedup();
     if let ([shard], true) = (&used[..], complete) {

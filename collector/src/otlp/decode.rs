@@ -11,8 +11,9 @@ use analyzer::span::{
 
 use super::outline::{Outline, SpanAt, outline};
 use super::schema::number;
+use super::texts::Texts;
 use super::wire::{Raw, Reader};
-use super::{WireError, content_hash};
+use super::{WireError, content_hash, plain};
 
 /// What stands where stored text is not UTF-8, which [`super::accept`] makes impossible.
 const BROKEN_TEXT: &str = "\u{FFFD}";
@@ -45,8 +46,11 @@ fn decode<'a>(
 ) -> Result<(), WireError> {
     let mut last = Last::default();
     for span in &outline.spans {
-        if keep(span.trace_id) {
+        if keep(span.trace_id(request)?) {
             decode_one(into, &mut last, request, outline, 0, span)?;
+            if let Some(decoded) = into.spans.last_mut() {
+                decoded.content = content_hash(&request[span.body()]);
+            }
         }
     }
     Ok(())
@@ -59,7 +63,8 @@ pub(super) struct Last {
     scope: Option<(u32, usize)>,
 }
 
-/// Appends one span, and its sender and instrumentation if the last span had others.
+/// Appends one span, and its sender and instrumentation if the last span had others. Its content is
+/// not hashed.
 pub(super) fn decode_one<'a>(
     into: &mut Spans<'a>,
     last: &mut Last,
@@ -68,7 +73,7 @@ pub(super) fn decode_one<'a>(
     source: u32,
     span: &SpanAt,
 ) -> Result<(), WireError> {
-    let scope = &outline.scopes[span.scope];
+    let scope = &outline.scopes[span.scope as usize];
     let its_resource = Some((source, scope.resource));
     if last.resource != its_resource {
         last.resource = its_resource;
@@ -76,7 +81,7 @@ pub(super) fn decode_one<'a>(
         let bodies = envelope.bodies(request, number::RESOURCE);
         into.resources.push(resource(&bodies)?);
     }
-    let its_scope = Some((source, span.scope));
+    let its_scope = Some((source, span.scope as usize));
     if last.scope != its_scope {
         last.scope = its_scope;
         let bodies = scope.envelope.bodies(request, number::SCOPE);
@@ -90,10 +95,11 @@ pub(super) fn decode_one<'a>(
 fn resource<'a>(bodies: &[&'a [u8]]) -> Result<Resource<'a>, WireError> {
     let mut resource = Resource::default();
     for body in bodies {
+        let mut texts = Texts::new(body);
         let mut reader = Reader::new(body);
         while let Some(field) = reader.field()? {
             if let (1, Raw::Delimited(range)) = (field.number, field.value) {
-                resource.attributes.push(attribute(&body[range])?);
+                resource.attributes.push(attribute(&mut texts, range)?);
             }
         }
     }
@@ -103,11 +109,12 @@ fn resource<'a>(bodies: &[&'a [u8]]) -> Result<Resource<'a>, WireError> {
 fn instrumentation<'a>(bodies: &[&'a [u8]]) -> Result<Scope<'a>, WireError> {
     let mut scope = Scope::default();
     for body in bodies {
+        let mut texts = Texts::new(body);
         let mut reader = Reader::new(body);
         while let Some(field) = reader.field()? {
             match (field.number, field.value) {
-                (1, Raw::Delimited(range)) => scope.name = text(&body[range]),
-                (2, Raw::Delimited(range)) => scope.version = text(&body[range]),
+                (1, Raw::Delimited(range)) => scope.name = text(&mut texts, range),
+                (2, Raw::Delimited(range)) => scope.version = text(&mut texts, range),
                 _ => {}
             }
         }
@@ -121,28 +128,28 @@ fn decode_span<'a>(into: &mut Spans<'a>, body: &'a [u8]) -> Result<Span<'a>, Wir
     let mut span = Span {
         resource: index(into.resources.len()).saturating_sub(1),
         scope: index(into.scopes.len()).saturating_sub(1),
-        content: content_hash(body),
         ..Span::default()
     };
+    let mut texts = Texts::new(body);
     let first_attribute = into.attributes.len();
     let (mut events, mut links) = (Vec::new(), Vec::new());
     let mut reader = Reader::new(body);
     while let Some(field) = reader.field()? {
         match (field.number, field.value) {
+            (9, Raw::Delimited(range)) => into.attributes.push(attribute(&mut texts, range)?),
             (1, Raw::Delimited(range)) => span.trace_id = TraceId(id(&body[range])),
             (2, Raw::Delimited(range)) => span.id = SpanId(id(&body[range])),
-            (3, Raw::Delimited(range)) => span.trace_state = text(&body[range]),
+            (3, Raw::Delimited(range)) => span.trace_state = text(&mut texts, range),
             (4, Raw::Delimited(range)) => {
                 span.parent_id = Some(SpanId(id(&body[range]))).filter(|it| !it.is_zero());
             }
-            (5, Raw::Delimited(range)) => span.name = text(&body[range]),
+            (5, Raw::Delimited(range)) => span.name = text(&mut texts, range),
             (6, Raw::Varint(number)) => span.kind = kind(number),
             (7, Raw::Fixed64(time)) => span.start_ns = time,
             (8, Raw::Fixed64(time)) => span.end_ns = time,
-            (9, Raw::Delimited(range)) => into.attributes.push(attribute(&body[range])?),
             (11, Raw::Delimited(range)) => events.push(range),
             (13, Raw::Delimited(range)) => links.push(range),
-            (15, Raw::Delimited(range)) => status(&mut span, &body[range])?,
+            (15, Raw::Delimited(range)) => status(&mut span, &mut texts, range)?,
             (16, Raw::Fixed32(flags)) => span.flags = flags,
             _ => {}
         }
@@ -150,28 +157,32 @@ fn decode_span<'a>(into: &mut Spans<'a>, body: &'a [u8]) -> Result<Span<'a>, Wir
     span.attributes = since(first_attribute, into.attributes.len());
     let first_event = into.events.len();
     for range in events {
-        let decoded = event(into, &body[range])?;
+        let decoded = event(into, &mut texts, range)?;
         into.events.push(decoded);
     }
     span.events = since(first_event, into.events.len());
     let first_link = into.links.len();
     for range in links {
-        let decoded = link(into, &body[range])?;
+        let decoded = link(into, &mut texts, range)?;
         into.links.push(decoded);
     }
     span.links = since(first_link, into.links.len());
     Ok(span)
 }
 
-fn event<'a>(into: &mut Spans<'a>, body: &'a [u8]) -> Result<Event<'a>, WireError> {
+fn event<'a>(
+    into: &mut Spans<'a>,
+    texts: &mut Texts<'a>,
+    body: Range<usize>,
+) -> Result<Event<'a>, WireError> {
     let first_attribute = into.attributes.len();
     let (mut time_ns, mut name) = (0, "");
-    let mut reader = Reader::new(body);
+    let mut reader = Reader::over(texts.bytes(), body);
     while let Some(field) = reader.field()? {
         match (field.number, field.value) {
             (1, Raw::Fixed64(time)) => time_ns = time,
-            (2, Raw::Delimited(range)) => name = text(&body[range]),
-            (3, Raw::Delimited(range)) => into.attributes.push(attribute(&body[range])?),
+            (2, Raw::Delimited(range)) => name = text(texts, range),
+            (3, Raw::Delimited(range)) => into.attributes.push(attribute(texts, range)?),
             _ => {}
         }
     }
@@ -182,16 +193,21 @@ fn event<'a>(into: &mut Spans<'a>, body: &'a [u8]) -> Result<Event<'a>, WireErro
     })
 }
 
-fn link<'a>(into: &mut Spans<'a>, body: &'a [u8]) -> Result<Link<'a>, WireError> {
+fn link<'a>(
+    into: &mut Spans<'a>,
+    texts: &mut Texts<'a>,
+    body: Range<usize>,
+) -> Result<Link<'a>, WireError> {
     let first_attribute = into.attributes.len();
     let (mut trace_id, mut span_id, mut trace_state) = Default::default();
-    let mut reader = Reader::new(body);
+    let bytes = texts.bytes();
+    let mut reader = Reader::over(bytes, body);
     while let Some(field) = reader.field()? {
         match (field.number, field.value) {
-            (1, Raw::Delimited(range)) => trace_id = TraceId(id(&body[range])),
-            (2, Raw::Delimited(range)) => span_id = SpanId(id(&body[range])),
-            (3, Raw::Delimited(range)) => trace_state = text(&body[range]),
-            (4, Raw::Delimited(range)) => into.attributes.push(attribute(&body[range])?),
+            (1, Raw::Delimited(range)) => trace_id = TraceId(id(&bytes[range])),
+            (2, Raw::Delimited(range)) => span_id = SpanId(id(&bytes[range])),
+            (3, Raw::Delimited(range)) => trace_state = text(texts, range),
+            (4, Raw::Delimited(range)) => into.attributes.push(attribute(texts, range)?),
             _ => {}
         }
     }
@@ -203,11 +219,15 @@ fn link<'a>(into: &mut Spans<'a>, body: &'a [u8]) -> Result<Link<'a>, WireError>
     })
 }
 
-fn status<'a>(span: &mut Span<'a>, body: &'a [u8]) -> Result<(), WireError> {
-    let mut reader = Reader::new(body);
+fn status<'a>(
+    span: &mut Span<'a>,
+    texts: &mut Texts<'a>,
+    body: Range<usize>,
+) -> Result<(), WireError> {
+    let mut reader = Reader::over(texts.bytes(), body);
     while let Some(field) = reader.field()? {
         match (field.number, field.value) {
-            (2, Raw::Delimited(range)) => span.status_message = text(&body[range]),
+            (2, Raw::Delimited(range)) => span.status_message = text(texts, range),
             (3, Raw::Varint(1)) => span.status = Status::Ok,
             (3, Raw::Varint(2)) => span.status = Status::Error,
             (3, _) => span.status = Status::Unset,
@@ -217,13 +237,27 @@ fn status<'a>(span: &mut Span<'a>, body: &'a [u8]) -> Result<(), WireError> {
     Ok(())
 }
 
-fn attribute<'a>(body: &'a [u8]) -> Result<Attribute<'a>, WireError> {
+#[inline]
+fn attribute<'a>(texts: &mut Texts<'a>, body: Range<usize>) -> Result<Attribute<'a>, WireError> {
+    match plain::attribute(texts.bytes(), &body) {
+        Some((key, value)) => Ok(Attribute {
+            key: text(texts, key),
+            value: Value::Str(text(texts, value)),
+        }),
+        None => any_attribute(texts, body),
+    }
+}
+
+fn any_attribute<'a>(
+    texts: &mut Texts<'a>,
+    body: Range<usize>,
+) -> Result<Attribute<'a>, WireError> {
     let (mut key, mut found) = ("", Value::Empty);
-    let mut reader = Reader::new(body);
+    let mut reader = Reader::over(texts.bytes(), body);
     while let Some(field) = reader.field()? {
         match (field.number, field.value) {
-            (1, Raw::Delimited(range)) => key = text(&body[range]),
-            (2, Raw::Delimited(range)) => found = value(&body[range])?,
+            (1, Raw::Delimited(range)) => key = text(texts, range),
+            (2, Raw::Delimited(range)) => found = value(texts, range)?,
             _ => {}
         }
     }
@@ -235,21 +269,22 @@ fn attribute<'a>(body: &'a [u8]) -> Result<Attribute<'a>, WireError> {
 /// # Errors
 /// The bytes are none.
 pub(crate) fn attribute_value(encoded: &[u8]) -> Result<Value<'_>, WireError> {
-    value(encoded)
+    value(&mut Texts::new(encoded), 0..encoded.len())
 }
 
 /// Of several values the last one counts.
-fn value<'a>(body: &'a [u8]) -> Result<Value<'a>, WireError> {
+fn value<'a>(texts: &mut Texts<'a>, body: Range<usize>) -> Result<Value<'a>, WireError> {
     let mut found = Value::Empty;
-    let mut reader = Reader::new(body);
+    let bytes = texts.bytes();
+    let mut reader = Reader::over(bytes, body.clone());
     while let Some(field) = reader.field()? {
         found = match (field.number, field.value) {
-            (1, Raw::Delimited(range)) => Value::Str(text(&body[range])),
+            (1, Raw::Delimited(range)) => Value::Str(text(texts, range)),
             (2, Raw::Varint(number)) => Value::Bool(number != 0),
             (3, Raw::Varint(number)) => Value::Int(number as i64),
             (4, Raw::Fixed64(bits)) => Value::Double(f64::from_bits(bits)),
-            (5 | 6, Raw::Delimited(_)) => Value::Nested(body),
-            (7, Raw::Delimited(range)) => Value::Bytes(&body[range]),
+            (5 | 6, Raw::Delimited(_)) => Value::Nested(&bytes[body.clone()]),
+            (7, Raw::Delimited(range)) => Value::Bytes(&bytes[range]),
             (8, _) => Value::Empty,
             _ => found,
         };
@@ -266,7 +301,7 @@ pub fn array_values<'a>(encoded: &'a [u8]) -> Vec<Value<'a>> {
             let mut reader = Reader::over(encoded, range);
             while let Ok(Some(field)) = reader.field() {
                 if let (1, Raw::Delimited(range)) = (field.number, field.value) {
-                    elements.extend(value(&encoded[range]).ok());
+                    elements.extend(attribute_value(&encoded[range]).ok());
                 }
             }
         }
@@ -285,8 +320,9 @@ fn kind(number: u64) -> SpanKind {
     }
 }
 
-fn text(bytes: &[u8]) -> &str {
-    str::from_utf8(bytes).unwrap_or(BROKEN_TEXT)
+#[inline]
+fn text<'a>(texts: &mut Texts<'a>, range: Range<usize>) -> &'a str {
+    texts.get(range).unwrap_or(BROKEN_TEXT)
 }
 
 /// An id of another length reads as zero.

@@ -9,7 +9,7 @@ use analyzer::span::TraceId;
 
 use super::schema::number;
 use super::wire::{Raw, Reader};
-use super::{WireError, content_hash};
+use super::{WireError, content_hash, plain};
 
 /// A span as far as completeness of its trace depends on it: 24 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -84,9 +84,11 @@ fn for_each(
 fn head(bytes: &[u8], span: Range<usize>) -> Result<(TraceId, Head), WireError> {
     let mut trace_id = TraceId::default();
     let mut head = Head::default();
-    let mut reader = Reader::over(bytes, span.clone());
+    let mut callee = Callee::default();
+    let mut reader = Reader::over(bytes, span);
     while let Some(field) = reader.field()? {
         match (field.number, field.value) {
+            (number::ATTRIBUTES, Raw::Delimited(range)) => callee.read(bytes, range)?,
             (number::TRACE_ID, Raw::Delimited(range)) => {
                 trace_id = super::outline::trace_id(&bytes[range]).unwrap_or_default();
             }
@@ -103,7 +105,7 @@ fn head(bytes: &[u8], span: Range<usize>) -> Result<(TraceId, Head), WireError> 
         }
     }
     if head.side == Side::Client {
-        head.callee = callee(bytes, span)?;
+        head.callee = callee.hash();
     }
     Ok((trace_id, head))
 }
@@ -113,10 +115,19 @@ fn id(bytes: &[u8]) -> u64 {
     bytes.try_into().map(u64::from_be_bytes).unwrap_or_default()
 }
 
-fn callee(bytes: &[u8], span: Range<usize>) -> Result<u32, WireError> {
-    let mut best = (CALLEE_KEYS.len(), 0);
-    let mut is_database = false;
-    for_each(bytes, span, number::ATTRIBUTES, |attribute| {
+/// Whom a span names, should it be a client.
+#[derive(Default)]
+struct Callee {
+    /// The best name's place in [`CALLEE_KEYS`], and its hash.
+    best: Option<(usize, u32)>,
+    is_database: bool,
+}
+
+impl Callee {
+    fn read(&mut self, bytes: &[u8], attribute: Range<usize>) -> Result<(), WireError> {
+        if plain::attribute(bytes, &attribute).is_some_and(|it| !may_name(&bytes[it.0])) {
+            return Ok(());
+        }
         let (mut key, mut value): (&[u8], &[u8]) = (b"", b"");
         let mut reader = Reader::over(bytes, attribute);
         while let Some(field) = reader.field()? {
@@ -126,15 +137,30 @@ fn callee(bytes: &[u8], span: Range<usize>) -> Result<u32, WireError> {
                 _ => {}
             }
         }
-        is_database |= DATABASE_KEYS.contains(&key);
+        self.is_database |= DATABASE_KEYS.contains(&key);
         let rank = CALLEE_KEYS.iter().position(|it| *it == key);
-        if let Some(rank) = rank.filter(|it| *it < best.0) {
+        if let Some(rank) = rank.filter(|it| self.best.is_none_or(|best| *it < best.0)) {
             // Zero is nobody's.
-            best = (rank, content_hash(value) as u32 | 1);
+            self.best = Some((rank, content_hash(value) as u32 | 1));
         }
         Ok(())
-    })?;
-    Ok(if is_database { 0 } else { best.1 })
+    }
+
+    fn hash(&self) -> u32 {
+        match self.best {
+            Some((_, hash)) if !self.is_database => hash,
+            _ => 0,
+        }
+    }
+}
+
+/// Whether a key is one of those above: most are told from them by two bytes.
+fn may_name(key: &[u8]) -> bool {
+    let begins_alike = matches!(
+        key,
+        [b's' | b'p' | b'n', b'e', ..] | [b'r', b'p', ..] | [b'd', b'b', ..]
+    );
+    begins_alike && (CALLEE_KEYS.contains(&key) || DATABASE_KEYS.contains(&key))
 }
 
 #[cfg(test)]

@@ -13,10 +13,12 @@ mod decode;
 mod heads;
 mod outline;
 mod pile;
+mod plain;
 pub(crate) mod schema;
 mod source;
 #[cfg(test)]
 pub(crate) mod tests;
+mod texts;
 mod to_json;
 pub(crate) mod wire;
 
@@ -83,7 +85,14 @@ pub fn select(
     out: &mut Vec<u8>,
 ) -> Result<usize, WireError> {
     let outline = outline::outline(request)?;
-    Ok(outline.write(request, |at, span| keep(at, span.trace_id), out))
+    let mut kept = Vec::new();
+    for (at, span) in outline.spans.iter().enumerate() {
+        if keep(at, span.trace_id(request)?) {
+            kept.push(span);
+        }
+    }
+    outline.write_spans(request, &kept, out);
+    Ok(kept.len())
 }
 
 /// Appends to each `out[to]` a valid request with the spans at the positions that `places` send
@@ -110,7 +119,8 @@ pub fn distribute(
 /// The trace ids of all spans, in order of the wire.
 pub fn trace_ids(request: &[u8]) -> Result<Vec<TraceId>, WireError> {
     let outline = outline::outline(request)?;
-    Ok(outline.spans.iter().map(|it| it.trace_id).collect())
+    let ids = outline.spans.iter().map(|it| it.trace_id(request));
+    ids.collect()
 }
 
 /// A hash of a span's encoded bytes: eight at a time, each step the two halves of a 128-bit

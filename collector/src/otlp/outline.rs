@@ -66,25 +66,42 @@ pub(super) struct ScopeAt {
     pub envelope: Envelope,
 }
 
-/// A span's place in a request.
+/// A span's place in a request; what is in it is not looked at.
 #[derive(Debug)]
 pub(super) struct SpanAt {
-    /// Its instrumentation: an index into [`Outline::scopes`].
-    pub scope: usize,
     /// The whole field, tag and length included.
     pub field: Range<usize>,
-    /// Where the span's own bytes begin; they end where the field ends.
-    pub body_start: usize,
-    /// Its trace.
-    pub trace_id: TraceId,
-    /// Its id; 0 if it has none of eight bytes.
-    pub span_id: u64,
+    /// Its instrumentation: an index into [`Outline::scopes`].
+    pub scope: u32,
+    /// Bytes of tag and length; the span's own follow.
+    head_bytes: u32,
 }
 
 impl SpanAt {
     /// The span's own bytes.
     pub(super) fn body(&self) -> Range<usize> {
-        self.body_start..self.field.end
+        self.field.start + self.head_bytes as usize..self.field.end
+    }
+
+    /// The span's id if it stands where SDKs write it, else 0. Spans of the same bytes have the
+    /// same one; nothing else is promised.
+    pub(super) fn likely_id(&self, bytes: &[u8]) -> u64 {
+        const TRACE_ID: [u8; 2] = [0x0a, 16];
+        const SPAN_ID: [u8; 2] = [0x12, 8];
+        match &bytes[self.body()] {
+            [a, b, rest @ ..] if [*a, *b] == TRACE_ID => match rest.get(16..) {
+                Some([a, b, rest @ ..]) if [*a, *b] == SPAN_ID => {
+                    rest.first_chunk().map_or(0, |it| u64::from_be_bytes(*it))
+                }
+                _ => 0,
+            },
+            _ => 0,
+        }
+    }
+
+    /// Its trace; zero if its id is none.
+    pub(super) fn trace_id(&self, bytes: &[u8]) -> Result<TraceId, WireError> {
+        Ok(trace_id(Ids::of(bytes, self.body())?.trace).unwrap_or_default())
     }
 }
 
@@ -100,7 +117,7 @@ pub(super) struct Outline {
 }
 
 /// Spans are seldom smaller, bytes: so much room is made for their places.
-const SPAN_BYTES: usize = 256;
+pub(super) const SPAN_BYTES: usize = 256;
 
 impl Outline {
     fn for_bytes(bytes: usize) -> Outline {
@@ -119,28 +136,47 @@ pub(super) struct Ids<'a> {
     pub span: &'a [u8],
 }
 
-/// Outlines bytes that were accepted before. Ids of a wrong length read as zero.
+impl<'a> Ids<'a> {
+    /// Reads a span's ids; as everywhere, of several the last one counts.
+    fn of(bytes: &'a [u8], span: Range<usize>) -> Result<Ids<'a>, WireError> {
+        let (mut trace, mut id) = (0..0, 0..0);
+        let mut reader = Reader::over(bytes, span);
+        while let Some(field) = reader.field()? {
+            match field.number {
+                number::TRACE_ID => trace = field.delimited()?,
+                number::SPAN_ID => id = field.delimited()?,
+                _ => {}
+            }
+        }
+        Ok(Ids {
+            trace: &bytes[trace],
+            span: &bytes[id],
+        })
+    }
+}
+
+/// Outlines bytes that were accepted before. Spans are found and not looked into.
 pub(super) fn outline(bytes: &[u8]) -> Result<Outline, WireError> {
     let mut walk = Walk {
         bytes,
-        checker: None,
         outline: Outline::for_bytes(bytes.len()),
-        take: |ids: Ids<'_>| Some(trace_id(ids.trace).unwrap_or_default()),
+        checker: None,
+        take: |_: Ids<'_>| true,
     };
     walk.request()?;
     Ok(walk.outline)
 }
 
-/// Outlines bytes of a stranger: everything is checked, and only spans that `take` gives a trace
-/// are part of the outline.
+/// Outlines bytes of a stranger: everything is checked, and only spans that `take` wants are part
+/// of the outline.
 pub(super) fn checked_outline(
     bytes: &[u8],
-    take: impl FnMut(Ids<'_>) -> Option<TraceId>,
+    take: impl FnMut(Ids<'_>) -> bool,
 ) -> Result<Outline, WireError> {
     let mut walk = Walk {
         bytes,
-        checker: Some(Checker::default()),
         outline: Outline::for_bytes(bytes.len()),
+        checker: Some(Checker::new(bytes)),
         take,
     };
     walk.request()?;
@@ -154,12 +190,13 @@ pub(super) fn trace_id(bytes: &[u8]) -> Option<TraceId> {
 
 struct Walk<'a, Take> {
     bytes: &'a [u8],
-    checker: Option<Checker>,
     outline: Outline,
+    checker: Option<Checker<'a>>,
+    /// Asked if there is a checker.
     take: Take,
 }
 
-impl<'a, Take: FnMut(Ids<'_>) -> Option<TraceId>> Walk<'a, Take> {
+impl<Take: FnMut(Ids<'_>) -> bool> Walk<'_, Take> {
     fn request(&mut self) -> Result<(), WireError> {
         let mut reader = Reader::new(self.bytes);
         while let Some(field) = reader.field()? {
@@ -211,29 +248,18 @@ impl<'a, Take: FnMut(Ids<'_>) -> Option<TraceId>> Walk<'a, Take> {
 
     fn span(&mut self, field: &RawField) -> Result<(), WireError> {
         let body = field.delimited()?;
-        let (mut trace, mut span) = (0..0, 0..0);
-        let mut reader = Reader::over(self.bytes, body.clone());
-        while let Some(field) = reader.field()? {
-            match field.number {
-                number::TRACE_ID => trace = field.delimited()?,
-                number::SPAN_ID => span = field.delimited()?,
-                _ => self.check(&schema::SPAN, &field, 3)?,
+        let head_bytes = (body.start - field.at.start) as u32;
+        if let Some(checker) = &mut self.checker {
+            let ids = checked_ids(self.bytes, body, checker)?;
+            if !(self.take)(ids) {
+                return Ok(());
             }
         }
-        let ids = Ids {
-            trace: &self.bytes[trace],
-            span: &self.bytes[span],
-        };
-        let span_id = ids.span.try_into().map(u64::from_be_bytes);
-        if let Some(trace_id) = (self.take)(ids) {
-            self.outline.spans.push(SpanAt {
-                scope: self.outline.scopes.len(),
-                field: field.at.clone(),
-                body_start: body.start,
-                trace_id,
-                span_id: span_id.unwrap_or_default(),
-            });
-        }
+        self.outline.spans.push(SpanAt {
+            field: field.at.clone(),
+            scope: self.outline.scopes.len() as u32,
+            head_bytes,
+        });
         Ok(())
     }
 
@@ -245,10 +271,31 @@ impl<'a, Take: FnMut(Ids<'_>) -> Option<TraceId>> Walk<'a, Take> {
         depth: usize,
     ) -> Result<(), WireError> {
         match &mut self.checker {
-            Some(checker) => checker.field(self.bytes, message, field, depth),
+            Some(checker) => checker.field(message, field, depth),
             None => Ok(()),
         }
     }
+}
+
+/// As [`Ids::of`], and everything else in the span is checked.
+fn checked_ids<'a>(
+    bytes: &'a [u8],
+    span: Range<usize>,
+    checker: &mut Checker<'_>,
+) -> Result<Ids<'a>, WireError> {
+    let (mut trace, mut id) = (0..0, 0..0);
+    let mut reader = Reader::over(bytes, span);
+    while let Some(field) = reader.field()? {
+        match field.number {
+            number::TRACE_ID => trace = field.delimited()?,
+            number::SPAN_ID => id = field.delimited()?,
+            _ => checker.field(&schema::SPAN, &field, 3)?,
+        }
+    }
+    Ok(Ids {
+        trace: &bytes[trace],
+        span: &bytes[id],
+    })
 }
 
 impl Outline {
@@ -283,7 +330,7 @@ impl Outline {
     }
 
     fn scope_part<'a>(&'a self, spans: &'a [&'a SpanAt]) -> ScopePart<'a> {
-        let scope = &self.scopes[spans[0].scope];
+        let scope = &self.scopes[spans[0].scope as usize];
         let spans_len: usize = spans.iter().map(|it| it.field.len()).sum();
         ScopePart {
             scope,

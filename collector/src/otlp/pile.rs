@@ -63,11 +63,11 @@ impl Pile {
             let Some((source, span)) = span_at(sources, *at) else {
                 continue;
             };
-            let place = (at.source, span.scope as u32);
+            let place = (at.source, span.scope);
             let group = match self.placed.get(&place) {
                 Some(group) => *group,
                 None => {
-                    let group = self.group(source, span.scope);
+                    let group = self.group(source, span.scope as usize);
                     self.placed.insert(place, group);
                     group
                 }
@@ -203,5 +203,17 @@ mod tests {
         let expected = [request("a", &[(1, 1), (1, 3)]), request("b", &[(1, 4)])].concat();
         let written = source::write(&sources, &of_one);
         assert_eq!(decoded(&written), decoded(&expected));
+    }
+
+    #[test]
+    fn spans_of_one_id_are_told_apart_by_what_they_hold() {
+        let sources = [Source::new(request("a", &[(1, 1), (2, 1), (2, 2)])).unwrap()];
+        let contents = |places: &[At]| -> Vec<u64> {
+            let spans = source::decode_all(&sources, places).unwrap();
+            spans.spans.iter().map(|it| it.content).collect()
+        };
+        let of_one_id = contents(&[at(0, 0), at(0, 1), at(0, 2)]);
+        assert!(of_one_id[0] != of_one_id[1] && !of_one_id.contains(&0));
+        assert_eq!(contents(&[at(0, 1), at(0, 2)]), [0, 0]);
     }
 }

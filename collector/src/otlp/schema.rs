@@ -224,7 +224,7 @@ static STATUS_CODES: &[&str] = &["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_
 
 // `keyStrindex` and `stringValueStrindex` belong to OTLP's profiles, whose texts stand in a
 // dictionary. A span has none, so they mean nothing here, but they are kept like all else.
-static KEY_VALUE: Message = message(&[
+pub(super) static KEY_VALUE: Message = message(&[
     one(1, "key", Kind::Text),
     one(2, "value", Kind::Message(&ANY_VALUE)),
     one(3, "keyStrindex", Kind::Int32),

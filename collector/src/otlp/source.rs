@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 
 use super::decode::decode_one;
 use super::outline::{Outline, SpanAt, outline};
-use super::{WireError, decode};
+use super::{WireError, content_hash, decode};
 use crate::buffers::Buffer;
 
 /// A journal row or a stored block, unpacked.
@@ -41,8 +41,11 @@ impl Source {
     }
 
     /// The traces of the spans, in order of the wire.
-    pub fn traces(&self) -> impl Iterator<Item = TraceId> + '_ {
-        self.outline.spans.iter().map(|it| it.trace_id)
+    ///
+    /// # Errors
+    /// A span is damaged.
+    pub fn traces(&self) -> impl Iterator<Item = Result<TraceId, WireError>> + '_ {
+        self.outline.spans.iter().map(|it| it.trace_id(&self.bytes))
     }
 
     /// How many spans there are.
@@ -80,21 +83,33 @@ pub fn distinct(sources: &[Source], spans: &mut Vec<At>) {
     });
 }
 
-/// No id stands twice: the usual case, told without a look at the spans' bytes.
+/// No two spans are alike: the usual case, told without a look at their bytes.
 fn ids_differ(sources: &[Source], spans: &[At]) -> bool {
-    let mut ids = spans
-        .iter()
-        .filter_map(|at| Some(span_at(sources, *at)?.1.span_id));
-    if spans.len() > FEW {
-        let mut seen = HashSet::with_capacity_and_hasher(spans.len(), RandomState::default());
-        return ids.all(|id| seen.insert(id));
+    let found = spans.iter().filter_map(|at| span_at(sources, *at));
+    all_differ(found.map(|(source, span)| span.likely_id(&source.bytes)))
+}
+
+fn all_differ(ids: impl Iterator<Item = u64>) -> bool {
+    let mut few = [0; FEW];
+    let mut many = HashSet::with_hasher(RandomState::default());
+    for (at, id) in ids.enumerate() {
+        let is_new = match at {
+            ..FEW => !few[..at].contains(&id),
+            _ => {
+                if at == FEW {
+                    many.extend(few);
+                }
+                many.insert(id)
+            }
+        };
+        if !is_new {
+            return false;
+        }
+        if let Some(place) = few.get_mut(at) {
+            *place = id;
+        }
     }
-    let mut seen = [0; FEW];
-    ids.enumerate().all(|(at, id)| {
-        let differs = !seen[..at].contains(&id);
-        seen[at] = id;
-        differs
-    })
+    true
 }
 
 /// Encoded bytes of these spans, without what stands around them.
@@ -103,7 +118,8 @@ pub fn bytes_of(sources: &[Source], spans: &[At]) -> usize {
     lengths.map(|(_, span)| span.field.len()).sum()
 }
 
-/// Decodes these spans; each sender and instrumentation once for each run of spans of theirs.
+/// Decodes these spans; each sender and instrumentation once for each run of spans of theirs. What
+/// spans of one id hold is hashed, so that they can be told apart; of others it is not.
 ///
 /// # Errors
 /// The bytes are damaged.
@@ -122,6 +138,12 @@ pub fn decode_all<'a>(sources: &'a [Source], spans: &[At]) -> Result<Spans<'a>, 
                 at.source,
                 span,
             )?;
+        }
+    }
+    if !all_differ(decoded.spans.iter().map(|it| u64::from_be_bytes(it.id.0))) {
+        let places = spans.iter().filter_map(|at| span_at(sources, *at));
+        for (span, (source, at)) in decoded.spans.iter_mut().zip(places) {
+            span.content = content_hash(&source.bytes[at.body()]);
         }
     }
     Ok(decoded)

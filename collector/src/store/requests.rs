@@ -759,7 +759,7 @@ mod tests {
             spans: 1,
             traces: requests.len() as i32,
             raw_bytes: otlp.len() as i32,
-            payload: crate::journal::compress(&otlp, 1),
+            payload: crate::packer::compress(&otlp, 1),
             requests,
             filter: Some(block_filter::build(block_filter::tokens_of(&spans))),
         };

@@ -303,7 +303,7 @@ async fn spans_of(trace_id: TraceId, payload: Vec<u8>) -> Result<Option<Vec<u8>>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::compress;
+    use crate::packer::compress;
     use crate::store::finalise::Quarantined;
     use crate::store::journal::NewRow;
     use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;

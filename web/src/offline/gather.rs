@@ -27,6 +27,8 @@ impl<'s> Traces<'s> {
         let mut traces: Vec<(TraceId, Vec<At>)> = Vec::new();
         for (source, of) in (0..).zip(sources) {
             for (span, trace_id) in (0..).zip(of.traces()) {
+                // Every source was accepted as a whole.
+                let trace_id = trace_id.unwrap_or_default();
                 let at = match places.entry(trace_id) {
                     Occupied(known) => *known.get(),
                     Vacant(new) => {
