@@ -322,7 +322,7 @@ mod tests {
                 "slack",
                 "pagerduty",
             ];
-            let is_known = ["ingest-tokens-file", "public-url"].contains(&&*it.key)
+            let is_known = ["ingest-tokens-file", "public-url", "log-url"].contains(&&*it.key)
                 || it.file_key == "ingest-tokens-file";
             if sounds.iter().any(|word| it.key.contains(word)) && !is_known {
                 assert!(it.is_secret, "{}", it.key);
