@@ -74,7 +74,7 @@ async fn hands_reach_the_page() {
     page.until("document.activeElement.matches('[type=search]')");
     page.type_text("no such \"thing\"");
     page.press("Enter");
-    page.until("location.pathname === '/search'");
+    page.until("location.pathname === '/search' && document.readyState === 'complete'");
     assert_eq!(page.parameter("q").as_deref(), Some("no such \"thing\""));
     assert_eq!(page.texts("h1").len(), 1);
     let _: serde_json::Value =

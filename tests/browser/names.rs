@@ -207,7 +207,7 @@ fn harm(page: &Page) -> Vec<String> {
         const harm = [];
         if (document.title.includes('harmed') && !document.title.includes('<') && !document.title.includes('onerror')) harm.push('a script has run');
         if (document.title === '1') harm.push('a handler has run');
-        if (document.querySelector('[x], img, main script:not([src])')) harm.push('an element came of a name');
+        if (document.querySelector('[x]:not(svg, svg *), img, main script:not([src])')) harm.push('an element came of a name');
         for (const it of document.querySelectorAll('a[href]'))
             if (!/^(https?:|data:)/.test(it.protocol || new URL(it.href.baseVal, location.href).protocol)) harm.push('a link runs a script: ' + it.outerHTML.slice(0, 200));
         if (getComputedStyle(document.querySelector('h1')).display === 'none') harm.push('a style was set');

@@ -4,6 +4,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 
 use super::walk::{Seen, WIDE_AND_NARROW, walk};
+use crate::faults::wait_until_analysed;
 use crate::support::culprit::{Culprit, data_directory};
 use crate::support::spans::{CLIENT, SERVER, export, hex, now_ns, request, text, trace_id};
 
@@ -75,6 +76,7 @@ fn one(number: u64, service: &str, route: &str, for_ns: u64) -> ExportTraceServi
 async fn pages_of(culprit: &Culprit, number: u64) -> Vec<String> {
     let id = hex(&trace_id(number));
     culprit.trace(&id).await;
+    wait_until_analysed(culprit).await;
     let endpoints = culprit.get("/api/v1/endpoints").await;
     let endpoints: serde_json::Value = serde_json::from_str(&endpoints).expect("JSON");
     let endpoint = &endpoints["endpoints"][0]["id"];

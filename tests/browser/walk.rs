@@ -1,7 +1,7 @@
 //! Looks at many pages as everybody may: wide and narrow, light and dark, without scripts, with a screen
 //! reader; and says all that is wrong with them at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,6 +16,9 @@ pub const LOOKS: [Look; 6] = [
     look(400, false),
     look(400, true),
 ];
+
+/// Those that the suite has time for.
+pub const USUAL: [Look; 3] = [look(1440, false), look(1024, true), look(400, false)];
 
 /// Where a page is likely to break: the widest and the narrowest.
 pub const WIDE_AND_NARROW: [Look; 2] = [look(1440, false), look(400, true)];
@@ -41,8 +44,8 @@ const fn look(width: u32, dark: bool) -> Look {
 pub struct Seen {
     /// What is wrong, with the address.
     pub problems: Vec<String>,
-    /// Addresses of this site that pages lead to, without fragments.
-    pub links: BTreeSet<String>,
+    /// Addresses of this site that pages lead to, without fragments, and one of those pages.
+    pub links: BTreeMap<String, String>,
     /// Addresses of scripts.
     pub scripts: BTreeSet<String>,
 }
@@ -95,10 +98,10 @@ fn look_at(address: &str, looks: &[Look], more: impl Fn(&Page) -> Vec<String>) -
             let widest = page.evaluate::<String>(WIDEST);
             problems.push(format!("{at}: scrolls sideways because of {widest}"));
         }
-        // The slow part: in the last look, and where all are asked for in the first, too. So rules see a page
-        // narrow and dark, and most pages also wide and light; `colours.rs` holds the rest.
+        // The slow part: in the last look, and where there are more than two in the first, too. So rules see a
+        // page narrow, and most pages also wide; `colours.rs` holds the rest.
         let is_last = nth + 1 == looks.len();
-        if is_last || (nth == 0 && looks.len() == LOOKS.len()) || pictures().is_some() {
+        if is_last || (nth == 0 && looks.len() > 2) || pictures().is_some() {
             let violations = page.violations().unwrap_or_default();
             problems.extend(violations.into_iter().map(|it| format!("{at}: {it}")));
         }
@@ -135,16 +138,31 @@ fn look_at(address: &str, looks: &[Look], more: impl Fn(&Page) -> Vec<String>) -
             .iter()
             .map(|it| format!("{address}: {it}"))
             .collect(),
-        links: page.evaluate(LINKS),
+        links: page
+            .evaluate::<Vec<String>>(LINKS)
+            .into_iter()
+            .map(|it| (it, address.to_owned()))
+            .collect(),
         scripts: page.evaluate("[...document.scripts].map(it => it.src)"),
     }
 }
 
-/// The element that sticks out the most, of those that no other cuts off.
+/// The element that sticks out the most, of those that no other cuts off, or whose text does.
 const WIDEST: &str = "[...document.querySelectorAll('body *')]
-    .filter(it => { for (let of = it.parentElement; of; of = of.parentElement)
-        if (getComputedStyle(of).overflowX !== 'visible') return false; return true; })
+    .filter(it => {
+        // What is positioned is only cut off by what is, too.
+        let free = getComputedStyle(it).position === 'absolute';
+        for (let of = it.parentElement; of && of !== document.body; of = of.parentElement) {
+            const { overflowX, position } = getComputedStyle(of);
+            if (overflowX !== 'visible' && !(free && position === 'static')) return false;
+            if (position !== 'static') free = position === 'absolute';
+        }
+        return true; })
     .map(it => [it.getBoundingClientRect().right, it.outerHTML.slice(0, 200)])
+    .concat([...document.querySelectorAll('main *')]
+        .filter(it => it.clientWidth && getComputedStyle(it).overflowX === 'visible')
+        .map(it => [it.getBoundingClientRect().left + it.scrollWidth, 'what stands in ' + it.outerHTML.slice(0, 200)])
+        .reverse())
     .sort((a, b) => b[0] - a[0]).map(it => it.join(' px: '))[0] ?? ''";
 
 /// What a page of ours never is.
@@ -174,7 +192,7 @@ const LINKS: &str = "[...new Set([...document.querySelectorAll('a[href]')]
 
 /// `CULPRIT_TEST_PICTURES` names a directory for pictures of all pages in all looks. Then time does not matter,
 /// and axe runs in all of them, too.
-fn pictures() -> Option<std::ffi::OsString> {
+pub fn pictures() -> Option<std::ffi::OsString> {
     std::env::var_os("CULPRIT_TEST_PICTURES")
 }
 
