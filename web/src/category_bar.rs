@@ -2,6 +2,7 @@
 //! of the whole, down to the last digit shown.
 
 use analyzer::category::Category;
+use analyzer::wording::thousands;
 
 use crate::unit::Unit;
 use crate::waterfall::Bar;
@@ -55,7 +56,7 @@ fn tenths(tenths: u64, unit: &Unit) -> String {
     match unit.ns {
         // A nanosecond has no tenths.
         1 => tenths.to_string(),
-        _ => format!("{}.{}", tenths / 10, tenths % 10),
+        _ => format!("{}.{}", thousands(tenths / 10), tenths % 10),
     }
 }
 

@@ -12,6 +12,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,6 +39,9 @@ const ROOM_UNIT: usize = 1 << 10;
 
 /// A question waits so long for room, then whoever asked is told to come again.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// Meanwhile it is looked this often whether something can be let go.
+const ROOM_LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A trace nobody asks about is let go after this long. Reading a page takes a minute or two, and the next
 /// click should not wait for the analysis again.
@@ -308,11 +312,16 @@ impl Shared {
     /// Waits until there is room for a trace of so many bytes.
     async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, LookError> {
         let wanted = (bytes / ROOM_UNIT).clamp(1, self.room_units);
-        self.make_room(wanted);
-        let room = self.room.clone().acquire_many_owned(wanted as u32);
-        match tokio::time::timeout(ROOM_WAIT_MAX, room).await {
-            Ok(Ok(room)) => Ok(room),
-            _ => Err(LookError::Busy),
+        let mut room = pin!(self.room.clone().acquire_many_owned(wanted as u32));
+        let mut late = pin!(tokio::time::sleep(ROOM_WAIT_MAX));
+        loop {
+            // What was being read a moment ago can be let go now.
+            self.make_room(wanted);
+            tokio::select! {
+                room = &mut room => return room.map_err(|_| LookError::Busy),
+                () = &mut late => return Err(LookError::Busy),
+                () = tokio::time::sleep(ROOM_LOOK_EVERY) => {}
+            }
         }
     }
 

@@ -41,7 +41,7 @@ pub async fn show(
     if ranking.choices.services.is_empty() && !state.store.has_endpoints().await? {
         return Ok(Redirect::to("/start").into_response());
     }
-    let slower = regressions::strip(&state.store, &filters, now_ns).await?;
+    let slower = regressions::strip(&state.store, &filters, None, now_ns).await?;
     Ok(render(&Page {
         slower,
         ..page(&filters, &ranking)

@@ -28,6 +28,7 @@ use crate::line_chart::{self, LineChart, Moment, Request, percentiles};
 use crate::pages::call_paths::{self, CallPaths, Section, View};
 use crate::pages::context::Context;
 use crate::pages::neighbours;
+use crate::pages::regressions::{self, Strip};
 use crate::pages::{Frame, PageError, render};
 use crate::range::{Covered, Filters, Range, minute_ns};
 use crate::ranking::Choices;
@@ -67,6 +68,8 @@ pub struct Read {
     pub moments: Vec<Moment>,
     /// Real requests of the chart.
     pub exemplars: Vec<Request>,
+    /// What got slower here and still is.
+    pub slower: Strip,
 }
 
 impl Read {
@@ -196,7 +199,8 @@ pub async fn read(store: &Store, id: &str, view: &View, now_ns: u64) -> Result<R
     let started = ns(window.from)..ns(window.to);
     let requests = |order| store.endpoint_requests(id, started.clone(), order, REQUESTS_MAX);
     let between = (minute_ns(window.from), minute_ns(window.to));
-    let (over_time, paths, (findings, statements), slowest, latest, moments) = futures_util::try_join!(
+    let everywhere = Filters::default();
+    let (over_time, paths, (findings, statements), slowest, latest, moments, slower) = futures_util::try_join!(
         over_time(store, id, window, now_ns),
         paths(store, &endpoint, view, now_ns),
         async {
@@ -207,6 +211,7 @@ pub async fn read(store: &Store, id: &str, view: &View, now_ns: u64) -> Result<R
         async { Ok(requests(RequestOrder::Slowest).await?) },
         async { Ok(requests(RequestOrder::Latest).await?) },
         deployed::moments(store, endpoint.service.id, Some(id), between),
+        regressions::strip(store, &everywhere, Some(id), now_ns),
     )?;
     let (minutes, covered, exemplars) = over_time;
     let (paths, hours_requests) = paths;
@@ -224,6 +229,7 @@ pub async fn read(store: &Store, id: &str, view: &View, now_ns: u64) -> Result<R
         latest,
         moments,
         exemplars,
+        slower,
     })
 }
 
@@ -294,6 +300,8 @@ struct Page<'a> {
     requests: [RequestList; 2],
     /// Who calls it, and whom it calls.
     neighbours: neighbours::Section,
+    /// What got slower here and still is.
+    slower: &'a Strip,
     /// Comes with versions and times to choose from.
     compare: String,
     /// What makes the slow ones slow.
@@ -406,6 +414,7 @@ fn page<'a>(read: &'a Read, view: &'a View, neighbours: neighbours::Section) -> 
             list("latest", "Latest requests", &read.latest),
         ],
         neighbours,
+        slower: &read.slower,
         slow: slow_link(&path, view.range, read.window),
         compare: format!(
             "/compare?endpoint_id={}{}",
@@ -620,6 +629,7 @@ mod tests {
             latest: vec![request],
             moments: Vec::new(),
             exemplars: Vec::new(),
+            slower: Strip::default(),
         }
     }
 

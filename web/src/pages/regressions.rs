@@ -202,11 +202,16 @@ pub struct Strip {
     pub all: String,
 }
 
-/// The open regressions of the services that `filters` leave.
+/// The open regressions of the services that `filters` leave, or of one endpoint.
 ///
 /// # Errors
 /// The database is away.
-pub async fn strip(store: &Store, filters: &Filters, now_ns: u64) -> Result<Strip, PageError> {
+pub async fn strip(
+    store: &Store,
+    filters: &Filters,
+    endpoint_id: Option<i32>,
+    now_ns: u64,
+) -> Result<Strip, PageError> {
     /// As many as are worth counting.
     const COUNTED_MAX: i64 = 100;
     let open = Filters {
@@ -215,7 +220,11 @@ pub async fn strip(store: &Store, filters: &Filters, now_ns: u64) -> Result<Stri
         state: "open".to_owned(),
         ..Filters::default()
     };
-    let shown = store.shown_regressions(&filter(&open, COUNTED_MAX)).await?;
+    let wanted = RegressionFilter {
+        endpoint_id,
+        ..filter(&open, COUNTED_MAX)
+    };
+    let shown = store.shown_regressions(&wanted).await?;
     let row = |it: &ShownRegression| {
         let since = format::when(ms_to_ns(it.began_ms), now_ns);
         (
