@@ -10,12 +10,14 @@ use hyper_util::rt::TokioExecutor;
 use sqlx::PgConnection;
 
 use crate::range::Range;
+use crate::statement_key;
 
 /// What there is to look at.
 pub struct Shown {
     endpoint: i32,
     service: i32,
-    statement: Option<i32>,
+    /// System and text of a statement.
+    statement: Option<(String, String)>,
     /// A finding; the load has none unless a detector finds fault with it.
     finding: Option<i32>,
     trace: uuid::Uuid,
@@ -34,8 +36,12 @@ impl Shown {
         .fetch_optional(&mut *database)
         .await?;
         let (endpoint, service) = endpoint.context("no requests are stored")?;
-        let (statement, finding, trace) = sqlx::query_as(
-            "select (select min(id) from culprit.statements), (select min(id) from culprit.findings),
+        let statement =
+            sqlx::query_as("select system, text from culprit.statements order by id limit 1")
+                .fetch_optional(&mut *database)
+                .await?;
+        let (finding, trace) = sqlx::query_as(
+            "select (select min(id) from culprit.findings),
                     (select trace_ids[1] from culprit.trace_blocks order by last_start_ns desc limit 1)",
         )
         .fetch_one(&mut *database)
@@ -82,8 +88,9 @@ impl Shown {
         if let Some(id) = self.finding {
             pages.push(("bottleneck", format!("/bottlenecks/{id}?{range}")));
         }
-        if let Some(id) = self.statement {
-            pages.push(("statement", format!("/statements/{id}?{range}")));
+        if let Some((system, text)) = &self.statement {
+            let page = statement_key::href(system, text);
+            pages.push(("statement", format!("{page}?{range}")));
         }
         pages
     }
