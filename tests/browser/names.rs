@@ -6,7 +6,7 @@ use opentelemetry_proto::tonic::trace::v1::{Span, Status, span};
 use serde_json::Value;
 
 use super::Page;
-use super::walk::{WIDE_AND_NARROW, walk};
+use super::walk::{WIDE_AND_NARROW, pictures, walk};
 use crate::support::culprit::{Culprit, data_directory};
 use crate::support::eventually;
 use crate::support::spans::{CLIENT, SERVER, export, hex, now_ns, request, text, trace_id};
@@ -156,29 +156,35 @@ async fn hostile_names_are_text_on_every_page() {
         let alert = alert.as_str().expect("a text");
         let trace = &ids[nth * 3];
         let other = &ids[(nth * 3 + 4) % ids.len()];
-        // Each kind of page with some of the names: all of them take the same ways into a page.
-        pages.extend(match nth % 3 {
-            0 => vec![
+        let kinds = [
+            vec![
                 format!("/endpoints/{endpoint}"),
                 format!("/traces/{trace}"),
                 format!("/search?q={encoded}"),
                 format!("/?q={encoded}&service={encoded}&sort={encoded}"),
             ],
-            1 => vec![
+            vec![
                 format!("/bottlenecks/{finding}"),
                 format!("/traces/{trace}?view=statistics&find={encoded}"),
                 format!("/services?service={encoded}"),
                 format!("/statements?service={encoded}"),
                 format!("/traces?q={encoded}&service={encoded}&endpoint={encoded}"),
             ],
-            _ => vec![
+            vec![
                 format!("/alerts/{alert}"),
                 format!("/traces/{trace}/compare/{other}"),
                 format!("/traces/{trace}?view=flame&span=0000000000000002"),
                 format!("/endpoints/{endpoint}/slow"),
                 format!("/alerts/rules/edit?name={encoded}"),
             ],
-        });
+        ];
+        // Each kind of page with some of the names, always the same ones; with all where time does not matter.
+        let all = pictures().is_some();
+        let some = kinds.into_iter().enumerate();
+        pages.extend(
+            some.filter(|(kind, _)| all || nth % 3 == *kind)
+                .flat_map(|it| it.1),
+        );
     }
     let addresses: Vec<String> = pages
         .iter()
@@ -187,13 +193,22 @@ async fn hostile_names_are_text_on_every_page() {
     walk(&addresses, &WIDE_AND_NARROW, harm).assert_clean();
 }
 
-/// As many as that, once there are.
+/// As many as that, once there are, in an order that only depends on their names.
 async fn list(culprit: &Culprit, what: &str, key: &str, least: usize) -> Vec<Value> {
     eventually(&format!("{least} {what}"), async || {
         let answer = culprit.get(&format!("/api/v1/{what}")).await;
         let mut answer: Value = serde_json::from_str(&answer).expect("JSON");
         match answer[key].take() {
-            Value::Array(all) if all.len() >= least => Some(all),
+            Value::Array(mut all) if all.len() >= least => {
+                // An alert tells it among its labels.
+                all.sort_by_key(|it| {
+                    format!(
+                        "{} {} {}",
+                        it["service"], it["labels"]["service"], it["endpoint"]
+                    )
+                });
+                Some(all)
+            }
             _ => None,
         }
     })

@@ -118,20 +118,7 @@ fn look_at(address: &str, looks: &[Look], more: impl Fn(&Page) -> Vec<String>) -
     if bytes > HTML_BYTES_MAX {
         problems.push(format!("{bytes} bytes of HTML"));
     }
-    let with: Vec<String> = page.evaluate(GIST);
-    let without = Browser::shared().open(
-        address,
-        Look {
-            javascript: false,
-            ..looks[0]
-        },
-    );
-    let without: Vec<String> = without.evaluate(GIST);
-    if with != without {
-        problems.push(format!(
-            "with scripts it says {with:?}, without {without:?}"
-        ));
-    }
+    problems.extend(differences(&page, address, looks[0]));
     problems.extend(more(&page));
     Seen {
         problems: problems
@@ -145,6 +132,30 @@ fn look_at(address: &str, looks: &[Look], more: impl Fn(&Page) -> Vec<String>) -
             .collect(),
         scripts: page.evaluate("[...document.scripts].map(it => it.src)"),
     }
+}
+
+/// Whether it says something else without scripts. What culprit knows grows while one looks: a page that has
+/// changed meanwhile is looked at again.
+fn differences(page: &Page, address: &str, look: Look) -> Option<String> {
+    let gist = |javascript| -> Vec<String> {
+        let look = Look { javascript, ..look };
+        Browser::shared().open(address, look).evaluate(GIST)
+    };
+    let mut with: Vec<String> = page.evaluate(GIST);
+    for _ in 0..3 {
+        let without = gist(false);
+        if with == without {
+            return None;
+        }
+        let again = gist(true);
+        if with == again {
+            return Some(format!(
+                "with scripts it says {with:?}, without {without:?}"
+            ));
+        }
+        with = again;
+    }
+    Some("what it says changes each time".to_owned())
 }
 
 /// The element that sticks out the most, of those that no other cuts off, or whose text does.

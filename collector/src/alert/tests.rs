@@ -315,19 +315,21 @@ async fn a_new_finding_is_told_once_and_its_end_too() {
         world.incidents().await,
         [("resolved".into(), "resolved".into())]
     );
-    let outcomes: Vec<(i32, String)> =
-        sqlx::query_as("select attempt, outcome from culprit.deliveries order by at")
-            .fetch_all(world.store.pool())
-            .await
-            .unwrap();
-    assert_eq!(
-        outcomes,
-        [
-            (1, "failed".into()),
-            (2, "delivered".into()),
-            (1, "delivered".into())
-        ]
-    );
+    // What the receiver has answered is written down a moment later.
+    eventually("what became of three attempts", async || {
+        let outcomes: Vec<(i32, String)> =
+            sqlx::query_as("select attempt, outcome from culprit.deliveries order by at")
+                .fetch_all(world.store.pool())
+                .await
+                .unwrap();
+        outcomes
+            == [
+                (1, "failed".into()),
+                (2, "delivered".into()),
+                (1, "delivered".into()),
+            ]
+    })
+    .await;
 }
 
 #[tokio::test]
