@@ -659,8 +659,10 @@ struct Scale {
 
 impl Scale {
     fn of(trace: &Trace<'_>) -> Scale {
-        let start_ns = trace.nodes.iter().map(|it| it.start_ns).min().unwrap_or(0);
-        let end_ns = trace.nodes.iter().map(|it| it.end_ns).max().unwrap_or(0);
+        let Range {
+            start: start_ns,
+            end: end_ns,
+        } = trace.time_ns();
         let fitting_ns = (end_ns - start_ns).div_ceil(WIDTH_MAX);
         let mut column_ns = NS_PER_MS;
         // 2, 2.5 and 2 times the last one, over and over.

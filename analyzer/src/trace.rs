@@ -98,6 +98,13 @@ pub const TIME_MAX_NS: u64 = i64::MAX as u64;
 pub const DURATION_MAX_NS: u64 = 365 * 24 * 3_600 * 1_000_000_000;
 
 impl<'a> Trace<'a> {
+    /// From the first span's start to the last one's end, ns since the epoch; empty without spans.
+    pub fn time_ns(&self) -> Range<u64> {
+        let start = self.nodes.iter().map(|it| it.start_ns).min();
+        let end = self.nodes.iter().map(|it| it.end_ns).max();
+        start.unwrap_or(0)..end.unwrap_or(0)
+    }
+
     /// Builds the tree. Total on any input; every distinct span appears exactly once; the order of
     /// arrival never matters.
     pub fn assemble(spans: Spans<'a>) -> Trace<'a> {

@@ -330,13 +330,11 @@ fn offenders(analysis: &Analysis<'_>, finding: &Finding) -> Vec<SpanId> {
 
 fn fragment(analysis: &Analysis<'_>) -> Fragment {
     let spans = &analysis.trace.spans.spans;
-    let nodes = &analysis.trace.nodes;
-    let start_ns = nodes.iter().map(|it| it.start_ns).min().unwrap_or_default();
-    let end_ns = nodes.iter().map(|it| it.end_ns).max().unwrap_or_default();
+    let time_ns = analysis.trace.time_ns();
     Fragment {
         span_id: spans.iter().map(|it| it.id).min().unwrap_or_default(),
-        start_ns,
-        duration_ns: end_ns - start_ns,
+        start_ns: time_ns.start,
+        duration_ns: time_ns.end - time_ns.start,
     }
 }
 

@@ -113,17 +113,8 @@ async fn candidates(store: &Store, wanted: &Wanted<'_>) -> Result<Vec<ListedRequ
             let filter = RequestFilter {
                 from_ns: wanted.started_ns.start,
                 until_ns: wanted.started_ns.end,
-                service: String::new(),
-                endpoint: String::new(),
-                min_ns: 0,
-                max_ns: 0,
-                errors: false,
-                with_finding: false,
-                outermost: false,
-                conditions: Vec::new(),
                 order,
-                after: None,
-                limit: REQUESTS_MAX,
+                ..RequestFilter::newest(REQUESTS_MAX)
             };
             rows.push(store.requests_of(&filter, Some(vec![*id])).await?.rows);
         }

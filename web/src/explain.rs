@@ -5,6 +5,7 @@ use analyzer::detectors::{ALL, Detector};
 use analyzer::trace::SpanIdx;
 use analyzer::{Analysis, Settings, drawing};
 use std::fmt::Write;
+use std::ops::Range;
 use std::process::ExitCode;
 
 use crate::offline::paint::{Paint, Style, cut, wrap};
@@ -70,8 +71,10 @@ pub fn example(detector: &Detector, paint: Paint) -> String {
 /// categories, so that they tell something without colours, too.
 fn waterfall(analysis: &Analysis<'_>, accused: &[SpanIdx], paint: Paint) -> String {
     let trace = &analysis.trace;
-    let start_ns = trace.nodes.iter().map(|it| it.start_ns).min().unwrap_or(0);
-    let end_ns = trace.nodes.iter().map(|it| it.end_ns).max().unwrap_or(0);
+    let Range {
+        start: start_ns,
+        end: end_ns,
+    } = trace.time_ns();
     let name_width = paint.width * 2 / 5;
     let bar_width = paint.width - name_width - 16;
     let column = |ns: u64| {

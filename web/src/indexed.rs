@@ -67,13 +67,7 @@ impl<'s, 'a> Indexed<'s, 'a> {
             own_ns: (0..spans.len() as SpanIdx)
                 .map(|it| waterfall::own_ns(analysis, it, None))
                 .collect(),
-            start_ns: analysis
-                .trace
-                .nodes
-                .iter()
-                .map(|it| it.start_ns)
-                .min()
-                .unwrap_or(0),
+            start_ns: analysis.trace.time_ns().start,
             errors: spans.iter().filter(|it| it.status == Status::Error).count(),
             detached,
             main,

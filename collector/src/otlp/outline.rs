@@ -101,7 +101,7 @@ impl SpanAt {
 
     /// Its trace; zero if its id is none.
     pub(super) fn trace_id(&self, bytes: &[u8]) -> Result<TraceId, WireError> {
-        Ok(trace_id(Ids::of(bytes, self.body())?.trace).unwrap_or_default())
+        Ok(trace_id(Ids::read(bytes, self.body(), |_| Ok(()))?.trace).unwrap_or_default())
     }
 }
 
@@ -137,15 +137,20 @@ pub(super) struct Ids<'a> {
 }
 
 impl<'a> Ids<'a> {
-    /// Reads a span's ids; as everywhere, of several the last one counts.
-    fn of(bytes: &'a [u8], span: Range<usize>) -> Result<Ids<'a>, WireError> {
+    /// Reads a span's ids; as everywhere, of several the last one counts. `other` is shown every
+    /// other field.
+    fn read(
+        bytes: &'a [u8],
+        span: Range<usize>,
+        mut other: impl FnMut(&RawField) -> Result<(), WireError>,
+    ) -> Result<Ids<'a>, WireError> {
         let (mut trace, mut id) = (0..0, 0..0);
         let mut reader = Reader::over(bytes, span);
         while let Some(field) = reader.field()? {
             match field.number {
                 number::TRACE_ID => trace = field.delimited()?,
                 number::SPAN_ID => id = field.delimited()?,
-                _ => {}
+                _ => other(&field)?,
             }
         }
         Ok(Ids {
@@ -250,7 +255,9 @@ impl<Take: FnMut(Ids<'_>) -> bool> Walk<'_, Take> {
         let body = field.delimited()?;
         let head_bytes = (body.start - field.at.start) as u32;
         if let Some(checker) = &mut self.checker {
-            let ids = checked_ids(self.bytes, body, checker)?;
+            let ids = Ids::read(self.bytes, body, |field| {
+                checker.field(&schema::SPAN, field, 3)
+            })?;
             if !(self.take)(ids) {
                 return Ok(());
             }
@@ -275,27 +282,6 @@ impl<Take: FnMut(Ids<'_>) -> bool> Walk<'_, Take> {
             None => Ok(()),
         }
     }
-}
-
-/// As [`Ids::of`], and everything else in the span is checked.
-fn checked_ids<'a>(
-    bytes: &'a [u8],
-    span: Range<usize>,
-    checker: &mut Checker<'_>,
-) -> Result<Ids<'a>, WireError> {
-    let (mut trace, mut id) = (0..0, 0..0);
-    let mut reader = Reader::over(bytes, span);
-    while let Some(field) = reader.field()? {
-        match field.number {
-            number::TRACE_ID => trace = field.delimited()?,
-            number::SPAN_ID => id = field.delimited()?,
-            _ => checker.field(&schema::SPAN, &field, 3)?,
-        }
-    }
-    Ok(Ids {
-        trace: &bytes[trace],
-        span: &bytes[id],
-    })
 }
 
 impl Outline {

@@ -590,6 +590,35 @@ fn remove(missing: &mut Named, found: &[((i32, String), i32)]) {
     }
 }
 
+/// How many more names of each owner there is room for, and of all together.
+pub(super) struct Room {
+    counts: HashMap<i32, usize>,
+    each_max: usize,
+    left: usize,
+}
+
+impl Room {
+    /// There are `counts` of each owner; at most `each_max` may be, and `left` more in all.
+    pub(super) fn new(counts: Vec<(i32, i64)>, each_max: usize, left: usize) -> Room {
+        Room {
+            counts: counts.into_iter().map(|(id, n)| (id, n as usize)).collect(),
+            each_max,
+            left,
+        }
+    }
+
+    /// Whether there is room for one more of `owner`, which is taken then.
+    pub(super) fn take(&mut self, owner: i32) -> bool {
+        let count = self.counts.entry(owner).or_default();
+        let is_room = *count < self.each_max && self.left > 0;
+        if is_room {
+            *count += 1;
+            self.left -= 1;
+        }
+        is_room
+    }
+}
+
 /// What of `missing` there is room for, and an `(other)` for each service without; those are `filled`.
 async fn with_room(
     transaction: &mut Connection,
@@ -602,18 +631,14 @@ async fn with_room(
         .bind(&services)
         .fetch_all(&mut *transaction)
         .await?;
-    let mut counts: HashMap<i32, usize> =
-        counts.into_iter().map(|(id, n)| (id, n as usize)).collect();
     let all: i64 = sqlx::query_scalar(family.count_all)
         .fetch_one(transaction)
         .await?;
-    let mut all = all as usize;
+    let left = NAMES_MAX.saturating_sub(all as usize);
+    let mut room = Room::new(counts, NAMES_PER_SERVICE_MAX, left);
     let mut new = Named::new();
     for key in missing {
-        let count = counts.entry(key.0).or_default();
-        if *count < NAMES_PER_SERVICE_MAX && all < NAMES_MAX {
-            *count += 1;
-            all += 1;
+        if room.take(key.0) {
             new.insert(key);
         } else {
             filled.push(key.0);
@@ -767,13 +792,10 @@ async fn findings_with_room<'a>(
     .bind(&endpoints)
     .fetch_all(transaction)
     .await?;
-    let mut counts: HashMap<i32, usize> =
-        counts.into_iter().map(|(id, n)| (id, n as usize)).collect();
+    let mut room = Room::new(counts, FINDINGS_PER_ENDPOINT_MAX, usize::MAX);
     let mut new = BTreeMap::new();
     for (digest, finding) in missing {
-        let count = counts.entry(finding.2.endpoint).or_default();
-        if *count < FINDINGS_PER_ENDPOINT_MAX {
-            *count += 1;
+        if room.take(finding.2.endpoint) {
             new.insert(digest, finding);
         } else {
             filled.push(finding.2.endpoint);

@@ -8,7 +8,7 @@ use analyzer::seeded_hash::SeededMap;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::dictionaries::{Dictionaries, OTHER, digest, ids_by_digest, lock};
+use super::dictionaries::{Dictionaries, OTHER, Room, digest, ids_by_digest, lock};
 use super::pool::Connection;
 use super::{Store, StoreError};
 use crate::contribution::{Contribution, Peer, To};
@@ -189,18 +189,14 @@ async fn edges_with_room(
     .bind(&callers)
     .fetch_all(&mut *transaction)
     .await?;
-    let mut counts: HashMap<i32, usize> =
-        counts.into_iter().map(|(id, n)| (id, n as usize)).collect();
     let all: i64 = sqlx::query_scalar("select count(*) from culprit.edges")
         .fetch_one(transaction)
         .await?;
-    let mut all = all as usize;
+    let left = EDGES_MAX.saturating_sub(all as usize);
+    let mut room = Room::new(counts, EDGES_PER_ENDPOINT_MAX, left);
     let mut new = NewEdges::new();
     for (digest, key) in missing {
-        let count = counts.entry(key.caller).or_default();
-        if *count < EDGES_PER_ENDPOINT_MAX && all < EDGES_MAX {
-            *count += 1;
-            all += 1;
+        if room.take(key.caller) {
             new.insert(digest, key);
         } else {
             let other = EdgeKey::other(key.caller);

@@ -316,20 +316,10 @@ mod tests {
     use super::*;
     use crate::store::dictionaries::statement_digest;
     use crate::store::encoding::{Statements, statements_bytes};
+    use crate::store::statements::tests::calls;
 
     const MS: i64 = 1_000_000;
     const TEXT: &str = "select ? from a";
-
-    fn calls(count: i64, ms: i64) -> StatementCalls {
-        let mut calls = StatementCalls {
-            calls: count,
-            sum_ns: count * ms * MS,
-            critical_ns: count * ms * MS / 2,
-            ..StatementCalls::default()
-        };
-        calls.latency.record((ms * MS) as u64, count);
-        calls
-    }
 
     async fn run(store: &Store, sql: &'static str) {
         sqlx::raw_sql(sql).execute(store.pool()).await.unwrap();

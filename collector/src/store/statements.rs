@@ -265,14 +265,15 @@ impl Store {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::store::encoding::{Statements, statements_bytes};
     use sqlx::Executor;
 
     const MS: i64 = 1_000_000;
 
-    fn calls(count: i64, ms: i64) -> StatementCalls {
+    /// So many calls of so many ms each, half of it on the critical path.
+    pub fn calls(count: i64, ms: i64) -> StatementCalls {
         let mut calls = StatementCalls {
             calls: count,
             sum_ns: count * ms * MS,

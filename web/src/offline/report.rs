@@ -249,13 +249,7 @@ impl TraceReport {
             warnings: warnings(analysis),
             entries,
             id,
-            start_ns: analysis
-                .trace
-                .nodes
-                .iter()
-                .map(|it| it.start_ns)
-                .min()
-                .unwrap_or(0),
+            start_ns: analysis.trace.time_ns().start,
             coverage: CoverageNumbers::of(analysis),
         }
     }

@@ -43,24 +43,25 @@ pub struct Frame {
     pub current: &'static str,
 }
 
-/// Every page that needs nothing to be chosen: address, name. Narrow screens have them in a menu.
-const PAGES: [(&str, &str); 11] = [
-    ("/", "Bottlenecks"),
-    ("/regressions", "Regressions"),
-    ("/alerts", "Alerts"),
-    ("/services", "Services"),
-    ("/statements", "Statements"),
-    ("/deployments", "Deployments"),
-    ("/compare", "Compare"),
-    ("/traces", "Traces"),
-    ("/status", "Status"),
-    ("/detectors", "Detectors"),
-    ("/start", "Send traces"),
+/// Every page that needs nothing to be chosen: address, name, whether it stands in the header. Narrow
+/// screens have all of them in a menu.
+const PAGES: [(&str, &str, bool); 11] = [
+    ("/", "Bottlenecks", true),
+    ("/regressions", "Regressions", true),
+    ("/alerts", "Alerts", true),
+    ("/services", "Services", true),
+    ("/statements", "Statements", true),
+    ("/deployments", "Deployments", true),
+    ("/compare", "Compare", false),
+    ("/traces", "Traces", true),
+    ("/status", "Status", true),
+    ("/detectors", "Detectors", false),
+    ("/start", "Send traces", false),
 ];
 
 impl Frame {
-    /// What the menu of narrow screens offers.
-    pub fn pages(&self) -> &'static [(&'static str, &'static str)] {
+    /// What the header and the menu of narrow screens offer.
+    pub fn pages(&self) -> &'static [(&'static str, &'static str, bool)] {
         &PAGES
     }
 
