@@ -5,6 +5,7 @@ use analyzer::Settings;
 use analyzer::contrast::{Fact, Facts};
 use analyzer::profile::{Profile, ProfileSum};
 use analyzer::span::{Attribute, Spans, Value};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::otlp::decode_into;
 use crate::store::requests::ListedRequest;
@@ -12,6 +13,9 @@ use crate::store::{Store, StoreError};
 
 /// Larger traces are passed over: they would take the time of all others, and say nothing else.
 const SPANS_MAX: u32 = 5_000;
+
+/// While one waits for Postgres another is analysed; more would take connections from other readers.
+const AT_ONCE: usize = 4;
 
 /// Bytes of a text that is compared; what is longer is rarely the same twice.
 const TEXT_BYTES_MAX: usize = 120;
@@ -92,21 +96,24 @@ pub async fn look(
     settings: &Settings,
     rows: Vec<ListedRequest>,
 ) -> Result<Vec<Looked>, StoreError> {
-    let mut looked = Vec::with_capacity(rows.len());
-    for row in rows {
-        if row.spans > SPANS_MAX {
-            continue;
-        }
-        let Some(stored) = store.trace(row.trace_id).await? else {
-            continue;
-        };
-        let settings = settings.clone();
-        let analysing =
-            tokio::task::spawn_blocking(move || analysed(row, &stored.otlp, &settings)).await;
-        let request = analysing.map_err(|error| StoreError::Damaged(error.to_string()))?;
-        looked.extend(request);
-    }
-    Ok(looked)
+    let rows = rows.into_iter().filter(|row| row.spans <= SPANS_MAX);
+    let looking = stream::iter(rows.map(|row| look_at(store, settings, row)));
+    let looked: Vec<Option<Looked>> = looking.buffered(AT_ONCE).try_collect().await?;
+    Ok(looked.into_iter().flatten().collect())
+}
+
+async fn look_at(
+    store: &Store,
+    settings: &Settings,
+    row: ListedRequest,
+) -> Result<Option<Looked>, StoreError> {
+    let Some(stored) = store.trace(row.trace_id).await? else {
+        return Ok(None);
+    };
+    let settings = settings.clone();
+    tokio::task::spawn_blocking(move || analysed(row, &stored.otlp, &settings))
+        .await
+        .map_err(|error| StoreError::Damaged(error.to_string()))
 }
 
 /// A request; `None` if the trace holds it no more, or is damaged.

@@ -155,6 +155,9 @@ pub enum BenchCommand {
     Ingest(bench::IngestOptions),
     /// How long what people ask takes, with many spans stored on a private Postgres of its own.
     Query(bench::QueryOptions),
+    /// What becomes of many times the load that is sustained: what is stored, what is told to come again,
+    /// and what memory it takes.
+    Overload(bench::OverloadOptions),
 }
 
 /// Which part of culprit a process is.
@@ -450,6 +453,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Health { url } => health::run(&url).await,
             Command::Bench(BenchCommand::Ingest(options)) => bench::ingest(options).await,
             Command::Bench(BenchCommand::Query(options)) => bench::query(options).await,
+            Command::Bench(BenchCommand::Overload(options)) => bench::overload(options).await,
         }
     })
 }

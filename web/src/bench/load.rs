@@ -181,7 +181,7 @@ impl Load {
     }
 
     /// One trace's spans by service.
-    fn trace(&mut self, number: u64) -> [Vec<Span>; 3] {
+    pub fn trace(&mut self, number: u64) -> [Vec<Span>; 3] {
         let trace_id = [
             self.random.next().to_be_bytes(),
             self.random.next().to_be_bytes(),
@@ -349,7 +349,8 @@ fn text(key: &str, value: &str) -> KeyValue {
     }
 }
 
-fn request(service: usize, spans: Vec<Span>) -> ExportTraceServiceRequest {
+/// What a service's exporter sends.
+pub fn request(service: usize, spans: Vec<Span>) -> ExportTraceServiceRequest {
     let attributes = vec![
         text("service.name", SERVICES[service]),
         text("service.version", "1.4.2"),

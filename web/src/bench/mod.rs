@@ -4,10 +4,12 @@
 //! and memory are told apart from the load's and from Postgres'.
 
 mod load;
+mod overload;
 mod process;
 mod query;
 mod pages;
 
+pub use overload::{OverloadOptions, overload};
 pub use query::{QueryOptions, query};
 
 use anyhow::Context;
@@ -168,6 +170,13 @@ async fn bytes_per_span(database: &mut PgConnection, spans: i64) -> anyhow::Resu
         tables.insert(name.clone(), json!(bytes(*size)));
     }
     Ok(Value::Object(tables))
+}
+
+/// Of sorted times, rounded; 0 without any.
+fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let position = (share * sorted.len() as f64) as usize;
+    let at = sorted.get(position).or(sorted.last());
+    round(at.copied().unwrap_or_default(), 2)
 }
 
 fn round(number: f64, digits: i32) -> f64 {

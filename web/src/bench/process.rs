@@ -14,6 +14,8 @@ pub struct Culprit {
     directory: PathBuf,
     /// Its OTLP/gRPC address, as a URL.
     pub grpc: String,
+    /// Its OTLP/HTTP address, as a URL.
+    pub http: String,
     /// Its UI's address, as a URL.
     pub ui: String,
 }
@@ -52,19 +54,24 @@ impl Culprit {
             .context("culprit cannot start itself")?;
         let stdout = child.stdout.take().context("no standard output")?;
         let mut lines = BufReader::new(stdout).lines();
-        let mut ui = String::new();
+        let [mut ui, mut grpc] = [String::new(), String::new()];
         while let Some(line) = lines.next_line().await? {
-            if let Some((_, address)) = line.split_once("UI  ") {
-                ui = address.trim().to_owned();
+            let address = |of: &str| line.split_once(of).map(|it| it.1.trim().to_owned());
+            if let Some(address) = address("UI  ") {
+                ui = address;
             }
-            if let Some((_, address)) = line.split_once("OTLP/gRPC") {
-                let grpc = address.trim().to_owned();
+            if let Some(address) = address("OTLP/gRPC") {
+                grpc = address;
+            }
+            // The last one it tells.
+            if let Some(http) = address("OTLP/HTTP") {
                 // Keep reading, or the child blocks when it says more.
                 tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
                 return Ok(Culprit {
                     child,
                     directory: directory.to_owned(),
                     grpc,
+                    http,
                     ui,
                 });
             }

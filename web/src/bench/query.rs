@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use super::load::{self, Load};
 use super::pages;
 use super::process::Culprit;
-use super::{IngestOptions, connect, round, scratch_directory, settle};
+use super::{IngestOptions, connect, quantile, round, scratch_directory, settle};
 
 /// What `bench query` can be told.
 #[derive(clap::Args, Clone, Debug)]
@@ -235,7 +235,11 @@ async fn ask(options: &QueryOptions, directory: &Path, ui: &str) -> anyhow::Resu
     let mut pages = Map::new();
     for (name, address) in shown.addresses(window) {
         let page = &pages::Page::new(ui, &address)?;
-        let mut answer = timed(runs, |_| page.get()).await?;
+        let mut answer = match timed(runs, |_| page.get()).await {
+            Ok(answer) => answer,
+            // The other pages' figures took long to get.
+            Err(error) => json!({ "error": format!("{error:#}") }),
+        };
         // What stands in `rows` of a question are bytes of HTML here.
         answer["bytes"] = answer["rows"].take();
         answer["address"] = json!(address);
@@ -350,17 +354,7 @@ where
     }
     let first_ms = times_ms.remove(0);
     times_ms.sort_by(f64::total_cmp);
-    let at = |share: f64| {
-        let position = (share * times_ms.len() as f64) as usize;
-        round(
-            times_ms
-                .get(position)
-                .or(times_ms.last())
-                .copied()
-                .unwrap_or(first_ms),
-            2,
-        )
-    };
+    let at = |share| quantile(&times_ms, share);
     Ok(json!({
         "first_ms": round(first_ms, 2), "p50_ms": at(0.5), "p95_ms": at(0.95), "max_ms": at(1.0),
         "rows": rows,
