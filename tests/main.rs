@@ -10,6 +10,7 @@ mod bad_input;
 mod browser;
 mod crash;
 mod demo;
+mod backlog;
 mod disk;
 mod exec_sdk;
 mod faults;

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use crate::backlog::BacklogGuard;
 use crate::buffers::Buffer;
 use crate::disk::DiskGuard;
 use crate::handoff::{Fresh, Handoff};
@@ -88,8 +89,8 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(15);
 /// What refused clients are told to wait. The receiver adds jitter.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The same while the disk is almost full: room is made by dropping days, which takes longer.
-const RETRY_AFTER_DISK: Duration = Duration::from_secs(10);
+/// The same while the disk is almost full or too much waits to be analysed: making room takes longer.
+const RETRY_AFTER_ROOM: Duration = Duration::from_secs(10);
 
 /// How often an unwritable database is asked whether it is back.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
@@ -120,6 +121,7 @@ pub struct Stats {
     waiting_bytes: AtomicUsize,
     refusing: AtomicBool,
     disk: OnceLock<Arc<DiskGuard>>,
+    backlog: OnceLock<Arc<BacklogGuard>>,
     /// How long commits took that held spans, failed ones included.
     pub commit_seconds: Histogram,
     /// Commits that failed: their clients were told to come again.
@@ -130,6 +132,11 @@ impl Stats {
     /// Bytes of OTLP that wait for a commit.
     pub fn waiting_bytes(&self) -> usize {
         self.waiting_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Why nothing is taken until more is analysed; `None` if it is.
+    pub fn backlog_refusal(&self) -> Option<String> {
+        self.backlog.get()?.refusal()
     }
 
     /// Batches can be taken right now: the last commit did not fail, and the disk has room.
@@ -177,13 +184,10 @@ impl Journal {
         if bytes == 0 {
             return Ok(());
         }
-        let stats = self.inner.stats.clone();
-        if let Some(reason) = stats.disk.get().and_then(|it| it.refusal()) {
-            return Err(Refused::Unavailable {
-                retry_after: RETRY_AFTER_DISK,
-                reason,
-            });
+        if let Some(refused) = self.refusal() {
+            return Err(refused);
         }
+        let stats = self.inner.stats.clone();
         let before = stats.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
         let admitted = Admitted { stats, bytes };
         // A batch larger than the bound is taken when nothing else waits.
@@ -208,6 +212,16 @@ impl Journal {
             .unwrap_or_else(|_| Err(unavailable("culprit is stopping")))
     }
 
+    /// What everybody is told at the moment, whatever they send: there is no room for more.
+    pub fn refusal(&self) -> Option<Refused> {
+        let stats = &self.inner.stats;
+        let disk = stats.disk.get().and_then(|it| it.refusal());
+        Some(Refused::Unavailable {
+            retry_after: RETRY_AFTER_ROOM,
+            reason: disk.or_else(|| stats.backlog_refusal())?,
+        })
+    }
+
     /// How many shards the schema was created with.
     pub fn shards(&self) -> u16 {
         self.inner.shards
@@ -227,6 +241,12 @@ impl Journal {
     /// later guards are left alone.
     pub fn watch_disk(&self, guard: Arc<DiskGuard>) {
         let _ = self.inner.stats.disk.set(guard);
+    }
+
+    /// From now on nothing is taken while the guard says that too much waits to be analysed. Set once, as
+    /// above.
+    pub fn watch_backlog(&self, guard: Arc<BacklogGuard>) {
+        let _ = self.inner.stats.backlog.set(guard);
     }
 
     /// Bytes of OTLP that wait for a commit.

@@ -9,6 +9,7 @@ pub mod postgres;
 pub mod otlp;
 pub mod receiver;
 pub mod journal;
+pub mod backlog;
 pub mod handoff;
 pub mod assembly;
 pub mod contribution;

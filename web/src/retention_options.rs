@@ -32,6 +32,10 @@ pub struct RetentionOptions {
     /// the private Postgres [default: 2GiB or 5 % of the disk, whichever is more].
     #[arg(long, env = "CULPRIT_DISK_FREE_MIN", value_name = "BYTES")]
     pub disk_free_min: Option<Bytes>,
+    /// While more than this waits to be analysed, in bytes as sent, clients are told to come again. It
+    /// leaves room for bursts and for analysers that are away for a while [default: 16GiB].
+    #[arg(long, env = "CULPRIT_BACKLOG_MAX", value_name = "BYTES")]
+    pub backlog_max: Option<Bytes>,
 }
 
 impl RetentionOptions {
@@ -44,6 +48,7 @@ impl RetentionOptions {
             retain_bytes: self.retain_bytes.or(file.retain_bytes),
             retain_disk_share: self.retain_disk_share.or(file.retain_disk_share),
             disk_free_min: self.disk_free_min.or(file.disk_free_min),
+            backlog_max: self.backlog_max.or(file.backlog_max),
         }
     }
 

@@ -3,6 +3,7 @@
 use anyhow::Context;
 use collector::alert::Alerting;
 use collector::alert::look::Watch;
+use collector::backlog::{self, BacklogGuard};
 use collector::disk::DiskGuard;
 use collector::handoff::Handoff;
 use collector::journal::Journal;
@@ -140,13 +141,14 @@ impl Serving {
         receiver_options: receiver::Options,
         mut alerting: Alerting,
     ) {
-        let store = &self.database.store;
+        let store = self.database.store.clone();
         let collects = options.plays(Role::Collector);
         let analyses = options.plays(Role::Analyzer);
         let handoff = (collects && analyses).then(|| Arc::new(Handoff::new(store.shards())));
         let journal = collects.then(|| Journal::start_beside(store.clone(), handoff.clone()));
         if let Some(journal) = &journal {
             journal.watch_disk(self.disk.clone());
+            self.spawn_backlog_guard(journal, options);
         }
         let receiver = journal
             .clone()
@@ -253,6 +255,15 @@ impl Serving {
         ));
         self.tasks
             .spawn(alert::run(store.clone(), alerting, alert_stats, shutdown));
+    }
+
+    fn spawn_backlog_guard(&mut self, journal: &Journal, options: &ServeOptions) {
+        let bytes_max = options.retention.backlog_max.map(Bytes::get);
+        let guard = Arc::new(BacklogGuard::new(bytes_max.unwrap_or(backlog::BYTES_MAX)));
+        journal.watch_backlog(guard.clone());
+        let (store, shutdown) = (self.database.store.clone(), self.intake.clone());
+        self.tasks
+            .spawn(async move { guard.watch(&store, shutdown).await });
     }
 
     fn spawn_plans(&mut self, observed: Vec<ObservedDatabase>, run: bool) {

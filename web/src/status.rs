@@ -53,6 +53,8 @@ pub struct Status {
     pub postgres: Option<PostgresState>,
     /// Why nothing is taken although the database would: the disk.
     pub disk: Option<String>,
+    /// Why nothing is taken until more is analysed.
+    pub backlog: Option<String>,
     /// How the whole is.
     pub overview: Option<Overview>,
     /// What is stored.
@@ -85,6 +87,7 @@ impl Status {
             database: overview.as_ref().map(|_| ()).map_err(Clone::clone),
             postgres,
             disk: vitals.disk.as_ref().and_then(|it| it.refusal()),
+            backlog: vitals.journal.as_ref().and_then(|it| it.backlog_refusal()),
             overview: overview.ok(),
             storage,
             received: state
@@ -101,6 +104,7 @@ impl Status {
         let mut troubles = Vec::new();
         self.database_trouble(&mut troubles);
         self.disk_trouble(&mut troubles);
+        self.backlog_trouble(&mut troubles);
         self.analysis_trouble(&mut troubles);
         self.receiver_trouble(&mut troubles);
         self.quarantine_trouble(&mut troubles);
@@ -163,6 +167,18 @@ impl Status {
             what: format!("Spans are refused: {refusal}"),
             action: "Make room, give culprit a larger disk (--data-dir), or let it keep fewer days (--retain-days, \
                  --retain-bytes). What was acknowledged is safe."
+                .to_owned(),
+            link: String::new(),
+        });
+    }
+
+    fn backlog_trouble(&self, troubles: &mut Vec<Trouble>) {
+        let Some(refusal) = &self.backlog else { return };
+        troubles.push(Trouble {
+            level: Level::Bad,
+            what: format!("Spans are refused: {refusal}"),
+            action: "Give culprit more processors, start more processes with --role analyzer, or send less. What was \
+                 acknowledged is safe and will be analysed; --backlog-max says how much of it may wait."
                 .to_owned(),
             link: String::new(),
         });
@@ -393,6 +409,7 @@ mod tests {
             database: Ok(()),
             postgres: None,
             disk: None,
+            backlog: None,
             overview: Some(Overview::default()),
             storage: Some(Storage {
                 holders: vec![holder],

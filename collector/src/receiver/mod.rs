@@ -248,6 +248,10 @@ impl Receiver {
         if body.size_hint().lower() > bytes_max as u64 {
             return Err(Answer::too_large(self.limits().body_bytes_max));
         }
+        // Those who are to come again anyway cost as little as can be.
+        if let Some(refused) = self.inner.sink.refusal() {
+            return Err(refused.into());
+        }
         let deadline = self.limits().body_deadline;
         let read = read_within(body, bytes_max, charge);
         match tokio::time::timeout(deadline, read).await {

@@ -44,6 +44,14 @@ impl Sink {
         }
     }
 
+    /// What everybody is told at the moment, whatever they send.
+    pub(super) fn refusal(&self) -> Option<Refused> {
+        match self {
+            Sink::Journal(journal) => journal.refusal(),
+            Sink::Memory(_) => None,
+        }
+    }
+
     pub(super) async fn append(&self, batch: Batch) -> Result<(), Refused> {
         match self {
             Sink::Journal(journal) => journal.append(batch).await,

@@ -52,7 +52,7 @@ pub async fn ingest(options: IngestOptions) -> anyhow::Result<ExitCode> {
 }
 
 async fn measure(options: &IngestOptions, directory: &Path) -> anyhow::Result<Value> {
-    let culprit = Culprit::start(directory).await?;
+    let culprit = Culprit::start(directory, &[]).await?;
     let before = culprit.usage()?;
     let since = Instant::now();
     let sent = Load::new(options).run(&culprit.grpc).await?;

@@ -3,7 +3,7 @@
 //! Two phases of the same length, the first at a rate that culprit keeps up with, the second at many times
 //! that. Nobody waits for culprit: what is due is sent, and a request that is told to come again is lost to
 //! its exporter. So the second phase shows whether as much is stored as before, whether everybody else is
-//! told so, and what memory it takes.
+//! told so, and what memory it takes. What is acknowledged beyond that waits in the journal, up to its bound.
 //!
 //! The load is encoded once; each request is a copy with other trace ids, so that offering costs little of
 //! the processor that culprit needs, too.
@@ -18,6 +18,7 @@ use hyper_util::rt::TokioExecutor;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use serde_json::{Value, json};
+use sqlx::PgConnection;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,6 +41,10 @@ pub struct OverloadOptions {
     /// For how long each.
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub seconds: u32,
+    /// What may wait to be analysed, MB as sent: culprit's --backlog-max, less than usual so that it is
+    /// reached within the time.
+    #[arg(long, default_value_t = 500, value_name = "MB")]
+    pub backlog_max_mb: u32,
     /// The load is the same for the same seed.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
@@ -66,7 +71,8 @@ const OVERDUE: Duration = Duration::from_millis(500);
 /// culprit cannot be started, or something that was acknowledged is not stored in time.
 pub async fn overload(options: OverloadOptions) -> anyhow::Result<ExitCode> {
     let directory = scratch_directory()?;
-    let culprit = Culprit::start(&directory).await?;
+    let backlog_max = format!("--backlog-max={}MB", options.backlog_max_mb);
+    let culprit = Culprit::start(&directory, &[backlog_max]).await?;
     let result = measure(&options, &culprit, &directory).await;
     culprit.stop().await?;
     let _ = std::fs::remove_dir_all(&directory);
@@ -84,15 +90,17 @@ async fn measure(
     let mut acked = 0;
     let mut phases = Vec::new();
     for rate in [options.rate, options.rate.saturating_mul(options.times)] {
-        let before = culprit.usage()?;
+        let (before, stored_before) = (culprit.usage()?, stored(&mut database).await?);
         let offer = Offer::new(template.clone(), rate, options.seconds, phases.len() as u64);
         let answers = offer.run(&culprit.http).await?;
-        let after = culprit.usage()?;
+        let (after, stored_after) = (culprit.usage()?, stored(&mut database).await?);
         acked += answers.acked.len() as u64 * SPANS_PER_REQUEST;
         let lag_s = settle(&mut database, acked).await?;
         let mut phase = answers.figures(rate, options.seconds);
         let cpu_s = after.culprit_cpu_s - before.culprit_cpu_s + after.postgres_cpu_s
             - before.postgres_cpu_s;
+        let analysed = stored_after - stored_before;
+        phase["spans_analysed_per_s"] = json!(analysed / i64::from(options.seconds.max(1)));
         phase["cpu_s"] = json!(round(cpu_s, 1));
         phase["analysis_lag_s"] = json!(round(lag_s, 1));
         phase["peak_memory_mb"] = json!(round(after.culprit_peak_mb, 1));
@@ -100,14 +108,21 @@ async fn measure(
     }
     let [sustained, overloaded] =
         <[Value; 2]>::try_from(phases).map_err(|_| anyhow::anyhow!("two phases"))?;
-    let goodput = |it: &Value| it["spans_acked_per_s"].as_f64().unwrap_or_default();
+    let goodput = |it: &Value| it["spans_analysed_per_s"].as_f64().unwrap_or_default();
     Ok(json!({
         "goodput_ratio": round(goodput(&overloaded) / goodput(&sustained).max(1.0), 2),
         "sustained": sustained,
         "overloaded": overloaded,
         "spans_acked": acked,
-        "load": {"rate": options.rate, "times": options.times, "seconds": options.seconds, "seed": options.seed},
+        "load": {"rate": options.rate, "times": options.times, "seconds": options.seconds, "seed": options.seed,
+                 "backlog_max_mb": options.backlog_max_mb},
     }))
+}
+
+/// Spans that are analysed and stored by now.
+async fn stored(database: &mut PgConnection) -> anyhow::Result<i64> {
+    let stored = "select coalesce(sum(spans), 0)::bigint from culprit.trace_blocks";
+    Ok(sqlx::query_scalar(stored).fetch_one(database).await?)
 }
 
 /// An encoded request, and where the trace ids stand in it.

@@ -34,8 +34,8 @@ pub struct Usage {
 }
 
 impl Culprit {
-    /// Starts this very program as `serve` on free ports and an empty data directory.
-    pub async fn start(directory: &Path) -> anyhow::Result<Culprit> {
+    /// Starts this very program as `serve` on free ports, with `more` options.
+    pub async fn start(directory: &Path, more: &[String]) -> anyhow::Result<Culprit> {
         let mut child = Command::new(std::env::current_exe()?)
             .args([
                 "serve",
@@ -46,6 +46,7 @@ impl Culprit {
             ])
             .args(["--listen-ui", "127.0.0.1:0", "--data-dir"])
             .arg(directory)
+            .args(more)
             .env("CULPRIT_LOG", "warn")
             .env_remove("CULPRIT_DATABASE_URL")
             .stdout(Stdio::piped())

@@ -76,11 +76,11 @@ pub async fn query(options: QueryOptions) -> anyhow::Result<ExitCode> {
 }
 
 async fn measure(options: &QueryOptions, directory: &Path) -> anyhow::Result<Value> {
-    let culprit = Culprit::start(directory).await?;
+    let culprit = Culprit::start(directory, &[]).await?;
     let filled = fill(options, &culprit, directory).await;
     culprit.stop().await?;
     let filled = filled?;
-    let culprit = Culprit::start(directory).await?;
+    let culprit = Culprit::start(directory, &[]).await?;
     let result = ask(options, directory, &culprit.ui).await;
     culprit.stop().await?;
     let mut figures = result?;
