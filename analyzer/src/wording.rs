@@ -2,17 +2,21 @@
 
 /// A duration with two digits that matter: `480 µs`, `2.1 ms`, `65 ms`, `1.2 s`.
 pub fn duration(ns: u64) -> String {
-    let (per_unit, unit) = match ns {
-        0..1_000 => return format!("{ns} ns"),
-        1_000..1_000_000 => (1_000, "µs"),
-        1_000_000..1_000_000_000 => (1_000_000, "ms"),
-        _ => (1_000_000_000, "s"),
-    };
-    let tenths = ns / (per_unit / 10);
+    match ns {
+        0..1_000 => format!("{ns} ns"),
+        1_000..999_500 => two_digits(ns, 1_000, "µs"),
+        999_500..999_500_000 => two_digits(ns, 1_000_000, "ms"),
+        _ => two_digits(ns, 1_000_000_000, "s"),
+    }
+}
+
+/// Rounded, as the pages round that stand beside it. Whole numbers without `.0`, and beyond ten no tenths.
+fn two_digits(number: u64, per_unit: u64, unit: &str) -> String {
+    let rounded = |to: u64| number.saturating_add(to / 2) / to;
+    let tenths = rounded(per_unit / 10);
     match tenths {
-        // Whole numbers without `.0`, and beyond ten no tenths.
         0..100 if !tenths.is_multiple_of(10) => format!("{}.{} {unit}", tenths / 10, tenths % 10),
-        _ => format!("{} {unit}", tenths / 10),
+        _ => format!("{} {unit}", rounded(per_unit)),
     }
 }
 
@@ -40,16 +44,11 @@ pub fn times(count: usize) -> String {
 
 /// A size with two digits that matter: `480 B`, `2.1 kB`, `65 MB`. Decimal units, as networks count.
 pub fn bytes(size: u64) -> String {
-    let (per_unit, unit) = match size {
-        0..1_000 => return format!("{size} B"),
-        1_000..1_000_000 => (1_000, "kB"),
-        1_000_000..1_000_000_000 => (1_000_000, "MB"),
-        _ => (1_000_000_000, "GB"),
-    };
-    let tenths = size / (per_unit / 10);
-    match tenths {
-        0..100 if !tenths.is_multiple_of(10) => format!("{}.{} {unit}", tenths / 10, tenths % 10),
-        _ => format!("{} {unit}", tenths / 10),
+    match size {
+        0..1_000 => format!("{size} B"),
+        1_000..999_500 => two_digits(size, 1_000, "kB"),
+        999_500..999_500_000 => two_digits(size, 1_000_000, "MB"),
+        _ => two_digits(size, 1_000_000_000, "GB"),
     }
 }
 
@@ -83,8 +82,12 @@ mod tests {
             (1_000, "1 µs"),
             (480_000, "480 µs"),
             (2_149_000, "2.1 ms"),
-            (65_900_000, "65 ms"),
-            (1_250_000_000, "1.2 s"),
+            (65_900_000, "66 ms"),
+            (9_960_000, "10 ms"),
+            (999_600, "1 ms"),
+            (999_400, "999 µs"),
+            (1_250_000_000, "1.3 s"),
+            (2_295_400_000, "2.3 s"),
             (75_000_000_000, "75 s"),
         ];
         for (ns, expected) in cases {
@@ -93,7 +96,7 @@ mod tests {
         let sizes = [
             (999, "999 B"),
             (2_149, "2.1 kB"),
-            (65_900_000, "65 MB"),
+            (65_900_000, "66 MB"),
             (3_000_000_000, "3 GB"),
         ];
         for (size, expected) in sizes {

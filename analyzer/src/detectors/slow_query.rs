@@ -479,7 +479,7 @@ mod tests {
             shop    SELECT products {db.query.text="select a from t where b = ?"}                                |--------------------|
             "#,
             expect![[r#"
-                select t takes 1 s (critical)
+                select t takes 1.1 s (critical)
             "#]],
         );
     }
@@ -495,7 +495,7 @@ mod tests {
             shop    SELECT products {db.query.text="select a from t where b = ?"}                         |----------------------|
             "#,
             expect![[r#"
-                2 × select t takes 1.1 s (critical)
+                2 × select t takes 1.2 s (critical)
             "#]],
         );
     }
@@ -662,7 +662,7 @@ mod tests {
         let [it] = &found[..] else {
             panic!("{found:?}");
         };
-        assert_eq!(it.title, "select products takes 604 ms at p95");
+        assert_eq!(it.title, "select products takes 605 ms at p95");
         assert_eq!(
             it.fingerprint,
             r#"slow-query shop "GET /search" "select * from products where name ilike ? limit ?""#

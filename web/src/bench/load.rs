@@ -35,14 +35,14 @@ pub const ATTRIBUTES_PER_SPAN: usize = 10;
 const SPANS_PER_REQUEST: usize = 512;
 
 /// How long each service's exporter sits on its spans.
-const FLUSH_AFTER: [Duration; 3] = [
+pub const FLUSH_AFTER: [Duration; 3] = [
     Duration::from_millis(0),
     Duration::from_millis(2_000),
     Duration::from_millis(5_000),
 ];
 
 /// Later than any trace waits.
-const LATE_BY: Duration = Duration::from_secs(12);
+pub const LATE_BY: Duration = Duration::from_secs(12);
 
 /// Requests under way at once; beyond it exporters wait, as SDKs do.
 const UNDER_WAY_MAX: usize = 32;

@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn a_statement_that_is_slow_in_many_requests_is_told_once() {
         let report = drawn(25, SLOW);
-        assert_eq!(titles(&report), ["select a takes 604 ms at p95"]);
+        assert_eq!(titles(&report), ["select a takes 605 ms at p95"]);
         let culprits = culprits(&report);
         assert_eq!(culprits.len(), 1);
         assert_eq!(culprits[0].affected(), "in all 25 requests");
