@@ -25,6 +25,7 @@ use crate::span::SpanKind;
 use crate::target::template;
 use crate::trace::SpanIdx;
 use crate::{Analysis, Call, Callee};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -113,6 +114,18 @@ pub fn loops(
         }
     }
     loops
+}
+
+/// Asks about what is called once for all calls in a row that share it: those of one key mostly do.
+pub fn once_each(ask: impl Fn(&Callee) -> bool) -> impl Fn(&Call) -> bool {
+    let last: Cell<(*const Callee, bool)> = Cell::new((std::ptr::null(), false));
+    move |call| {
+        let callee = Arc::as_ptr(&call.callee);
+        if last.get().0 != callee {
+            last.set((callee, ask(&call.callee)));
+        }
+        last.get().1
+    }
 }
 
 /// One loop of one step per calling context and key.
