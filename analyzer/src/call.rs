@@ -415,12 +415,7 @@ impl<'a> Namer<'_, 'a> {
             Category::Messaging => publish_names(span, facts),
             _ => self.request_names(candidate.span, span, facts),
         };
-        Arc::new(Callee {
-            system: facts.db_system.to_owned(),
-            key: key.into(),
-            name: name.into(),
-            statement: None,
-        })
+        self.statements.plain(facts.db_system, &key, &name)
     }
 
     /// A request to a service: `METHOD host/path/{id}`, or the RPC's method.

@@ -20,11 +20,14 @@
 //! for those calls are gone when the calls are one, so the calls are the loop.
 
 use crate::category::Category;
+use crate::seeded_hash::SeededMap;
 use crate::span::SpanKind;
 use crate::target::template;
 use crate::trace::SpanIdx;
-use crate::{Analysis, Call};
-use std::collections::{BTreeMap, HashMap};
+use crate::{Analysis, Call, Callee};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// At most so many groups of one trace are kept, the longest ones: a trace with more has one problem
 /// many times, and comparing all pairs of them would take longer than the rest of the analysis.
@@ -113,6 +116,18 @@ pub fn loops(
     loops
 }
 
+/// Asks about what is called once for all calls in a row that share it: those of one key mostly do.
+pub fn once_each(ask: impl Fn(&Callee) -> bool) -> impl Fn(&Call) -> bool {
+    let last: Cell<(*const Callee, bool)> = Cell::new((std::ptr::null(), false));
+    move |call| {
+        let callee = Arc::as_ptr(&call.callee);
+        if last.get().0 != callee {
+            last.set((callee, ask(&call.callee)));
+        }
+        last.get().1
+    }
+}
+
 /// One loop of one step per calling context and key.
 fn groups(
     analysis: &Analysis<'_>,
@@ -124,35 +139,55 @@ fn groups(
     if analysis.calls.iter().filter(|it| of_kind(it)).count() < repeats_min {
         return Vec::new();
     }
-    let mut by_key: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (at, call) in analysis.calls.iter().enumerate() {
-        if of_kind(call) {
-            by_key.entry(&call.key).or_default().push(at);
-        }
-    }
-    by_key.retain(|_, calls| {
+    let mut by_key = by_key(analysis, of_kind);
+    by_key.retain_mut(|calls| {
         // Twice: most keys are too few to look at each of their calls.
         calls.len() >= repeats_min && {
             calls.retain(|at| wanted(&analysis.calls[*at]));
             calls.len() >= repeats_min
         }
     });
-    let mut contexts = Contexts::default();
+    if by_key.is_empty() {
+        return Vec::new();
+    }
+    let mut contexts = Contexts::of(analysis);
+    let around = Around::of(analysis);
     let mut requests = Requests::default();
     let mut groups = Vec::new();
-    for calls in by_key.into_values() {
+    for calls in by_key {
         let mut by_context: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         for at in calls {
-            let context = contexts.of(analysis, analysis.calls[at].outer);
+            let context = contexts.around(analysis, analysis.calls[at].outer);
             by_context.entry(context).or_default().push(at);
         }
         for calls in by_context.into_values() {
-            let mut loops = split_by_entry(analysis, calls, repeats_min);
+            let mut loops = split_by_entry(analysis, &around, calls, repeats_min);
             loops.retain(|it| !requests.repeat_around(analysis, it, repeats_min));
             groups.extend(loops);
         }
     }
     groups
+}
+
+/// The calls of a kind by their keys, in order of the keys.
+fn by_key(analysis: &Analysis<'_>, of_kind: impl Fn(&Call) -> bool) -> Vec<Vec<usize>> {
+    let mut lists: Vec<Vec<usize>> = Vec::new();
+    let mut by_text: BTreeMap<&str, usize> = BTreeMap::new();
+    // Calls of one thing mostly share what they call: its text is looked at once.
+    let mut known: SeededMap<*const Callee, usize> = SeededMap::default();
+    for (at, call) in analysis.calls.iter().enumerate() {
+        if of_kind(call) {
+            let list = *known.entry(Arc::as_ptr(&call.callee)).or_insert_with(|| {
+                *by_text.entry(&call.key).or_insert_with(|| {
+                    lists.push(Vec::new());
+                    lists.len() - 1
+                })
+            });
+            lists[list].push(at);
+        }
+    }
+    let in_order = by_text.into_values();
+    in_order.map(|it| std::mem::take(&mut lists[it])).collect()
 }
 
 /// Makes one of the groups that nothing tells apart. Deep recursion has a context per depth, but the middle
@@ -184,74 +219,107 @@ fn merged(analysis: &Analysis<'_>, groups: Vec<Loop>) -> Vec<Loop> {
 
 /// The requests that entries make, by the spans around the callees' entries; filled when first needed.
 #[derive(Default)]
-struct Requests<'b>(Option<HashMap<SpanIdx, &'b str>>);
+struct Requests {
+    /// For each span the call, as an index into [`Analysis::calls`] plus 1; 0 where there is none.
+    of_span: Vec<u32>,
+}
 
-impl<'b> Requests<'b> {
+impl Requests {
     /// Does `found` repeat because the entry repeats one request around it?
-    fn repeat_around(
-        &mut self,
-        analysis: &'b Analysis<'_>,
-        found: &Loop,
-        repeats_min: usize,
-    ) -> bool {
+    fn repeat_around(&mut self, analysis: &Analysis<'_>, found: &Loop, repeats_min: usize) -> bool {
         if !found.is_remote(analysis) {
             return false;
         }
-        let requests = self.0.get_or_insert_with(|| {
-            let requests = analysis
-                .calls
-                .iter()
-                .filter(|it| it.category == Category::External);
-            requests
-                .flat_map(|it| [(it.span, &*it.key), (it.outer, &*it.key)])
-                .collect()
-        });
-        let mut times: BTreeMap<&str, usize> = BTreeMap::new();
+        if self.of_span.is_empty() {
+            self.of_span = vec![0; analysis.trace.nodes.len()];
+            for (at, call) in (1..).zip(&analysis.calls) {
+                if call.category == Category::External {
+                    self.of_span[call.span as usize] = at;
+                    self.of_span[call.outer as usize] = at;
+                }
+            }
+        }
+        let mut times: SeededMap<*const Callee, (&str, usize)> = SeededMap::default();
         for span in &found.waiting {
             // The request may be named by a span around the one that was sent.
             const WRAPPERS_MAX: usize = 4;
             let around = std::iter::successors(Some(*span), |it| analysis.trace.node(*it).parent);
             let top = analysis.entries[found.entry].span;
             let mut inside = around.take(WRAPPERS_MAX).take_while(|it| *it > top);
-            let key = inside.find_map(|it| requests.get(&it));
-            if let Some(key) = key {
-                *times.entry(key).or_default() += 1;
+            let request = inside.find_map(|it| (self.of_span[it as usize] as usize).checked_sub(1));
+            if let Some(request) = request {
+                let callee = &analysis.calls[request].callee;
+                let (_, times) = times
+                    .entry(Arc::as_ptr(callee))
+                    .or_insert((&*callee.key, 0));
+                *times += 1;
             }
         }
-        times.into_values().any(|it| it >= repeats_min)
+        let mut by_key: BTreeMap<&str, usize> = BTreeMap::new();
+        for (key, times) in times.into_values() {
+            *by_key.entry(key).or_default() += times;
+        }
+        by_key.into_values().any(|it| it >= repeats_min)
     }
 }
 
 /// Calling contexts as numbers: the same names from the top down to a span's parent are the same number.
-#[derive(Default)]
-struct Contexts {
-    ids: HashMap<(Option<u32>, String), u32>,
-    of_span: HashMap<SpanIdx, u32>,
+struct Contexts<'b> {
+    ids: SeededMap<(u32, String), u32>,
+    /// The same by names as they were sent, which need no work: context above, service if it is an entry, name.
+    sent: SeededMap<(u32, Option<&'b str>, &'b str), u32>,
+    /// For each span the context that its children stand in; 0 where it is not known yet.
+    below: Vec<u32>,
+    /// Spans on the way up.
+    unknown: Vec<SpanIdx>,
 }
 
-impl Contexts {
+impl<'b> Contexts<'b> {
+    /// None is known yet.
+    fn of(analysis: &Analysis<'_>) -> Self {
+        Contexts {
+            ids: SeededMap::default(),
+            sent: SeededMap::default(),
+            below: vec![0; analysis.trace.nodes.len()],
+            unknown: Vec::new(),
+        }
+    }
+
     /// The context a span stands in; 0 for roots.
-    fn of(&mut self, analysis: &Analysis<'_>, span: SpanIdx) -> u32 {
+    fn around(&mut self, analysis: &'b Analysis<'_>, span: SpanIdx) -> u32 {
         let trace = &analysis.trace;
-        let mut unknown = Vec::new();
-        let mut known = None;
+        let mut context = 0;
         let mut at = trace.node(span).parent;
         while let Some(ancestor) = at {
-            known = self.of_span.get(&ancestor).copied();
-            if known.is_some() {
+            context = self.below[ancestor as usize];
+            if context > 0 {
                 break;
             }
-            unknown.push(ancestor);
+            self.unknown.push(ancestor);
             at = trace.node(ancestor).parent;
         }
-        for ancestor in unknown.into_iter().rev() {
-            let next = self.ids.len() as u32 + 1;
-            let name = frame_name(analysis, ancestor);
-            let id = *self.ids.entry((known, name)).or_insert(next);
-            self.of_span.insert(ancestor, id);
-            known = Some(id);
+        while let Some(ancestor) = self.unknown.pop() {
+            context = self.inside(analysis, context, ancestor);
+            self.below[ancestor as usize] = context;
         }
-        known.unwrap_or(0)
+        context
+    }
+
+    /// The context of the children of `span`, which itself stands in `above`.
+    fn inside(&mut self, analysis: &'b Analysis<'_>, above: u32, span: SpanIdx) -> u32 {
+        let entry = analysis.entry_of(span).map(|it| &analysis.entries[it]);
+        let sent = match entry.filter(|it| it.span == span) {
+            Some(entry) => (above, Some(entry.service.name), &*entry.endpoint),
+            None => (above, None, analysis.trace.span(span).name),
+        };
+        if let Some(known) = self.sent.get(&sent) {
+            return *known;
+        }
+        let next = self.ids.len() as u32 + 1;
+        let name = frame_name(analysis, span);
+        let id = *self.ids.entry((above, name)).or_insert(next);
+        self.sent.insert(sent, id);
+        id
     }
 }
 
@@ -284,41 +352,31 @@ fn without_index(name: &str) -> String {
 }
 
 /// Gives calls of one context to the outermost entries that repeat at least `repeats_min` times.
-fn split_by_entry(analysis: &Analysis<'_>, calls: Vec<usize>, repeats_min: usize) -> Vec<Loop> {
+fn split_by_entry(
+    analysis: &Analysis<'_>,
+    around: &Around,
+    calls: Vec<usize>,
+    repeats_min: usize,
+) -> Vec<Loop> {
     if calls.len() < repeats_min {
         return Vec::new();
     }
-    let chains: Vec<_> = calls.iter().map(|it| entry_chain(analysis, *it)).collect();
-    let distinct = |level: usize| {
-        let mut entries: Vec<_> = chains.iter().map(|it| it.get(level)).collect();
-        entries.sort_unstable();
-        entries.dedup();
-        entries.len()
-    };
-    let levels = chains.iter().map(Vec::len).min().unwrap_or(0);
-    let repeating = (0..levels).find(|level| {
-        let below = match level + 1 < levels {
-            true => distinct(level + 1),
-            false => calls.len(),
-        };
-        below >= distinct(*level) * repeats_min
-    });
-    let Some(level) = repeating else {
+    let Some(level) = around.repeating(analysis, &calls, repeats_min) else {
         return Vec::new();
     };
     let mut by_entry: BTreeMap<usize, Vec<(usize, SpanIdx)>> = BTreeMap::new();
-    for (call, chain) in calls.into_iter().zip(&chains) {
-        let waiting = match chain.get(level + 1) {
+    for call in calls {
+        let Some((entry, callee)) = around.at(analysis, call, level) else {
+            continue;
+        };
+        let waiting = match callee {
             Some(callee) => {
-                let callee = analysis.entries[*callee].span;
+                let callee = analysis.entries[callee].span;
                 analysis.trace.node(callee).parent.unwrap_or(callee)
             }
             None => analysis.calls[call].outer,
         };
-        by_entry
-            .entry(chain[level])
-            .or_default()
-            .push((call, waiting));
+        by_entry.entry(entry).or_default().push((call, waiting));
     }
     by_entry.retain(|_, calls| calls.len() >= repeats_min);
     let groups = by_entry.into_iter();
@@ -327,20 +385,76 @@ fn split_by_entry(analysis: &Analysis<'_>, calls: Vec<usize>, repeats_min: usize
         .collect()
 }
 
-/// The entries around a call, outermost first, as far as each waits for the next: a consumer's work
-/// is not its producer's.
-fn entry_chain(analysis: &Analysis<'_>, call: usize) -> Vec<usize> {
-    let mut chain = Vec::new();
-    let mut at = analysis.calls[call].entry;
-    while let Some(entry) = at {
-        chain.push(entry);
-        let entry = &analysis.entries[entry];
-        let is_consumer = analysis.trace.span(entry.span).kind == SpanKind::Consumer;
-        let waits = !is_consumer && !analysis.trace.node(entry.span).detached;
-        at = entry.parent.filter(|_| waits);
+/// The entries around each entry, as far as each waits for the next: a consumer's work is not its
+/// producer's. The outermost has level 0.
+struct Around {
+    /// For each entry the one around it that waits for it, and its own level.
+    of: Vec<(Option<u32>, u32)>,
+}
+
+impl Around {
+    fn of(analysis: &Analysis<'_>) -> Around {
+        let mut of: Vec<(Option<u32>, u32)> = Vec::with_capacity(analysis.entries.len());
+        // Entries stand in order of their spans, so what is around one stands before it.
+        for entry in &analysis.entries {
+            let is_consumer = analysis.trace.span(entry.span).kind == SpanKind::Consumer;
+            let waits = !is_consumer && !analysis.trace.node(entry.span).detached;
+            let above = entry.parent.filter(|_| waits);
+            let level = above.map_or(0, |it| of[it].1 + 1);
+            of.push((above.map(|it| it as u32), level));
+        }
+        Around { of }
     }
-    chain.reverse();
-    chain
+
+    /// The outermost level at which entries repeat what is below them at least `repeats_min` times.
+    fn repeating(
+        &self,
+        analysis: &Analysis<'_>,
+        calls: &[usize],
+        repeats_min: usize,
+    ) -> Option<u32> {
+        let entries = calls.iter().filter_map(|it| analysis.calls[*it].entry);
+        let mut entries: Vec<u32> = entries.map(|it| it as u32).collect();
+        let lowest = entries.iter().map(|it| self.of[*it as usize].1).min()?;
+        for entry in &mut entries {
+            while self.of[*entry as usize].1 > lowest {
+                *entry = self.of[*entry as usize].0?;
+            }
+        }
+        let (mut below, mut found) = (calls.len(), None);
+        // From the innermost level out: each has at most as many entries as the one before.
+        for level in (0..=lowest).rev() {
+            entries.sort_unstable();
+            entries.dedup();
+            if below >= entries.len() * repeats_min {
+                found = Some(level);
+            }
+            below = entries.len();
+            if below == 1 && repeats_min > 1 {
+                // Farther out there is one around one.
+                break;
+            }
+            for entry in &mut entries {
+                *entry = self.of[*entry as usize].0.unwrap_or(*entry);
+            }
+        }
+        found
+    }
+
+    /// The entry of `level` around a call, and the one just inside of it, if the call is not its own.
+    fn at(
+        &self,
+        analysis: &Analysis<'_>,
+        call: usize,
+        level: u32,
+    ) -> Option<(usize, Option<usize>)> {
+        let (mut entry, mut inside) = (analysis.calls[call].entry?, None);
+        while self.of[entry].1 > level {
+            inside = Some(entry);
+            entry = self.of[entry].0? as usize;
+        }
+        Some((entry, inside))
+    }
 }
 
 fn group(analysis: &Analysis<'_>, entry: usize, calls: Vec<(usize, SpanIdx)>) -> Loop {

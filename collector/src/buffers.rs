@@ -47,6 +47,12 @@ impl From<Vec<u8>> for Buffer {
     }
 }
 
+impl From<Buffer> for Vec<u8> {
+    fn from(mut buffer: Buffer) -> Vec<u8> {
+        std::mem::take(&mut buffer.0)
+    }
+}
+
 impl Deref for Buffer {
     type Target = Vec<u8>;
 

@@ -29,6 +29,7 @@ mod ugly;
 mod keys;
 mod pictures;
 mod culprits;
+mod times;
 mod trace_page;
 
 pub use chromium::Browser;

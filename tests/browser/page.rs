@@ -98,6 +98,11 @@ impl Page {
         self.appear(look);
     }
 
+    /// The machine stands in another zone from now on: `Asia/Kolkata`. Pages notice when they are loaded.
+    pub fn live_in(&self, zone: &str) {
+        self.ask("Emulation.setTimezoneOverride", json!({"timezoneId": zone}));
+    }
+
     fn appear(&self, look: Look) {
         let size = json!({
             "width": look.width, "height": look.height, "deviceScaleFactor": 1, "mobile": false,
@@ -265,6 +270,17 @@ impl Page {
         self.mouse("mousePressed", x, y, 1);
         self.mouse("mouseMoved", (x + end_x) / 2.0, y, 1);
         self.mouse("mouseMoved", end_x, y, 1);
+        self.mouse("mouseReleased", end_x, y, 1);
+    }
+
+    /// As [`Page::drag`], but Escape is pressed before the button is let go.
+    pub fn drag_and_escape(&self, selector: &str, from: f64, to: f64) {
+        let (x, y) = self.place_of(selector, from);
+        let (end_x, _) = self.place_of(selector, to);
+        self.mouse("mouseMoved", x, y, 0);
+        self.mouse("mousePressed", x, y, 1);
+        self.mouse("mouseMoved", end_x, y, 1);
+        self.press("Escape");
         self.mouse("mouseReleased", end_x, y, 1);
     }
 

@@ -1,13 +1,14 @@
 //! A trace's analysis with what every view of it needs, worked out once: of a trace of a million spans no
 //! view should walk over all of them again for what the last one knew.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 
 use analyzer::span::{SpanId, Status};
 use analyzer::trace::SpanIdx;
 use analyzer::{Analysis, Entry};
 
-use crate::waterfall::{self, Names, Piece};
+use crate::waterfall::{self, Axis, Lanes, Names, Piece};
 
 /// An analysis, and what follows from it for all views.
 pub struct Indexed<'s, 'a> {
@@ -31,6 +32,9 @@ pub struct Indexed<'s, 'a> {
     critical: Vec<(SpanIdx, Piece)>,
     /// Findings by the spans that are their offenders.
     offenders: Vec<(SpanIdx, usize)>,
+    /// Of all of the trace; filled by the first view that draws it.
+    axis: OnceCell<Axis>,
+    overview: OnceCell<Lanes>,
 }
 
 impl<'s, 'a> Indexed<'s, 'a> {
@@ -73,12 +77,25 @@ impl<'s, 'a> Indexed<'s, 'a> {
             main,
             critical,
             offenders,
+            axis: OnceCell::new(),
+            overview: OnceCell::new(),
         }
     }
 
     /// The entry the page is about.
     pub fn main(&self) -> Option<&'s Entry<'a>> {
         self.main.map(|it| &self.analysis.entries[it])
+    }
+
+    /// The axis of all of the trace.
+    pub fn axis(&self) -> Axis {
+        *self.axis.get_or_init(|| Axis::measured(self, None))
+    }
+
+    /// All of the trace, small.
+    pub fn overview(&self) -> &Lanes {
+        let drawn = || waterfall::overview(self.analysis, &self.axis(), None);
+        self.overview.get_or_init(drawn)
     }
 
     /// How many spans there are.

@@ -889,12 +889,11 @@ pub const LANES: usize = 6;
 /// Columns of the overview: a bar is at least so wide, and no lane has more of them.
 const COLUMNS: f64 = 300.0;
 
+/// Bars by level and category.
+pub type Lanes = [Vec<(Category, Bar)>; LANES];
+
 /// The spans of the upper levels, as bars by level and category: the trace, small.
-pub fn overview(
-    analysis: &Analysis<'_>,
-    axis: &Axis,
-    root: Option<SpanIdx>,
-) -> [Vec<(Category, Bar)>; LANES] {
+pub fn overview(analysis: &Analysis<'_>, axis: &Axis, root: Option<SpanIdx>) -> Lanes {
     let nodes = &analysis.trace.nodes;
     let (range, top) = match root.map(|it| (it, analysis.trace.node(it))) {
         Some((root, node)) => (root..node.subtree_end, node.depth),
@@ -920,7 +919,7 @@ pub fn overview(
     }
     let mut places: Vec<_> = places.into_iter().collect();
     places.sort_unstable_by_key(|it| (it.0, it.1 as usize, it.2, it.3));
-    let mut lanes: [Vec<(Category, Bar)>; LANES] = Default::default();
+    let mut lanes: Lanes = Default::default();
     for (lane, category, from, to) in places {
         let (x, end) = (
             f64::from(from) * 100.0 / COLUMNS,
@@ -975,7 +974,7 @@ pub struct Bar {
 
 /// Narrower gaps between bars are not drawn: less than half a pixel on a wide screen. At most
 /// 100 / 0.05 bars can then stand in one row, however many calls a span made.
-const GAP_MIN: f64 = 0.05;
+pub const GAP_MIN: f64 = 0.05;
 
 /// What is left out between two calls of a comb: a pixel and a half on a wide screen.
 const SLIT: f64 = 0.2;
@@ -986,6 +985,14 @@ const WIDTH_MIN: f64 = 0.12;
 impl Axis {
     /// The axis that fits the trace, or the subtree of `root`.
     pub fn around(indexed: &Indexed<'_, '_>, root: Option<SpanIdx>) -> Axis {
+        match root {
+            Some(_) => Axis::measured(indexed, root),
+            None => indexed.axis(),
+        }
+    }
+
+    /// The same, looked for in all spans.
+    pub fn measured(indexed: &Indexed<'_, '_>, root: Option<SpanIdx>) -> Axis {
         let trace = &indexed.analysis.trace;
         let range = match root {
             Some(root) => root..trace.node(root).subtree_end,
@@ -1107,6 +1114,17 @@ impl Axis {
         }
         bars
     }
+}
+
+/// Draws as one the bars that lie closer together than `gap`, percent of the drawing. They stand in order.
+pub fn join(bars: &mut Vec<Bar>, gap: f64) {
+    bars.dedup_by(|next, last| {
+        let close = next.x - (last.x + last.width) < gap;
+        if close {
+            last.width = last.width.max(next.x + next.width - last.x);
+        }
+        close
+    });
 }
 
 #[cfg(test)]

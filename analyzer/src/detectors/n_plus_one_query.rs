@@ -19,12 +19,12 @@ use super::{Detect, Detector, duplicate_call};
 use crate::category::Category;
 use crate::evidence::Parameters;
 use crate::finding::Finding;
-use crate::groups::{Loop, loops};
+use crate::groups::{Loop, loops, once_each};
 use crate::loops::{Sure, Told, failed, matters, summary};
 use crate::paging::{Pages, pages};
 use crate::role::{Role, role};
 use crate::sql::{Fingerprint, StatementKind};
-use crate::{Analysis, Call, Settings};
+use crate::{Analysis, Call, Callee, Settings};
 
 pub(super) const DETECTOR: Detector = Detector {
     id: "n-plus-one-query",
@@ -71,7 +71,8 @@ shop    SELECT * FROM authors WHERE id = $1                                     
 ";
 
 fn detect(findings: &mut Vec<Finding>, analysis: &Analysis<'_>, settings: &Settings) {
-    let wanted = |call: &Call| is_candidate(analysis, call);
+    let is_row = once_each(is_row);
+    let wanted = |call: &Call| !failed(analysis, call) && is_row(call);
     let repeats_min = settings.repeats_min;
     for found in loops(analysis, Category::Database, reads, wanted, repeats_min) {
         let role = role(analysis, found.entry);
@@ -107,11 +108,11 @@ fn names_a_read(name: &str) -> bool {
         || !of.is_empty() && is_of(&["select", "find", "findOne", "aggregate", "count", "search"])
 }
 
-/// A read that succeeded and is no chunk, no look into the catalogue and no step of a queue.
-fn is_candidate(analysis: &Analysis<'_>, call: &Call) -> bool {
+/// A read that is no chunk, no look into the catalogue and no step of a queue.
+fn is_row(callee: &Callee) -> bool {
     let is_row =
         |it: &Fingerprint| it.in_list_len <= 1 && !takes_turns(&it.text) && !reads_catalogue(it);
-    !failed(analysis, call) && call.statement.as_ref().is_none_or(is_row)
+    callee.statement.as_ref().is_none_or(is_row)
 }
 
 /// The next row off a queue, or a lock that is waited for: each depends on what others do meanwhile.

@@ -105,8 +105,8 @@ impl Store {
         trace_id: TraceId,
         place: TracePlace,
     ) -> Result<Option<StoredTrace>, StoreError> {
-        let payload: Option<Vec<u8>> = sqlx::query_scalar(
-            "select payload from culprit.trace_blocks
+        let block: Option<(Vec<u8>, i32)> = sqlx::query_as(
+            "select payload, cardinality(trace_ids) from culprit.trace_blocks
              where id = $1 and shard = $2 and day = date '1970-01-01' + $3 and $4 = any(trace_ids)",
         )
         .bind(place.block_id)
@@ -115,8 +115,9 @@ impl Store {
         .bind(uuid(trace_id))
         .fetch_optional(self.pool())
         .await?;
-        match (payload, self.primary()) {
-            (Some(payload), _) => finalised(trace_id, payload).await,
+        match (block, self.primary()) {
+            (Some((payload, 1)), _) => alone(payload).await.map(Some),
+            (Some((payload, _)), _) => finalised(trace_id, payload).await,
             (None, Some(primary)) => Box::pin(primary.trace_at(trace_id, place)).await,
             (None, None) => Ok(None),
         }
@@ -286,6 +287,17 @@ async fn finalised(trace_id: TraceId, payload: Vec<u8>) -> Result<Option<StoredT
     }))
 }
 
+/// The only trace of a block, which is all of it: a long trace has a block of its own, and would be copied whole
+/// while both are in memory.
+async fn alone(payload: Vec<u8>) -> Result<StoredTrace, StoreError> {
+    let unpacked = tokio::task::spawn_blocking(move || decompress(&payload)).await;
+    let otlp = unpacked.map_err(unreadable)??;
+    Ok(StoredTrace {
+        otlp: otlp.into(),
+        state: TraceState::Final,
+    })
+}
+
 /// The trace's spans out of a packed request, away from the tasks that serve others: a large block
 /// takes milliseconds. `None` if there are none.
 async fn spans_of(trace_id: TraceId, payload: Vec<u8>) -> Result<Option<Vec<u8>>, StoreError> {
@@ -295,9 +307,13 @@ async fn spans_of(trace_id: TraceId, payload: Vec<u8>) -> Result<Option<Vec<u8>>
         otlp::select(&request, |_, id| id == trace_id, &mut otlp).map_err(damaged)?;
         Ok((!otlp.is_empty()).then_some(otlp))
     };
-    tokio::task::spawn_blocking(pick).await.map_err(|error| {
-        StoreError::Damaged(format!("a stored trace could not be read: {error}"))
-    })?
+    tokio::task::spawn_blocking(pick)
+        .await
+        .map_err(unreadable)?
+}
+
+fn unreadable(error: tokio::task::JoinError) -> StoreError {
+    StoreError::Damaged(format!("a stored trace could not be read: {error}"))
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //!
 //! Every view, zoom, fold and selection is in the address; the page works without script.
 
+use std::collections::HashMap;
+
 use analyzer::category::Category;
 use analyzer::finding::Severity;
 use analyzer::trace::SpanIdx;
@@ -10,6 +12,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use collector::store::traces::{StoredTrace, TraceState};
+use foldhash::fast::RandomState;
 
 use super::{Frame, PageError, not_found, render};
 use crate::AppState;
@@ -197,6 +200,8 @@ pub struct TracePage {
     pub parts: Option<Parts>,
     /// Each entry's part of the trace, the main one first; empty if there is only one.
     pub entries: Vec<EntryView>,
+    /// How many there are, listed or not.
+    pub entry_count: usize,
     /// Its findings, the costliest first.
     pub findings: Vec<FindingView>,
     /// The chosen view.
@@ -315,6 +320,8 @@ pub struct FindingView {
     pub saved: String,
     /// What happens here and why it is slow.
     pub explanation: String,
+    /// How often the same is found elsewhere in the trace, where a fix saves as much or less.
+    pub others: usize,
     /// Its detector's id, which is also its icon's.
     pub detector: &'static str,
     /// Its severity's id: `critical`.
@@ -688,6 +695,7 @@ impl<'s, 'a> Page<'s, 'a> {
             state: state(&stored.state),
             parts: main.map(|it| category_bar::parts(&it.categories)),
             entries: self.entries(),
+            entry_count: self.analysis.entries.len(),
             findings: self.findings(),
             view: self.view,
             tabs: self.tabs(),
@@ -871,9 +879,20 @@ impl<'s, 'a> Page<'s, 'a> {
     }
 
     fn findings(&self) -> Vec<FindingView> {
-        let findings = self.analysis.findings.iter().take(FINDINGS_MAX);
+        // A long trace has thousands of requests that do the same: one finding speaks for all of them.
+        let mut times: HashMap<&str, usize, RandomState> = HashMap::default();
+        let mut first = Vec::new();
+        for finding in &self.analysis.findings {
+            let times = times.entry(&finding.fingerprint).or_default();
+            if *times == 0 {
+                first.push(finding);
+            }
+            *times += 1;
+        }
+        let findings = first.into_iter().take(FINDINGS_MAX);
         findings
             .map(|it| FindingView {
+                others: times[it.fingerprint.as_str()] - 1,
                 title: it.title.clone(),
                 saved_ns: it.saved_ns,
                 saved: duration(it.saved_ns),
@@ -952,6 +971,9 @@ impl<'s, 'a> Page<'s, 'a> {
             end_ns: axis.start_ns + axis.length_ns,
         });
         let deepest = waterfall.rows.iter().map(|it| it.level).max().unwrap_or(1);
+        let rows = waterfall.rows.into_iter();
+        let mut rows: Vec<RowView> = rows.map(|it| self.row(it, &axis, &unit)).collect();
+        thin_out(&mut rows, width / 100.0);
         WaterfallView {
             levels: self.level_links(deepest),
             paint_hatches: self.paint.hatches(),
@@ -971,11 +993,7 @@ impl<'s, 'a> Page<'s, 'a> {
             critical: critical.links(self.address),
             critical_class: critical.class(),
             windowed: waterfall.windowed,
-            rows: waterfall
-                .rows
-                .into_iter()
-                .map(|it| self.row(it, &axis, &unit))
-                .collect(),
+            rows,
             response_x: waterfall.response_ns.filter(in_sight).map(|it| axis.x(it)),
             left_out: waterfall.left_out,
             whole_href: (view.root.is_some() || view.skip > 0 || view.calls > 0).then(|| {
@@ -1057,7 +1075,10 @@ impl<'s, 'a> Page<'s, 'a> {
         };
         OverviewView {
             lanes: (0..)
-                .zip(waterfall::overview(self.analysis, axis, root))
+                .zip(match root {
+                    Some(_) => waterfall::overview(self.analysis, axis, root),
+                    None => self.indexed.overview().clone(),
+                })
                 .map(|(lane, bars)| (lane * LANE_PX, bars))
                 .collect(),
             shades: [left, right]
@@ -1436,9 +1457,42 @@ impl<'s, 'a> Page<'s, 'a> {
     }
 }
 
+/// Draws as one what lies close together until the rows have at most [`BARS_MAX`] bars. `share` of the axis is
+/// looked at.
+fn thin_out(rows: &mut [RowView], share: f64) {
+    let bars = |rows: &[RowView]| -> usize {
+        let bars = rows.iter().map(|it| it.own.len() + it.critical.len());
+        bars.sum()
+    };
+    let mut gap = waterfall::GAP_MIN * share;
+    while bars(rows) > BARS_MAX && gap < 100.0 {
+        gap *= 2.0;
+        for row in rows.iter_mut() {
+            waterfall::join(&mut row.own, gap);
+            waterfall::join(&mut row.critical, gap);
+        }
+    }
+}
+
 /// The work done in an entry, if it is more than its duration.
 fn work(entry: &Entry<'_>) -> Option<String> {
     (entry.work_ns > entry.duration_ns).then(|| duration(entry.work_ns))
+}
+
+impl FindingView {
+    /// Where else: `The same is found in 1,999 other places of this trace.`
+    fn elsewhere(&self) -> Option<String> {
+        match self.others {
+            0 => None,
+            1 => Some("The same is found in another place of this trace.".to_owned()),
+            others => {
+                let others = crate::format::count(others as i64);
+                Some(format!(
+                    "The same is found in {others} other places of this trace."
+                ))
+            }
+        }
+    }
 }
 
 impl TracePage {
@@ -1446,6 +1500,38 @@ impl TracePage {
         let service = self.service.as_deref().unwrap_or_default();
         let filters = [("service", service), ("endpoint", &self.title)];
         format!("/traces{}", Address::default().with(&filters))
+    }
+
+    /// How many entries there are, and how many of them are listed.
+    fn entries_words(&self) -> String {
+        let (listed, all) = (self.entries.len(), self.entry_count);
+        match listed < all {
+            true => format!("the {listed} longest of {all} entry spans"),
+            false => count(all, "entry span"),
+        }
+    }
+
+    /// The findings that are read at once.
+    fn worst(&self) -> &[FindingView] {
+        &self.findings[..self.findings.len().min(FINDINGS_OPEN)]
+    }
+
+    /// The others, which are a click away.
+    fn further(&self) -> &[FindingView] {
+        &self.findings[self.worst().len()..]
+    }
+
+    /// What the click shows: `2 more findings; a fix saves at most 1.2 ms each`.
+    fn further_words(&self) -> Option<String> {
+        let further = self.further();
+        // In order of what a fix saves.
+        let first = further.first()?;
+        let found = count(further.len(), "more finding");
+        Some(match (first.saved_ns, further.len()) {
+            (0, _) => format!("{found} that this request does not wait for"),
+            (_, 1) => format!("{found}: a fix saves about {}", first.saved),
+            _ => format!("{found}: a fix saves {} or less each", first.saved),
+        })
     }
 
     fn is_path(&self) -> bool {
@@ -1596,12 +1682,20 @@ const DEPTH_MAX: u32 = 24;
 /// Services offered to choose from; the others can be written into the address.
 const SERVICES_MAX: usize = 200;
 
-/// Entries listed beside the main one; a trace of more is read in the waterfall.
-const ENTRIES_MAX: usize = 50;
+/// Entries listed, the longest ones; a trace of more is read in the waterfall. Each takes 1.6 KB of the page.
+const ENTRIES_MAX: usize = 12;
+
+/// Bars in all rows together; with more of them those that lie closest are drawn as one, or a page of loops
+/// would be longer than 300 KB.
+const BARS_MAX: usize = 2_000;
 
 /// Findings listed on the page. They stand in order of what a fix saves, so what is left out
 /// matters least.
 const FINDINGS_MAX: usize = 20;
+
+/// Findings that are open from the start; with more of them the spans would be out of sight on a usual
+/// screen. The others are folded away below.
+const FINDINGS_OPEN: usize = 3;
 
 /// Height of a frame of the flame graph, pixels.
 const FRAME_PX: u32 = 24;
@@ -1864,8 +1958,8 @@ fn state(state: &TraceState) -> Option<String> {
 fn beyond_the_bound(spans: i64) -> String {
     let spans = crate::format::count(spans);
     format!(
-        "This trace is longer than culprit analyses at once: {spans} further spans came when it was full. They \
-         are kept in quarantine, and neither shown nor counted here."
+        "This trace is longer than culprit analyses at once (256 MB): {spans} spans that came later would have \
+         been too much. They are kept in quarantine, and neither shown nor counted here."
     )
 }
 
@@ -2013,6 +2107,111 @@ shop     POST loki {http.request.method=POST, url.full=http://loki:3100/loki/api
         let (total, parts) = figures.split_last().unwrap();
         let sum: f64 = parts.iter().map(|it| it.parse::<f64>().unwrap()).sum();
         assert_eq!(format!("{sum:.1} ms"), *total);
+    }
+
+    #[test]
+    fn the_worst_findings_are_open_and_the_others_a_click_away() {
+        let html = page(&drawn(CHECKOUT), "");
+        assert!(texts(&html, ".further").is_empty());
+        let mut loops = "shop  GET /report  |".to_owned() + &"-".repeat(400) + "|\n";
+        for table in ["authors", "badges", "comments", "drafts", "edits", "files"] {
+            for _ in 0..12 {
+                let from = loops.lines().count() * 5;
+                let query = format!(
+                    "shop    SELECT {table}  {{db.system.name=postgresql, db.query.text=\"SELECT * FROM {table} WHERE id = $1\"}}"
+                );
+                loops += &format!("{query} {}|-|\n", " ".repeat(from));
+            }
+        }
+        let html = page(&drawn(&loops), "");
+        let open = texts(&html, "main > .callout strong bdi").len();
+        let folded = texts(&html, "details.further > .callout strong bdi").len();
+        assert_eq!((open, folded), (FINDINGS_OPEN, 3));
+        let words = &texts(&html, ".further > summary")[0];
+        assert!(
+            words.starts_with("3 more findings: a fix saves "),
+            "{words}"
+        );
+        assert!(words.ends_with(" or less each"), "{words}");
+        assert_harmless(&html);
+    }
+
+    #[test]
+    fn the_same_in_several_requests_is_one_finding() {
+        let mut drawn_text = String::new();
+        for nth in 0..3 {
+            let at = nth * 100;
+            let begin = |from: usize| " ".repeat(from);
+            drawn_text += &format!("shop  GET /posts  {}|{}|\n", begin(at), "-".repeat(90));
+            for row in 0..12 {
+                let from = begin(at + 2 + row * 6);
+                drawn_text += &format!(
+                    "shop    SELECT authors {{db.system.name=postgresql, db.query.text=\"SELECT * FROM authors WHERE id = $1\"}} {from}|--|\n"
+                );
+            }
+        }
+        let html = page(&drawn(&drawn_text), "");
+        let findings = texts(&html, "main > .callout");
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        let words = "The same is found in 2 other places of this trace.";
+        assert!(findings[0].contains(words), "{findings:?}");
+    }
+
+    /// Two services that call each other as often as there is room, and combs of 500 calls each.
+    fn crowded() -> StoredTrace {
+        let drawing = analyzer::drawing::parse(
+            "
+shop   POST /crowd   |------------------------------------------------|
+shop     POST {http.request.method=POST, url.full=http://stock/items}  [client] |-|
+stock      POST /items   |-|
+",
+        );
+        let mut spans = drawing.spans();
+        let (whole, id) = (spans.spans[0].clone(), spans.spans[0].id);
+        let (from_ns, step_ns) = (whole.start_ns, (whole.end_ns - whole.start_ns) / 20_000);
+        let pair = [spans.spans[1].clone(), spans.spans[2].clone()];
+        for at in 0..20_000_u64 {
+            let mut one = pair[usize::from(at % 40 == 0)].clone();
+            one.id.0 = (at + 1_000).to_be_bytes();
+            one.parent_id = Some(id);
+            one.name = ["POST a", "POST b", "POST c", "POST d", "POST e"][at as usize % 5];
+            (one.start_ns, one.end_ns) =
+                (from_ns + at * step_ns, from_ns + at * step_ns + step_ns / 2);
+            spans.spans.push(one);
+        }
+        StoredTrace {
+            otlp: otlp(&spans),
+            state: TraceState::Final,
+        }
+    }
+
+    #[test]
+    fn a_crowded_page_stays_light() {
+        let stored = crowded();
+        for query in [
+            "",
+            "open=all",
+            "open=all&from=10000000&to=30000000",
+            "view=both",
+        ] {
+            let html = page(&stored, query);
+            assert!(html.len() < 300_000, "{query}: {} bytes", html.len());
+            let bars: usize = attributes(&html, ".wf td.b path", "d")
+                .iter()
+                .map(|it| it.matches('M').count())
+                .sum();
+            assert!(
+                bars <= BARS_MAX + 3 * waterfall::ROWS_MAX,
+                "{query}: {bars} bars"
+            );
+        }
+        let html = page(&stored, "");
+        assert_eq!(texts(&html, ".parts tbody tr").len(), ENTRIES_MAX);
+        let summary = texts(&html, "details:has(.parts) summary").concat();
+        assert_eq!(
+            summary,
+            "Each service's part: the 12 longest of 502 entry spans"
+        );
     }
 
     #[test]
