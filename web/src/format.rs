@@ -163,6 +163,14 @@ pub fn day_and_minute(ns: u64) -> String {
     format!("{day} {} {h:02}:{min:02}", MONTHS[month as usize - 1])
 }
 
+/// The same, with the second unless that is 0: `20 Nov 14:30`, `20 Nov 14:30:08`.
+pub fn day_and_clock(ns: u64) -> String {
+    match ns / NS_PER_S % 60 {
+        0 => day_and_minute(ns),
+        s => format!("{}:{s:02}", day_and_minute(ns)),
+    }
+}
+
 fn clock_parts(ns: u64) -> (u64, u64, u64) {
     let s = ns / NS_PER_S % 86_400;
     (s / 3_600, s / 60 % 60, s % 60)
