@@ -29,7 +29,7 @@ use crate::pages::call_paths::{self, CallPaths, Section, View};
 use crate::pages::context::Context;
 use crate::pages::neighbours;
 use crate::pages::regressions::{self, Strip};
-use crate::pages::{Frame, PageError, render};
+use crate::pages::{Frame, PageError, SERVICES, render};
 use crate::range::{Covered, Filters, Range, minute_ns};
 use crate::ranking::Choices;
 use crate::slots::Slots;
@@ -181,9 +181,9 @@ pub async fn named(store: &Store, id: &str) -> Result<EndpointName, PageError> {
         Err(_) => None,
     };
     found.ok_or_else(|| {
-        PageError::NotFound(
-            "There is no such endpoint. The services page lists all of them.".into(),
-        )
+        let text = "There is no such endpoint. Numbers in addresses are of one database of culprit's, so that \
+            they lead elsewhere or nowhere in another one.";
+        PageError::Missing(text.into(), SERVICES)
     })
 }
 

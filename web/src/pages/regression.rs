@@ -21,7 +21,7 @@ use crate::format;
 use crate::line_chart::{self, LineChart, Moment};
 use crate::pages::call_paths::{CallPaths, Section};
 use crate::pages::regressions::{percentile_name, severity};
-use crate::pages::{Frame, PageError, not_written, render};
+use crate::pages::{Frame, PageError, REGRESSIONS, not_written, render};
 use crate::range::minute_ns;
 use crate::{AppState, address::Address};
 use analyzer::category::Category;
@@ -156,9 +156,7 @@ pub async fn judge(
 }
 
 fn missing() -> PageError {
-    PageError::NotFound(
-        "There is no such regression. The page of regressions lists all that are known.".into(),
-    )
+    PageError::Missing("There is no such regression.".into(), REGRESSIONS)
 }
 
 /// The regression whose id stands in an address.
