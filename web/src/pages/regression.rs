@@ -567,12 +567,9 @@ fn percentile(it: &collector::regression::evidence::Percentile) -> PercentileRow
 
 fn load(numbers: &Numbers) -> [(&'static str, String, String); 2] {
     let percent = |it: f64| format!("{} %", format::percent(it));
+    let [before, after] = format::rates([numbers.rates.0, numbers.rates.1]);
     [
-        (
-            "Requests/s",
-            format::number(numbers.rates.0),
-            format::number(numbers.rates.1),
-        ),
+        ("Requests", before, after),
         (
             "Failed",
             percent(numbers.error_rates.0),
