@@ -426,10 +426,17 @@ fn page<'a>(read: &'a Read, view: &'a View, neighbours: neighbours::Section) -> 
     }
 }
 
+/// A second category that takes less of the time is not mentioned in a sentence.
+const PERMILLE_MIN: u64 = 10;
+
 /// `1 of 100 requests takes longer than 1.24 s. Of the time, 45 % goes to database and 26 % to handler.`
 fn verdict(numbers: &Numbers) -> String {
     let part = |it: &Part| format!("{} {}", it.share(), it.category.name());
-    let parts: Vec<String> = numbers.parts().parts.iter().take(2).map(part).collect();
+    let parts = numbers.parts().parts;
+    // "then 0.0 % handler" would say nothing.
+    let worth_saying = |(at, it): &(usize, &Part)| *at == 0 || it.permille >= PERMILLE_MIN;
+    let parts = parts.iter().take(2).enumerate().filter(worth_saying);
+    let parts: Vec<String> = parts.map(|it| part(it.1)).collect();
     let slow = format::duration(numbers.percentiles[3]);
     let goes = match parts.as_slice() {
         [] => return format!("1 of 100 requests takes longer than {slow}."),

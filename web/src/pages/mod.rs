@@ -116,21 +116,21 @@ pub type Lists = &'static [(&'static str, &'static str)];
 
 /// Where services and their endpoints are listed. The long range is for what has been silent.
 pub const SERVICES: Lists = &[
-    ("Services and their endpoints", "/services"),
-    ("of the last 7 days", "/services?range=7d"),
+    ("Services of the last hour", "/services"),
+    ("Services of the last 7 days", "/services?range=7d"),
 ];
 
 /// Where statements are.
 pub const STATEMENTS: Lists = &[
-    ("Statements", "/statements"),
-    ("of the last 7 days", "/statements?range=7d"),
+    ("Statements of the last hour", "/statements"),
+    ("Statements of the last 7 days", "/statements?range=7d"),
 ];
 
 /// Where findings are.
 pub const BOTTLENECKS: Lists = &[
-    ("Bottlenecks", "/"),
-    ("of the last 7 days", "/?range=7d"),
-    ("Resolved ones", "/?range=7d&state=resolved"),
+    ("Bottlenecks of the last hour", "/"),
+    ("Bottlenecks of the last 7 days", "/?range=7d"),
+    ("Resolved bottlenecks", "/?range=7d&state=resolved"),
 ];
 
 /// Where regressions are.
