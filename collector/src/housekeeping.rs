@@ -8,11 +8,10 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::deltas::Day;
 use crate::disk::DiskGuard;
-use crate::store::leases::RETENTION_SHARD;
+use crate::store::leases::{Process, RETENTION_SHARD};
 use crate::store::retention::{Partition, TRACES};
 use crate::store::{Store, StoreError};
 
@@ -58,8 +57,8 @@ pub struct Options {
     pub data_dir: Option<PathBuf>,
     /// Bytes that have to be free there; see [`DiskGuard::look`].
     pub free_min_bytes: Option<u64>,
-    /// The database is this process's alone: leases of a former process are taken at once.
-    pub sole_owner: bool,
+    /// Who keeps house.
+    pub process: Process,
 }
 
 /// Figures for the status page and `/metrics`.
@@ -107,11 +106,9 @@ pub async fn run(
     stats: Arc<Stats>,
     shutdown: CancellationToken,
 ) {
-    let process = Uuid::now_v7();
+    let Process { id, sole_owner } = options.process;
     while !shutdown.is_cancelled() {
-        let leased = store
-            .acquire_lease(RETENTION_SHARD, process, options.sole_owner)
-            .await;
+        let leased = store.acquire_lease(RETENTION_SHARD, id, sole_owner).await;
         if let Ok(Some(lease)) = leased {
             let done = tokio::select! {
                 done = keep_house(&store, &options, &guard, &stats) => done,

@@ -10,12 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::alert::look::Watch;
 use crate::clock::{now_ms, pause};
 use crate::store::findings::{Judged, RecentHits};
-use crate::store::leases::{Lease, REVIEW_SHARD};
+use crate::store::leases::{Lease, Process, REVIEW_SHARD};
 use crate::store::{Store, StoreError};
 
 /// How often the review looks. A finding is on the list this long after its trace is final.
@@ -43,13 +42,13 @@ pub async fn run(
     store: Store,
     mut watch: Watch,
     resolve_after: Duration,
-    sole_owner: bool,
+    process: Process,
     stats: Arc<Stats>,
     shutdown: CancellationToken,
 ) {
-    let process = Uuid::now_v7();
+    let Process { id, sole_owner } = process;
     while !shutdown.is_cancelled() {
-        match store.acquire_lease(REVIEW_SHARD, process, sole_owner).await {
+        match store.acquire_lease(REVIEW_SHARD, id, sole_owner).await {
             Ok(Some(lease)) => {
                 let review = review(&store, &lease, &mut watch, resolve_after, &stats, &shutdown);
                 // A bug here must not end the process: spans are taken and analysed without it.

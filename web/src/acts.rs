@@ -8,7 +8,7 @@ use collector::store::{Store, StoreError};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::pages::{PageError, not_written};
+use crate::pages::{BOTTLENECKS, PageError, not_written};
 use crate::time_span::TimeSpan;
 use crate::timestamps;
 
@@ -201,7 +201,7 @@ pub async fn carry_out(
         let text = "What can be done is acknowledge, ignore, resolve and reopen.";
         PageError::NotFound(text.to_owned())
     })?;
-    let missing = || PageError::NotFound(format!("There is no finding '{id}'."));
+    let missing = || PageError::Missing(format!("There is no finding '{id}'."), BOTTLENECKS);
     let number: i32 = id.parse().map_err(|_| missing())?;
     let act = wish.act(kind, now_ms)?;
     let store = store.for_changes();

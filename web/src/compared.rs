@@ -25,11 +25,11 @@ use url::form_urlencoded;
 use crate::address::Address;
 use crate::format;
 use crate::line_chart::PERCENTILES;
-use crate::pages::PageError;
 use crate::pages::call_paths::{
     self, CallPaths, Requests, measure_id, version_name, version_of, version_text,
 };
 use crate::pages::endpoint;
+use crate::pages::{PageError, SERVICES};
 use crate::range::{Range, minute_ns};
 use crate::timestamps;
 
@@ -279,9 +279,7 @@ async fn service(store: &Store, id: &str) -> Result<ServiceName, PageError> {
         Ok(id) => store.service(id).await?,
         Err(_) => None,
     };
-    found.ok_or_else(|| {
-        PageError::NotFound("There is no such service. The services page lists all of them.".into())
-    })
+    found.ok_or_else(|| PageError::Missing("There is no such service.".into(), SERVICES))
 }
 
 fn measure(address: &Address) -> Result<Measure, PageError> {

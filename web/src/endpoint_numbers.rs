@@ -47,9 +47,9 @@ impl Numbers {
         self.errors.max(0) as f64 / self.requests.max(1) as f64
     }
 
-    /// A second, for a cell.
-    pub fn rate_text(&self) -> String {
-        format::number(self.rate)
+    /// How often: number and unit.
+    pub fn rate_parts(&self) -> (String, &'static str) {
+        format::rate_parts(self.rate)
     }
 
     /// Percent, for a cell.

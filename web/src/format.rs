@@ -98,6 +98,35 @@ pub fn number(number: f64) -> String {
     }
 }
 
+/// How often, in the unit in which it is a number from 1 on: `12.3/s`, `50/min`, `4/h`, `0.25/d`.
+pub fn rate(per_second: f64) -> String {
+    let (number, unit) = rate_parts(per_second);
+    format!("{number}{unit}")
+}
+
+/// As [`rate`], number and unit apart.
+pub fn rate_parts(per_second: f64) -> (String, &'static str) {
+    let (unit, seconds) = rate_unit(per_second);
+    (number(per_second * seconds), unit)
+}
+
+/// Several as [`rate`], all in the unit that the largest has, so that they can be compared.
+pub fn rates<const N: usize>(per_second: [f64; N]) -> [String; N] {
+    let (unit, seconds) = rate_unit(per_second.into_iter().fold(0.0, f64::max));
+    per_second.map(|it| format!("{}{unit}", number(it * seconds)))
+}
+
+fn rate_unit(per_second: f64) -> (&'static str, f64) {
+    // What would be written as 1 is.
+    let units = [("/s", 1.0), ("/min", 60.0), ("/h", 3_600.0)];
+    let found = units.into_iter().find(|it| per_second * it.1 >= 0.995);
+    match found {
+        Some(found) => found,
+        None if per_second > 0.0 => ("/d", 86_400.0),
+        None => ("/s", 1.0),
+    }
+}
+
 /// A share of 1 as percent without its sign: `27.5`, `0.21`, `<0.01`.
 pub fn percent(share: f64) -> String {
     let percent = share * 100.0;
@@ -163,6 +192,14 @@ pub fn day_and_minute(ns: u64) -> String {
     format!("{day} {} {h:02}:{min:02}", MONTHS[month as usize - 1])
 }
 
+/// The same, with the second unless that is 0: `20 Nov 14:30`, `20 Nov 14:30:08`.
+pub fn day_and_clock(ns: u64) -> String {
+    match ns / NS_PER_S % 60 {
+        0 => day_and_minute(ns),
+        s => format!("{}:{s:02}", day_and_minute(ns)),
+    }
+}
+
 fn clock_parts(ns: u64) -> (u64, u64, u64) {
     let s = ns / NS_PER_S % 86_400;
     (s / 3_600, s / 60 % 60, s % 60)
@@ -216,6 +253,26 @@ mod tests {
         assert_eq!(percent(0.00001), "<0.01");
         assert_eq!(percent(0.0021), "0.21");
         assert_eq!(width(f64::NAN), "0.00%");
+    }
+
+    #[test]
+    fn a_rate_is_in_the_unit_in_which_it_says_something() {
+        let cases = [
+            (1_234.0, "1,234/s"),
+            (12.34, "12.3/s"),
+            (0.996, "1/s"),
+            (0.83, "49.8/min"),
+            (1.0 / 60.0, "1/min"),
+            (0.001, "3.6/h"),
+            // Once in 31 days, the longest time that is shown.
+            (1.0 / (31.0 * 86_400.0), "0.03/d"),
+            (0.0, "0/s"),
+        ];
+        for (per_second, text) in cases {
+            assert_eq!(rate(per_second), text);
+        }
+        assert_eq!(rates([0.83, 1.25]), ["0.83/s", "1.25/s"]);
+        assert_eq!(rates([0.5, 0.0]), ["30/min", "0/min"]);
     }
 
     #[test]

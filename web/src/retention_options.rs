@@ -2,6 +2,7 @@
 
 use clap::Args;
 use collector::housekeeping::{self, Policy};
+use collector::store::leases::Process;
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -56,7 +57,7 @@ impl RetentionOptions {
     pub fn housekeeping(
         &self,
         data_dir: Option<PathBuf>,
-        sole_owner: bool,
+        process: Process,
     ) -> housekeeping::Options {
         let usual = Policy::default();
         housekeeping::Options {
@@ -72,7 +73,7 @@ impl RetentionOptions {
             },
             data_dir,
             free_min_bytes: self.disk_free_min.map(Bytes::get),
-            sole_owner,
+            process,
         }
     }
 }
@@ -163,7 +164,7 @@ mod tests {
         let options: RetentionOptions =
             toml::from_str("retain-bytes = '2GiB'\ndisk-free-min = 1000\nretain-days = 3").unwrap();
         assert_eq!(options.retain_bytes, Some(Bytes(2 << 30)));
-        let options = options.housekeeping(None, false);
+        let options = options.housekeeping(None, Process::default());
         assert_eq!(
             (options.policy.days, options.free_min_bytes),
             (3, Some(1_000))

@@ -9,6 +9,7 @@ use collector::handoff::Handoff;
 use collector::journal::Journal;
 use collector::plans::ObservedDatabase;
 use collector::receiver::{self, ListenAddress, Listener, Receiver, UnixSocket};
+use collector::store::leases::Process;
 use collector::{alert, assembly, housekeeping, plans, regression, review};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -60,6 +61,7 @@ pub struct Serving {
     pub housekeeping: Arc<housekeeping::Stats>,
     asks_who_sends: bool,
     encrypts: bool,
+    process: Process,
     tasks: JoinSet<()>,
     intake: CancellationToken,
     analysis: CancellationToken,
@@ -111,6 +113,7 @@ pub async fn start(options: &ServeOptions, if_taken: IfTaken) -> anyhow::Result<
         sockets: listeners.sockets(),
         ui: listeners.ui.as_ref().and_then(|it| it.local_addr().ok()),
         admin: listeners.admin.as_ref().and_then(|it| it.local_addr().ok()),
+        process: Process::new(database.is_private()),
         database,
         stats: Arc::default(),
         disk: Arc::default(),
@@ -176,6 +179,7 @@ impl Serving {
             vitals.disk = self.database.state_dir.is_some().then(|| self.disk.clone());
             let alert_stats: Arc<alert::Stats> = Arc::default();
             vitals.alerts = Some(Arc::clone(&alert_stats));
+            vitals.process = Some(self.process.id);
             self.spawn_analysis(options, alerting, handoff, review_stats, alert_stats);
             self.spawn_housekeeping(options);
         }
@@ -224,10 +228,10 @@ impl Serving {
         alert_stats: Arc<alert::Stats>,
     ) {
         let store = &self.database.store;
-        let sole_owner = self.database.is_private();
+        let process = self.process;
         let assembly_options = assembly::Options {
             settings: options.settings(),
-            sole_owner,
+            process,
             handoff,
             ..assembly::Options::default()
         };
@@ -243,14 +247,14 @@ impl Serving {
             store.clone(),
             watch,
             options.resolve_after(),
-            sole_owner,
+            process,
             review_stats,
             shutdown.clone(),
         ));
         self.tasks.spawn(regression::run(
             store.clone(),
             options.settings(),
-            sole_owner,
+            process,
             shutdown.clone(),
         ));
         self.tasks
@@ -279,9 +283,7 @@ impl Serving {
             self.tasks
                 .spawn(async move { disk.watch(directory, floor, shutdown).await });
         }
-        let options = options
-            .retention
-            .housekeeping(data_dir, self.database.is_private());
+        let options = options.retention.housekeeping(data_dir, self.process);
         self.tasks.spawn(housekeeping::run(
             self.database.store.clone(),
             options,

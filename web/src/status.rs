@@ -235,8 +235,8 @@ impl Status {
                 link: String::new(),
             });
         }
-        let news = |at_ns: u64| now_ns().saturating_sub(at_ns) < NEWS_NS;
-        if let Some(problem) = counts.last_problem.as_ref().filter(|it| news(it.at_ns)) {
+        let problem = counts.last_problem.as_ref();
+        if let Some(problem) = problem.filter(|it| is_news(it.at_ns)) {
             troubles.push(Trouble {
                 level: Level::Warn,
                 what: "Some of what arrives is not taken".to_owned(),
@@ -334,6 +334,11 @@ fn cap_trouble(full: &Full) -> Trouble {
             .map(|id| format!("/endpoints/{id}"))
             .unwrap_or_default(),
     }
+}
+
+/// What a sender was told then is still a trouble.
+pub fn is_news(at_ns: u64) -> bool {
+    now_ns().saturating_sub(at_ns) < NEWS_NS
 }
 
 /// What a refusal means, and what to do about it.

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, Request, StatusCode, header};
 use collector::assembly::{self, Idle};
 use collector::journal::Journal;
 use collector::store::Store;
+use collector::store::leases::Process;
 use collector::store::traces::{StoredTrace, TraceState};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
@@ -194,7 +195,7 @@ impl Site {
         };
         let options = assembly::Options {
             idle,
-            sole_owner: true,
+            process: Process::new(true),
             ..Default::default()
         };
         let shutdown = CancellationToken::new();

@@ -29,6 +29,14 @@ pub fn field(ns: u64) -> String {
     crate::format::at(ns).chars().take(16).collect()
 }
 
+/// As addresses have it: RFC 3339 where that is exact, ns since the epoch otherwise.
+pub fn exact(ns: u64) -> String {
+    match ns % NS_PER_S {
+        0 => crate::format::at(ns),
+        _ => ns.to_string(),
+    }
+}
+
 /// ns since the epoch, and whether the offset was told.
 fn read(text: &str) -> Option<(u64, bool)> {
     let text = text.trim();

@@ -11,6 +11,7 @@ use collector::store::requests::{RequestFilter, RequestKey, RequestOrder};
 
 use crate::address::Address;
 use crate::search_text::{self, Query, TextError};
+use crate::timestamps;
 
 /// Rows of one page of the list.
 pub const PAGE_ROWS: i64 = 50;
@@ -36,8 +37,12 @@ const AHEAD: Duration = Duration::from_secs(3_600);
 pub struct TraceFilter {
     /// The question.
     pub of: RequestFilter,
-    /// The chosen one of [`RANGES`]; `None` if the address gives two instants.
+    /// The chosen one of [`RANGES`]; `None` if the address gives an instant.
     pub range: Option<usize>,
+    /// The address says where the time ends.
+    pub has_end: bool,
+    /// The time ends before it begins: nothing should be listed.
+    pub is_backwards: bool,
     /// Filters that could not be read: key and value.
     pub unread: Vec<(&'static str, String)>,
     /// Why the search `q` is not understood; then nothing should be listed.
@@ -55,7 +60,8 @@ pub fn parse(address: &Address, now_ns: u64) -> TraceFilter {
         }
         number
     };
-    let (from_ns, until_ns) = (read("from", instant_ns), read("until", instant_ns));
+    let (from_ns, to_ns) = (read("from", instant_ns), read("to", instant_ns));
+    let until_ns = to_ns.or_else(|| read("until", instant_ns));
     let min_ns = read("min", duration_ns).unwrap_or(0);
     let max_ns = read("max", duration_ns).unwrap_or(0);
     let limit = read("limit", |it| it.parse().ok());
@@ -111,18 +117,24 @@ pub fn parse(address: &Address, now_ns: u64) -> TraceFilter {
                 .max(1),
         },
         range,
+        has_end: until_ns.is_some(),
+        is_backwards: from_ns >= until_ns && until_ns.is_some(),
         unread,
         not_understood,
     }
 }
 
+/// A fixed time takes the place of a relative one, as on the other pages.
 fn range(
     address: &Address,
     absolute: Option<u64>,
     unread: &mut Vec<(&'static str, String)>,
 ) -> Option<usize> {
+    if absolute.is_some() {
+        return None;
+    }
     let Some(asked) = address.get("range") else {
-        return absolute.is_none().then_some(RANGE_DEFAULT);
+        return Some(RANGE_DEFAULT);
     };
     let known = RANGES.iter().position(|it| it.0 == asked);
     if known.is_none() {
@@ -166,10 +178,12 @@ pub fn duration_ns(text: &str) -> Option<u64> {
     (number.is_finite() && number >= 0.0).then_some((number * unit_ns) as u64)
 }
 
-/// Seconds, milliseconds, microseconds or nanoseconds since the epoch, told apart by their size:
-/// each is unmistakable from 1973 to 5138.
+/// A time as people write it (`2026-11-20T14:32`, UTC unless it says otherwise); or seconds, milliseconds,
+/// microseconds or nanoseconds since the epoch, told apart by their size: each is unmistakable from 1973 to 5138.
 fn instant_ns(text: &str) -> Option<u64> {
-    let number: u64 = text.parse().ok()?;
+    let Ok(number) = text.parse::<u64>() else {
+        return timestamps::lenient(text);
+    };
     let unit_ns = match number {
         0..100_000_000_000 => 1_000_000_000,
         100_000_000_000..100_000_000_000_000 => 1_000_000,
@@ -228,6 +242,24 @@ mod tests {
             let filter = filter(&format!("from={text}"));
             assert_eq!((filter.of.from_ns, filter.range), (NOW_NS, None), "{text}");
         }
+    }
+
+    #[test]
+    fn a_time_is_typed_as_people_write_it_and_takes_the_place_of_a_range() {
+        let it = filter("range=24h&from=2025-11-20T14:29:07Z&to=2025-11-20T14:30");
+        assert_eq!(it.of.from_ns, NOW_NS);
+        assert_eq!(it.of.until_ns, NOW_NS + 53_000_000_000);
+        assert_eq!((it.range, it.has_end, it.is_backwards), (None, true, false));
+        let open = filter("from=2025-11-20");
+        assert!(!open.has_end && open.of.until_ns > NOW_NS);
+        for query in [
+            "from=2025-11-20T14:30&to=2025-11-20T14:30",
+            "from=2025-11-21&until=2025-11-20",
+        ] {
+            assert!(filter(query).is_backwards, "{query}");
+        }
+        let unread = filter("from=yesterday&to=2025-11-31");
+        assert_eq!((unread.unread.len(), unread.range), (2, Some(1)));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use collector::store::overview::{Overview, Storage};
 use collector::{assembly, housekeeping, journal, receiver, review};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// How often counters are noted, so that "over the last minute" can be told.
 const NOTE_EVERY: Duration = Duration::from_secs(5);
@@ -35,6 +36,8 @@ pub struct Vitals {
     pub receiver: Option<Arc<receiver::Stats>>,
     /// What the journal did.
     pub journal: Option<Arc<journal::Stats>>,
+    /// Its id in leases.
+    pub process: Option<Uuid>,
     /// What the analysis did.
     pub assembly: Option<Arc<assembly::Stats>>,
     /// What the review did.
@@ -86,6 +89,7 @@ impl Vitals {
             working_store,
             receiver: None,
             journal: None,
+            process: None,
             assembly: None,
             review: None,
             alerts: None,

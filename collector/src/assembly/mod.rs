@@ -41,7 +41,7 @@ use crate::store::dictionaries::Dictionaries;
 use crate::store::finalise::{
     FLAG_ERROR, FLAG_FINDING, FLAG_FRAGMENT, FLAG_ROOT, FLAG_TAIL, Quarantined, SUSPECTED, Tick,
 };
-use crate::store::leases::Lease;
+use crate::store::leases::{Lease, Process};
 use crate::store::rollups::Unmerged;
 use crate::store::traces_again::{OldRequest, StoredBlock};
 use crate::store::{Store, StoreError};
@@ -133,8 +133,8 @@ pub struct Options {
     pub idle: Idle,
     /// What the user set for the analysis.
     pub settings: Settings,
-    /// The database is this process's alone: leases of a former process are taken at once.
-    pub sole_owner: bool,
+    /// Whose it is.
+    pub process: Process,
     /// Where this process's journal hands over what it has committed.
     pub handoff: Option<Arc<Handoff>>,
 }
@@ -164,28 +164,20 @@ pub struct Stats {
 
 /// Owns its share of the shards until `shutdown` ([`balance`]); gives them back then.
 pub async fn run(store: Store, options: Options, stats: Arc<Stats>, shutdown: CancellationToken) {
-    let process = Uuid::now_v7();
-    let (balancer, seats) = Balancer::new(&store, process, options.sole_owner, &shutdown);
+    let Process { id, sole_owner } = options.process;
+    let (balancer, seats) = Balancer::new(&store, id, sole_owner, &shutdown);
     let owners = seats
         .into_iter()
-        .map(|seat| own(store.clone(), seat, process, &options, &stats));
+        .map(|seat| own(store.clone(), seat, &options, &stats));
     tokio::join!(balancer.run(), futures_util::future::join_all(owners));
 }
 
 /// Owns one shard whenever it is this process's turn.
-async fn own(store: Store, mut seat: Seat, process: Uuid, options: &Options, stats: &Stats) {
+async fn own(store: Store, mut seat: Seat, options: &Options, stats: &Stats) {
     let mut before = Before::default();
     while let Some(turn) = seat.turn().await {
         while !turn.is_cancelled() {
-            let owning = own_once(
-                &store,
-                seat.shard,
-                process,
-                options,
-                stats,
-                &mut before,
-                &turn,
-            );
+            let owning = own_once(&store, seat.shard, options, stats, &mut before, &turn);
             let pause = owning.await;
             tokio::select! {
                 () = turn.cancelled() => {}
@@ -199,16 +191,13 @@ async fn own(store: Store, mut seat: Seat, process: Uuid, options: &Options, sta
 async fn own_once(
     store: &Store,
     shard: i16,
-    process: Uuid,
     options: &Options,
     stats: &Stats,
     before: &mut Before,
     turn: &CancellationToken,
 ) -> Duration {
-    match store
-        .acquire_lease(shard, process, options.sole_owner)
-        .await
-    {
+    let Process { id, sole_owner } = options.process;
+    match store.acquire_lease(shard, id, sole_owner).await {
         Ok(Some(lease)) => {
             let handoff = options.handoff.as_deref();
             let owned = |it| handoff.inspect(|handoff| handoff.set_owned(shard, it));

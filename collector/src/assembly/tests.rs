@@ -29,7 +29,7 @@ const AT_ONCE: Idle = Idle {
 fn at_once() -> Options {
     Options {
         idle: AT_ONCE,
-        sole_owner: true,
+        process: Process::new(true),
         ..Options::default()
     }
 }

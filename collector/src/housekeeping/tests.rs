@@ -8,6 +8,7 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 use serde_json::json;
 use std::time::Instant;
+use uuid::Uuid;
 
 use crate::deltas::{Deltas, HitsDelta, MinuteDelta};
 use crate::store::blocks::{NewBlock, NewRequest};

@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use crate::clock::{now_ms, pause};
 use crate::store::bottlenecks::Minutes;
-use crate::store::leases::{Lease, REGRESSION_SHARD};
+use crate::store::leases::{Lease, Process, REGRESSION_SHARD};
 use crate::store::regressions::{OpenRegression, Past, Slots, WatchedDeployment, WatchedEndpoint};
 use crate::store::{Store, StoreError};
 use candidate::Candidate;
@@ -93,14 +93,11 @@ pub struct Moment {
 }
 
 /// Watches until `shutdown`; gives the lease back then.
-pub async fn run(store: Store, settings: Settings, sole_owner: bool, shutdown: CancellationToken) {
-    let process = Uuid::now_v7();
+pub async fn run(store: Store, settings: Settings, process: Process, shutdown: CancellationToken) {
+    let Process { id, sole_owner } = process;
     let mut watch = Watch::new(settings);
     while !shutdown.is_cancelled() {
-        match store
-            .acquire_lease(REGRESSION_SHARD, process, sole_owner)
-            .await
-        {
+        match store.acquire_lease(REGRESSION_SHARD, id, sole_owner).await {
             Ok(Some(lease)) => {
                 let watching = watch_on(&store, &lease, &mut watch, &shutdown);
                 // A bug here must not end the process: spans are taken and analysed without it.

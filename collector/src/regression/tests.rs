@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::*;
 use crate::assembly::{self, Idle};
 use crate::journal::Journal;
-use crate::store::leases::REVIEW_SHARD;
+use crate::store::leases::{Process, REVIEW_SHARD};
 
 const MS: f64 = 1e6;
 
@@ -239,7 +239,7 @@ async fn assemble(store: &Store) {
             carry_after: Duration::from_millis(90),
             ..Idle::default()
         },
-        sole_owner: true,
+        process: Process::new(true),
         ..Default::default()
     };
     let shutdown = CancellationToken::new();

@@ -28,6 +28,32 @@ const RENEW_EVERY: Duration = Duration::from_secs(3);
 /// Rows of analyzers that ended without a word are swept out after this long.
 const FORGOTTEN_SECONDS: f64 = 3_600.0;
 
+/// A process, as leases know it: the same in everything that it does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Process {
+    /// Its id, of this run.
+    pub id: Uuid,
+    /// The database is its alone: leases of a former process are taken at once.
+    pub sole_owner: bool,
+}
+
+impl Process {
+    /// One that begins.
+    pub fn new(sole_owner: bool) -> Process {
+        Process {
+            id: Uuid::now_v7(),
+            sole_owner,
+        }
+    }
+}
+
+/// One of several, or so it must be assumed.
+impl Default for Process {
+    fn default() -> Process {
+        Process::new(false)
+    }
+}
+
 /// The right to write one shard's results, until somebody else takes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lease {

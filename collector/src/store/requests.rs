@@ -336,6 +336,10 @@ struct Search<'a> {
     /// The best rows so far, one more than the page holds: it says whether there are more.
     best: BTreeMap<SortKey, Place>,
     budget: Budget,
+    /// Blocks read so far.
+    read: usize,
+    /// Blocks unpacked so far.
+    unpacked: usize,
 }
 
 impl<'a> Search<'a> {
@@ -379,33 +383,52 @@ impl<'a> Search<'a> {
             limit: usize::try_from(filter.limit.clamp(1, REQUESTS_MAX)).unwrap_or(1),
             best: BTreeMap::new(),
             budget,
+            read: 0,
+            unpacked: 0,
         })
     }
 
     /// Looks until the page is full and nothing better can follow, or all was looked at; otherwise
     /// tells what the rest is below of.
     async fn run(&mut self, connection: &mut Connection) -> Result<Option<i64>, StoreError> {
-        let (mut read, mut unpacked) = (0, 0);
         loop {
             let looked = self.blocks.look(connection).await?;
-            for blocks in looked.blocks.chunks(BLOCKS_READ_AT_ONCE) {
-                let (of_read, of_unpacked) = self.read(connection, blocks).await?;
-                read += of_read;
-                unpacked += of_unpacked;
+            for blocks in looked.blocks.chunks(self.read_at_once()) {
+                // They come in the order of the list: behind these nothing is better than their first.
+                if blocks.first().is_some_and(|it| self.is_settled(it.0)) {
+                    return Ok(None);
+                }
+                let blocks: Vec<BlockKey> = blocks.iter().map(|it| it.1).collect();
+                let (read, unpacked) = self.read(connection, &blocks).await?;
+                self.read += read;
+                self.unpacked += unpacked;
             }
             let Some(rest_below) = looked.rest_below else {
                 return Ok(None);
             };
-            let certain = self.best.iter().rev().nth(self.limit);
-            if certain.is_some_and(|(key, _)| key.0 > rest_below) {
+            if self.is_settled(rest_below) {
                 return Ok(None);
             }
             let spent = self.blocks.seen >= self.budget.looked_at
-                || read >= self.budget.read
-                || unpacked >= self.budget.unpacked;
+                || self.read >= self.budget.read
+                || self.unpacked >= self.budget.unpacked;
             if spent {
                 return Ok(Some(rest_below));
             }
+        }
+    }
+
+    /// The page is full, and known to have another behind it, with rows that are all above `rest_below`.
+    fn is_settled(&self, rest_below: i64) -> bool {
+        let last = self.best.iter().rev().nth(self.limit);
+        last.is_some_and(|(key, _)| key.0 > rest_below)
+    }
+
+    /// What is slowest stands in few of a day's blocks, and each is read whole; a search opens many anyway.
+    fn read_at_once(&self) -> usize {
+        match self.filter.order {
+            RequestOrder::Slowest if self.blocks.conditions.is_empty() => SLOWEST_READ_AT_ONCE,
+            _ => BLOCKS_READ_AT_ONCE,
         }
     }
 
@@ -566,6 +589,10 @@ impl<'a> Search<'a> {
 
 /// Blocks whose columns are in memory together: a hundred kilobytes each.
 const BLOCKS_READ_AT_ONCE: usize = 64;
+
+/// Of those with the longest requests fewer: after each lot it is asked whether the rest can hold anything slower
+/// than the page, so that at most so many are read in vain, and a question for each would be many.
+const SLOWEST_READ_AT_ONCE: usize = 4;
 
 fn holds(met: Option<&HashMap<TraceId, Met>>, all: Met) -> bool {
     met.is_some_and(|it| it.values().any(|it| *it == all))
@@ -857,6 +884,39 @@ mod tests {
             let distinct: std::collections::HashSet<_> =
                 seen.iter().map(|it| it.trace_id).collect();
             assert_eq!(distinct.len(), 50);
+        }
+    }
+
+    /// Each block's slowest is slower than all of the block before; whatever stands in the others is not read.
+    #[tokio::test]
+    async fn the_slowest_open_only_blocks_that_can_hold_one() {
+        const BLOCKS: i32 = 150;
+        let store = filled(0).await;
+        for n in 1..=BLOCKS {
+            let slow = NewRequest {
+                duration_ns: n as u64 * 100_000_000,
+                ..request(2 * n)
+            };
+            block(&store, i64::from(n), vec![slow, request(1_000 + n)], &[]).await;
+        }
+        for (limit, blocks) in [(10, 11), (40, 41)] {
+            let filter = RequestFilter {
+                order: RequestOrder::Slowest,
+                limit,
+                ..all()
+            };
+            let mut transaction = store.pool().snapshot().await.unwrap();
+            let searched = Search::new(&mut transaction, &filter, None, BUDGET).await;
+            let mut search = searched.unwrap();
+            assert_eq!(search.run(&mut transaction).await.unwrap(), None);
+            let opened = blocks..blocks + SLOWEST_READ_AT_ONCE;
+            assert!(opened.contains(&search.read), "{limit}: {}", search.read);
+            assert_eq!(search.best.len(), limit as usize + 1);
+            let page = search.page(&mut transaction, None).await.unwrap();
+            let expected = (0..limit as u64).map(|it| (BLOCKS as u64 - it) * 100_000_000);
+            let slowest = page.rows.iter().map(|it| it.duration_ns);
+            assert!(slowest.eq(expected));
+            assert!(page.next.is_some());
         }
     }
 

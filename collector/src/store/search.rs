@@ -66,7 +66,8 @@ pub(super) struct Blocks {
 
 /// One look: the blocks that may hold rows, of those that were looked at.
 pub(super) struct Looked {
-    pub blocks: Vec<BlockKey>,
+    /// Each with the largest start (or duration) that it holds, the largest first.
+    pub blocks: Vec<(i64, BlockKey)>,
     /// What was not looked at holds nothing with a larger start (or duration); `None`: it was all.
     pub rest_below: Option<i64>,
 }
@@ -201,7 +202,7 @@ impl Blocks {
             .iter()
             .filter(|it| it.may_hold(&self.conditions, &tokens));
         Ok(Looked {
-            blocks: may.map(Row::key).collect(),
+            blocks: may.map(|it| (it.by_ns, it.key())).collect(),
             rest_below: self.after.map(|it| it.0).filter(|_| !all),
         })
     }

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::AppState;
 use crate::acts::{self, Wish};
 use crate::format;
-use crate::pages::{PageError, READ_ONLY, is_read_only};
+use crate::pages::{BOTTLENECKS, PageError, READ_ONLY, is_read_only};
 use crate::range::{Covered, Filters};
 use crate::ranking::{self, Ranking, Row};
 
@@ -84,7 +84,7 @@ async fn read_list(state: &AppState, query: Option<&str>) -> Result<Value, PageE
 
 async fn read_one(state: &AppState, id: &str, query: Option<&str>) -> Result<Value, PageError> {
     let filters = Filters::parse(query)?;
-    let missing = || PageError::NotFound(format!("There is no finding '{id}'."));
+    let missing = || PageError::Missing(format!("There is no finding '{id}'."), BOTTLENECKS);
     let id: i32 = id.parse().map_err(|_| missing())?;
     let now_ns = format::now_ns();
     let (row, covered) = ranking::load_one(&state.store, id, &filters, now_ns)
@@ -112,7 +112,9 @@ async fn read_one(state: &AppState, id: &str, query: Option<&str>) -> Result<Val
 pub(super) fn answer(result: Result<Value, PageError>) -> Response {
     let (status, error) = match result {
         Ok(value) => return Json(value).into_response(),
-        Err(PageError::NotFound(text)) => (StatusCode::NOT_FOUND, text),
+        Err(PageError::NotFound(text) | PageError::Missing(text, _)) => {
+            (StatusCode::NOT_FOUND, text)
+        }
         Err(PageError::BadRequest(text)) => (StatusCode::BAD_REQUEST, text),
         Err(PageError::Refused(status, _, text)) => (status, text),
         Err(PageError::Broken(error)) => {

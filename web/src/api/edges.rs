@@ -102,7 +102,7 @@ fn calls_json(calls: &Calls) -> Value {
     let [p50, p90, p95, p99] = calls.percentiles;
     json!({
         "calls": calls.calls,
-        "calls_per_minute": calls.per_minute,
+        "calls_per_minute": calls.rate * 60.0,
         "errors": calls.errors,
         "p50_ns": p50,
         "p90_ns": p90,

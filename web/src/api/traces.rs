@@ -52,6 +52,10 @@ pub async fn list(State(state): State<AppState>, RawQuery(query): RawQuery) -> A
         let json = json!({ "error": text, "column": error.column });
         return Err((StatusCode::BAD_REQUEST, json_answer(json.to_string())).into_response());
     }
+    if filter.is_backwards {
+        let text = "from is not before to: there is nothing in between";
+        return Err(problem(StatusCode::BAD_REQUEST, text));
+    }
     let asked = RequestFilter {
         limit: filter.of.limit.min(LIMIT_MAX),
         ..filter.of

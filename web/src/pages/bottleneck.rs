@@ -19,7 +19,7 @@ use crate::format;
 use crate::line_chart::{LineChart, Marker, Moment};
 use crate::pages::bottlenecks::state_class;
 use crate::pages::context::Context;
-use crate::pages::{Frame, PageError, render};
+use crate::pages::{BOTTLENECKS, Frame, PageError, render};
 use crate::plan_shown::{self, PlanView};
 use crate::range::{Covered, Filters};
 use crate::ranking::{self, Choices, Row};
@@ -36,9 +36,10 @@ pub async fn show(
     let filters = Filters::parse(query.as_deref())?;
     let now_ns = format::now_ns();
     let missing = || {
-        PageError::NotFound(format!(
+        let text = format!(
             "There is no finding '{id}'. Findings of the last seconds may still be on their way."
-        ))
+        );
+        PageError::Missing(text, BOTTLENECKS)
     };
     let number: i32 = id.parse().map_err(|_| missing())?;
     let (row, covered) = ranking::load_one(&state.store, number, &filters, now_ns)
@@ -100,7 +101,7 @@ pub async fn act(
 pub async fn back(Path((id, _)): Path<(String, String)>) -> Result<Redirect, PageError> {
     let id: i32 = id
         .parse()
-        .map_err(|_| PageError::NotFound(format!("There is no finding '{id}'.")))?;
+        .map_err(|_| PageError::Missing(format!("There is no finding '{id}'."), BOTTLENECKS))?;
     Ok(Redirect::to(&format!("/bottlenecks/{id}#life")))
 }
 

@@ -384,10 +384,11 @@ fn finding_link(filters: &Filters, row: &Row) -> String {
 fn kpis(ranking: &Ranking) -> Vec<Kpi> {
     let totals = &ranking.totals;
     let covered = format::duration(ranking.covered.ns());
+    let (rate, unit) = format::rate_parts(ranking.covered.per_second(totals.requests));
     let mut kpis = vec![Kpi {
         name: "Requests",
-        number: format::number(ranking.covered.per_second(totals.requests)),
-        unit: "/s",
+        number: rate,
+        unit,
         exact: format!("{} requests in {covered}", format::count(totals.requests)),
     }];
     for (name, q) in [("P50", 0.5), ("P95", 0.95), ("P99", 0.99)] {
@@ -703,7 +704,7 @@ mod tests {
         );
         let kpis = texts(&html, ".kpis div").join(" | ");
         assert!(
-            kpis.starts_with("Requests0.83 /s | P50401 ms") && kpis.ends_with("ms | Errors0 %"),
+            kpis.starts_with("Requests50 /min | P50401 ms") && kpis.ends_with("ms | Errors0 %"),
             "{kpis}"
         );
     }

@@ -390,11 +390,12 @@ fn numbers(it: &Compared) -> Vec<Row> {
     let means = sums.map(|it| compared::mean_ns(it).max(0) as u64);
     rows.push(duration_row("Mean", "", means, sums));
     let rates = it.rates();
+    let texts = format::rates(rates);
     rows.push(Row {
-        name: "Requests/s".to_owned(),
+        name: "Requests".to_owned(),
         swatch: "",
         cells: [0, 1].map(|at| Cell {
-            text: format::number(rates[at]),
+            text: texts[at].clone(),
             title: format!("{} requests", format::count(sums[at].requests)),
             is_uncertain: false,
         }),

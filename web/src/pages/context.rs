@@ -49,6 +49,8 @@ pub struct Context {
     pub covered: String,
     /// The same, exactly.
     pub covered_title: String,
+    /// As long as what is shown, right before and right after.
+    beside: [Minutes; 2],
 }
 
 /// A fixed time: a form for any, links to the one before and the one after.
@@ -60,44 +62,39 @@ pub struct Times {
     pub from: String,
     /// Where it ends.
     pub to: String,
+    /// Where the form leads.
+    pub path: String,
     /// What the form carries along: name, value.
     pub hidden: Vec<(String, String)>,
-    /// As long, right before.
-    pub before: String,
+    /// As long, right before; `None` if nothing can be there.
+    pub before: Option<String>,
     /// As long, right after; `None` if that is yet to come.
     pub after: Option<String>,
-    of: [Minutes; 2],
 }
 
-impl Times {
-    fn new(filters: &Filters, covered: Covered) -> Times {
-        // Of a relative range what is shown reaches back from now: its own length, not that of the data.
-        let minute = |ns: u64| i32::try_from(ns / minute_ns(1)).unwrap_or(i32::MAX - 1);
-        let is_fixed = matches!(filters.range, Range::Fixed(_));
-        let now_ns = format::now_ns();
-        let shown = filters.range.window(now_ns);
-        let end_ns = if is_fixed {
-            minute_ns(shown.to).min(now_ns)
-        } else {
-            covered.now_ns
-        };
-        let to = minute(end_ns.div_ceil(minute_ns(1)) * minute_ns(1));
-        let length = match filters.range {
-            Range::Fixed(_) => (shown.to - shown.from).max(1),
-            relative => relative.minutes(),
-        };
-        let from = if is_fixed { shown.from } else { to - length };
-        let beside = |from: i32, to: i32| Minutes { from, to };
-        Times {
-            is_fixed,
-            from: timestamps::field(minute_ns(from)),
-            to: timestamps::field(minute_ns(to)),
-            hidden: Vec::new(),
-            before: String::new(),
-            after: (is_fixed && end_ns < now_ns).then(String::new),
-            of: [beside(from - length, from), beside(to, to + length)],
-        }
-    }
+/// Of the time that is shown: as long right before, that itself, and as long right after.
+fn beside(filters: &Filters, covered: Covered, now_ns: u64) -> [Minutes; 3] {
+    // Of a relative range what is shown reaches back from now: its own length, not that of the data.
+    let minute = |ns: u64| i32::try_from(ns / minute_ns(1)).unwrap_or(i32::MAX - 1);
+    let shown = filters.range.window(now_ns);
+    let is_fixed = matches!(filters.range, Range::Fixed(_));
+    let end_ns = if is_fixed {
+        minute_ns(shown.to).min(now_ns)
+    } else {
+        covered.now_ns
+    };
+    let to = minute(end_ns.div_ceil(minute_ns(1)) * minute_ns(1));
+    let length = match filters.range {
+        Range::Fixed(_) => (shown.to - shown.from).max(1),
+        relative => relative.minutes(),
+    };
+    let from = if is_fixed { shown.from } else { to - length };
+    let minutes = |from: i32, to: i32| Minutes { from, to };
+    [
+        minutes(from - length, from),
+        minutes(from, to),
+        minutes(to, to + length),
+    ]
 }
 
 impl Context {
@@ -109,8 +106,19 @@ impl Context {
             current: it == filters.range,
         };
         let ages = (format::at(covered.from_ns), format::at(covered.now_ns));
-        let mut times = Times::new(filters, covered);
-        times.hidden = owned(filters.hidden(&["range", "from", "to"]));
+        let is_fixed = matches!(filters.range, Range::Fixed(_));
+        let now_ns = format::now_ns();
+        let [before, shown, after] = beside(filters, covered, now_ns);
+        let is_over = minute_ns(shown.to) < now_ns;
+        let times = Times {
+            is_fixed,
+            from: timestamps::field(minute_ns(shown.from)),
+            to: timestamps::field(minute_ns(shown.to)),
+            path: path.to_owned(),
+            hidden: owned(filters.hidden(&["range", "from", "to"])),
+            before: Some(String::new()),
+            after: (is_fixed && is_over).then(String::new),
+        };
         let mut context = Context {
             ranges: Range::ALL.into_iter().map(range).collect(),
             times,
@@ -128,6 +136,7 @@ impl Context {
                 _ => covered.text(),
             },
             covered_title: format!("{} to {}: rates are of this time", ages.0, ages.1),
+            beside: [before, after],
         };
         context.keep(|range| {
             Filters {
@@ -144,10 +153,11 @@ impl Context {
         for (choice, range) in self.ranges.iter_mut().zip(Range::ALL) {
             choice.link = link(range);
         }
-        let [before, after] = self.times.of;
-        self.times.before = link(Range::Fixed(before));
-        if let Some(it) = &mut self.times.after {
-            *it = link(Range::Fixed(after));
+        let times = [&mut self.times.before, &mut self.times.after];
+        for (link_there, minutes) in times.into_iter().zip(self.beside) {
+            if let Some(it) = link_there {
+                *it = link(Range::Fixed(minutes));
+            }
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::pages::call_paths::{self, CallPaths, Section, View};
 use crate::pages::context::Context;
 use crate::pages::neighbours;
 use crate::pages::regressions::{self, Strip};
-use crate::pages::{Frame, PageError, render};
+use crate::pages::{Frame, PageError, SERVICES, render};
 use crate::range::{Covered, Filters, Range, minute_ns};
 use crate::ranking::Choices;
 use crate::slots::Slots;
@@ -181,9 +181,9 @@ pub async fn named(store: &Store, id: &str) -> Result<EndpointName, PageError> {
         Err(_) => None,
     };
     found.ok_or_else(|| {
-        PageError::NotFound(
-            "There is no such endpoint. The services page lists all of them.".into(),
-        )
+        let text = "There is no such endpoint. Numbers in addresses are of one database of culprit's, so that \
+            they lead elsewhere or nowhere in another one.";
+        PageError::Missing(text.into(), SERVICES)
     })
 }
 
@@ -426,10 +426,17 @@ fn page<'a>(read: &'a Read, view: &'a View, neighbours: neighbours::Section) -> 
     }
 }
 
+/// A second category that takes less of the time is not mentioned in a sentence.
+const PERMILLE_MIN: u64 = 10;
+
 /// `1 of 100 requests takes longer than 1.24 s. Of the time, 45 % goes to database and 26 % to handler.`
 fn verdict(numbers: &Numbers) -> String {
     let part = |it: &Part| format!("{} {}", it.share(), it.category.name());
-    let parts: Vec<String> = numbers.parts().parts.iter().take(2).map(part).collect();
+    let parts = numbers.parts().parts;
+    // "then 0.0 % handler" would say nothing.
+    let worth_saying = |(at, it): &(usize, &Part)| *at == 0 || it.permille >= PERMILLE_MIN;
+    let parts = parts.iter().take(2).enumerate().filter(worth_saying);
+    let parts: Vec<String> = parts.map(|it| part(it.1)).collect();
     let slow = format::duration(numbers.percentiles[3]);
     let goes = match parts.as_slice() {
         [] => return format!("1 of 100 requests takes longer than {slow}."),

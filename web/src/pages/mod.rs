@@ -111,11 +111,41 @@ fn html(template: &impl Template) -> askama::Result<String> {
     })
 }
 
+/// Pages to look for what is not where it was looked for: words and address.
+pub type Lists = &'static [(&'static str, &'static str)];
+
+/// Where services and their endpoints are listed. The long range is for what has been silent.
+pub const SERVICES: Lists = &[
+    ("Services of the last hour", "/services"),
+    ("Services of the last 7 days", "/services?range=7d"),
+];
+
+/// Where statements are.
+pub const STATEMENTS: Lists = &[
+    ("Statements of the last hour", "/statements"),
+    ("Statements of the last 7 days", "/statements?range=7d"),
+];
+
+/// Where findings are.
+pub const BOTTLENECKS: Lists = &[
+    ("Bottlenecks of the last hour", "/"),
+    ("Bottlenecks of the last 7 days", "/?range=7d"),
+    ("Resolved bottlenecks", "/?range=7d&state=resolved"),
+];
+
+/// Where regressions are.
+pub const REGRESSIONS: Lists = &[("Regressions", "/regressions")];
+
+/// Where alerts are.
+pub const ALERTS: Lists = &[("Alerts", "/alerts")];
+
 /// Why a page cannot be shown.
 #[derive(Debug)]
 pub enum PageError {
     /// There is no such thing: what was looked for, and what may be the reason.
     NotFound(String),
+    /// As [`PageError::NotFound`], and where such things are listed: words and address.
+    Missing(String, Lists),
     /// The address asks for something that makes no sense: which part, and what would.
     BadRequest(String),
     /// What was asked for cannot be done: with which status, in large type, and why.
@@ -176,8 +206,14 @@ pub fn is_read_only(error: &StoreError) -> bool {
 
 impl IntoResponse for PageError {
     fn into_response(self) -> Response {
+        let lists = match &self {
+            PageError::Missing(_, lists) => *lists,
+            _ => &[],
+        };
         let (status, title, text) = match self {
-            PageError::NotFound(text) => (StatusCode::NOT_FOUND, "Not found", text),
+            PageError::NotFound(text) | PageError::Missing(text, _) => {
+                (StatusCode::NOT_FOUND, "Not found", text)
+            }
             PageError::BadRequest(text) => (
                 StatusCode::BAD_REQUEST,
                 "That address is not understood",
@@ -217,6 +253,7 @@ impl IntoResponse for PageError {
             frame: Frame { current: "" },
             title,
             text,
+            lists,
         };
         (status, render(&page)).into_response()
     }
@@ -230,6 +267,8 @@ struct ErrorPage {
     title: &'static str,
     /// What happened and what to do.
     text: String,
+    /// Where to look instead.
+    lists: Lists,
 }
 
 /// Why something could not be written: a UI may have a database user, or a server, that only reads.
@@ -250,4 +289,48 @@ pub fn not_written(error: StoreError) -> PageError {
 /// For addresses that no route has.
 pub async fn not_found(uri: Uri) -> PageError {
     PageError::NotFound(format!("There is no page at {}.", uri.path()))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+
+    use crate::testing::Site;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_not_there_leads_to_where_such_things_are_listed() {
+        let site = Site::with(&[]).await;
+        let id = "01a2010a-5125-75dc-bef8-906694177363";
+        let missing = [
+            ("/endpoints/77".to_owned(), "/services"),
+            ("/endpoints/77/slow".to_owned(), "/services"),
+            ("/endpoints/shop".to_owned(), "/services"),
+            ("/compare?endpoint_id=77".to_owned(), "/services"),
+            ("/compare?service_id=77".to_owned(), "/services"),
+            ("/statements/77".to_owned(), "/statements"),
+            (
+                "/statements/select-00000000000000ff".to_owned(),
+                "/statements",
+            ),
+            ("/bottlenecks/77".to_owned(), "/"),
+            ("/bottlenecks/n-plus-one".to_owned(), "/"),
+            (format!("/regressions/{id}"), "/regressions"),
+            (format!("/alerts/{id}"), "/alerts"),
+        ];
+        for (address, list) in missing {
+            let (status, _, page) = site.get(&address).await;
+            assert_eq!(status, StatusCode::NOT_FOUND, "{address}");
+            let link = format!("<a class=\"btn\" href=\"{list}\">");
+            assert!(page.contains(&link), "{address}: {page}");
+            for href in page.split("<a class=\"btn\" href=\"").skip(1) {
+                let href = &href[..href.find('"').unwrap()];
+                let (status, _, _) = site.get(&href.replace("&#38;", "&")).await;
+                // Without any data the front page leads to how to send some.
+                let leads = status.is_success() || status.is_redirection();
+                assert!(leads, "{address}: {href} is {status}");
+            }
+        }
+        let (status, _, json) = site.get("/api/v1/bottlenecks/77").await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{json}");
+    }
 }

@@ -79,10 +79,12 @@ fn section(
         callers: side(&neighbours.callers, range, &of),
         callees: side(&neighbours.callees, range, &of),
         outside: match is_comparable && outside > 0 {
-            true => format!(
-                "{} requests/min come from outside, or from callers that do not report.",
-                format::number(of.per_second(outside) * 60.0)
-            ),
+            true => {
+                let (rate, unit) = format::rate_parts(of.per_second(outside));
+                format!(
+                    "{rate} requests{unit} come from outside, or from callers that do not report."
+                )
+            }
             false => String::new(),
         },
         counted,
@@ -176,7 +178,7 @@ mod tests {
         );
         let caller = &section.callers.rows[0];
         assert_eq!((&*caller.link, &*caller.of), ("/endpoints/7", "shop, prod"));
-        assert_eq!(caller.calls.rate_text(), "60");
+        assert_eq!(format::rate(caller.calls.rate), "1/s");
         let callee = &section.callees.rows[0];
         assert_eq!(
             (&*callee.name, &*callee.of, &*callee.link),

@@ -21,7 +21,7 @@ use crate::format;
 use crate::line_chart::{self, LineChart, Moment};
 use crate::pages::call_paths::{CallPaths, Section};
 use crate::pages::regressions::{percentile_name, severity};
-use crate::pages::{Frame, PageError, not_written, render};
+use crate::pages::{Frame, PageError, REGRESSIONS, not_written, render};
 use crate::range::minute_ns;
 use crate::{AppState, address::Address};
 use analyzer::category::Category;
@@ -156,9 +156,7 @@ pub async fn judge(
 }
 
 fn missing() -> PageError {
-    PageError::NotFound(
-        "There is no such regression. The page of regressions lists all that are known.".into(),
-    )
+    PageError::Missing("There is no such regression.".into(), REGRESSIONS)
 }
 
 /// The regression whose id stands in an address.
@@ -569,12 +567,9 @@ fn percentile(it: &collector::regression::evidence::Percentile) -> PercentileRow
 
 fn load(numbers: &Numbers) -> [(&'static str, String, String); 2] {
     let percent = |it: f64| format!("{} %", format::percent(it));
+    let [before, after] = format::rates([numbers.rates.0, numbers.rates.1]);
     [
-        (
-            "Requests/s",
-            format::number(numbers.rates.0),
-            format::number(numbers.rates.1),
-        ),
+        ("Requests", before, after),
         (
             "Failed",
             percent(numbers.error_rates.0),

@@ -82,8 +82,8 @@ struct Sort {
 const SORTS: [Sort; 7] = [
     Sort {
         id: "calls",
-        title: "Calls/min",
-        key: |it| it.calls.per_minute,
+        title: "Calls",
+        key: |it| it.calls.rate,
     },
     Sort {
         id: "errors",

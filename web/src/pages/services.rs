@@ -92,7 +92,7 @@ const SORTS: [Sort; 8] = [
     },
     Sort {
         id: "rate",
-        title: "Requests/s",
+        title: "Requests",
         key: |it| it.rate,
         sums: true,
     },
@@ -459,7 +459,7 @@ mod tests {
         let row = texts(&html, "#e1 td.num");
         assert_eq!(
             row[..3],
-            ["1", "0", "100"],
+            ["1/s", "0", "100"],
             "rate, errors, P50 within 1.1 %: {row:?}"
         );
         assert_eq!(row[7], "1");

@@ -104,6 +104,11 @@ pub async fn show(
             "{key}={value} is not understood. Durations are written as 120ms or 1.5s, times in seconds or ns since 1970."
         )));
     }
+    if filter.is_backwards {
+        return Err(PageError::BadRequest(
+            "from is not before to: there is nothing in between.".to_owned(),
+        ));
+    }
     let mut of = filter.of;
     let is_open = of.min_ns == 0 && of.max_ns == 0 && filter.range.is_some();
     if is_open {

@@ -28,7 +28,7 @@ use crate::format;
 use crate::line_chart::{self, LineChart, percentiles};
 use crate::pages::context::Context;
 use crate::pages::statements::class;
-use crate::pages::{Frame, PageError, render};
+use crate::pages::{Frame, PageError, STATEMENTS, render};
 use crate::plan_shown::{self, PlanView};
 use crate::range::{Covered, Filters, minute_ns};
 use crate::ranking::{Choices, state_title};
@@ -190,16 +190,16 @@ async fn named(state: &AppState, id: &str) -> Result<StatementName, PageError> {
     };
     let is_number = matches!(statement_key::parse(id), Some(StatementKey::Id(_)));
     found.ok_or_else(|| {
-        PageError::NotFound(format!(
+        let text = format!(
             "There is no statement '{id}' here. {} Statements of the last seconds may still be on their way, and those \
-             beyond the first 50,000 different ones are counted together. The list of statements has all that \
-             were sent lately.",
+             beyond the first 50,000 different ones are counted together.",
             match is_number {
                 true => "A number is what one database of culprit's knows it by, so that it leads nowhere in another one.",
                 false => "A statement's address ends with 16 hexadecimal digits, which are made from its text without \
                           values and are the same in every culprit that has seen it.",
             }
-        ))
+        );
+        PageError::Missing(text, STATEMENTS)
     })
 }
 

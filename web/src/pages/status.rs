@@ -6,6 +6,7 @@ use collector::receiver::{AcceptedCounts, Via};
 use collector::store::leases::{REGRESSION_SHARD, RETENTION_SHARD, REVIEW_SHARD};
 use collector::store::overview::Holder;
 use collector::store::quarantine::ListedQuarantined;
+use uuid::Uuid;
 
 use super::{Frame, PageError, render};
 use crate::AppState;
@@ -32,6 +33,7 @@ pub async fn page(State(state): State<AppState>) -> Result<Response, PageError> 
             .into_iter()
             .filter_map(|(name, address)| Some((name, address?.to_string())))
             .collect(),
+        process: state.vitals.process,
         status,
     };
     Ok(render(&page))
@@ -51,8 +53,34 @@ pub struct StatusPage {
     pub troubles: Vec<Trouble>,
     /// Where spans are taken: name and address.
     pub listening: Vec<(&'static str, String)>,
+    /// This process's id in leases, if it does work that needs one.
+    pub process: Option<Uuid>,
     /// The numbers.
     pub status: Status,
+}
+
+const THIS_PROCESS: &str = "this process";
+
+/// `shards 0, 1, the review`.
+fn work(held: &[&Holder]) -> String {
+    let shards: Vec<String> = held
+        .iter()
+        .filter(|it| it.shard >= 0)
+        .map(|it| it.shard.to_string())
+        .collect();
+    let shards = match shards.as_slice() {
+        [] => None,
+        [one] => Some(format!("shard {one}")),
+        several => Some(format!("shards {}", several.join(", "))),
+    };
+    let others = held.iter().filter_map(|it| match it.shard {
+        REVIEW_SHARD => Some("the review".to_owned()),
+        RETENTION_SHARD => Some("the housekeeping".to_owned()),
+        REGRESSION_SHARD => Some("the watch for regressions".to_owned()),
+        _ => None,
+    });
+    let work: Vec<String> = shards.into_iter().chain(others).collect();
+    work.join(", ")
 }
 
 impl StatusPage {
@@ -114,8 +142,12 @@ impl StatusPage {
         received.map_or(0, |it| it.1.other_signals)
     }
 
+    /// What a sender was told last, unless it stands above as a trouble.
     fn last_problem(&self) -> Option<(String, String)> {
         let problem = self.status.received.as_ref()?.1.last_problem.as_ref()?;
+        if status::is_news(problem.at_ns) {
+            return None;
+        }
         Some((problem.message.clone(), ago(problem.at_ns, now_ns())))
     }
 
@@ -168,32 +200,33 @@ impl StatusPage {
         })
     }
 
-    /// Every process that holds shards, with what it holds, and then what nobody holds.
+    /// Every process that has work, with what that is, this one first; then the work that nobody does.
     fn holders(&self) -> Vec<(String, String)> {
         let all = self.status.storage.iter().flat_map(|it| &it.holders);
         let mut processes: Vec<(String, Vec<&Holder>)> = Vec::new();
         for holder in all {
             let held = holder.owner.as_ref().filter(|_| holder.expires_in_s >= 0.0);
-            let name = held.map_or("nobody".to_owned(), |it| format!("process {it}"));
+            // Between its rounds nobody keeps house: that is no news.
+            if held.is_none() && holder.shard == RETENTION_SHARD {
+                continue;
+            }
+            let name = held.map_or("nobody".to_owned(), |it| self.process_name(it));
             match processes.iter_mut().find(|it| it.0 == name) {
                 Some(process) => process.1.push(holder),
                 None => processes.push((name, vec![holder])),
             }
         }
-        processes.sort_by_key(|it| it.0 == "nobody");
-        let written = |(name, held): (String, Vec<&Holder>)| {
-            let shards: Vec<String> = held
-                .iter()
-                .map(|it| match it.shard {
-                    REVIEW_SHARD => "the review".to_owned(),
-                    RETENTION_SHARD => "the housekeeping".to_owned(),
-                    REGRESSION_SHARD => "the watch for regressions".to_owned(),
-                    shard => format!("shard {shard}"),
-                })
-                .collect();
-            (name, shards.join(", "))
-        };
+        processes.sort_by_key(|it| (it.0 == "nobody", it.0 != THIS_PROCESS));
+        let written = |(name, held): (String, Vec<&Holder>)| (name, work(&held));
         processes.into_iter().map(written).collect()
+    }
+
+    /// `this process`, or another one by the end of its id: ids begin with the time.
+    fn process_name(&self, owner: &str) -> String {
+        if self.process.is_some_and(|it| it.to_string() == owner) {
+            return THIS_PROCESS.to_owned();
+        }
+        format!("process {}", owner.rsplit('-').next().unwrap_or(owner))
     }
 
     fn since(&self, trace: &ListedQuarantined) -> String {
@@ -214,5 +247,25 @@ impl StatusPage {
 
     fn count(&self, number: &u64) -> String {
         count(*number as i64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_told_in_one_line() {
+        let holders = [REGRESSION_SHARD, REVIEW_SHARD, 0, 2].map(|shard| Holder {
+            shard,
+            owner: None,
+            expires_in_s: 5.0,
+        });
+        let all: Vec<&Holder> = holders.iter().collect();
+        assert_eq!(
+            work(&all),
+            "shards 0, 2, the watch for regressions, the review"
+        );
+        assert_eq!(work(&all[2..3]), "shard 0");
     }
 }

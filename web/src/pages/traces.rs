@@ -4,12 +4,14 @@ use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use collector::store::requests::{ListedRequest, RequestOrder, RequestPage};
 
+use super::context::Times;
 use super::{Frame, PageError, render};
 use crate::AppState;
 use crate::address::Address;
 use crate::category_bar::{self, Parts};
-use crate::format::{at, duration, now_ns, when};
+use crate::format::{at, day_and_clock, duration, now_ns, when};
 use crate::search_text::{TextError, in_words};
+use crate::timestamps;
 use crate::trace_filter::{self, PAGE_ROWS, RANGES, TraceFilter};
 
 /// `GET /traces`.
@@ -24,9 +26,10 @@ pub async fn page(
     let now_ns = now_ns();
     let mut filter = trace_filter::parse(&address, now_ns);
     filter.of.limit = PAGE_ROWS;
-    let listed = match filter.not_understood {
-        Some(_) => RequestPage::default(),
-        None => state.store.requests(&filter.of).await?,
+    let makes_sense = filter.not_understood.is_none() && !filter.is_backwards;
+    let listed = match makes_sense {
+        true => state.store.requests(&filter.of).await?,
+        false => RequestPage::default(),
     };
     Ok(render(&build(address, &filter, listed, now_ns)))
 }
@@ -43,6 +46,12 @@ pub struct TracesPage {
     pub address: Address,
     /// Links to the ranges: name, address, chosen.
     pub ranges: Vec<(&'static str, String, bool)>,
+    /// A time to be typed, and the times beside this one.
+    pub times: Times,
+    /// The fixed time that is listed, in words and exactly.
+    pub chosen: Option<(String, String)>,
+    /// That time ends before it begins.
+    pub is_backwards: bool,
     /// Links to the orders: name, address, chosen.
     pub orders: Vec<(&'static str, String, bool)>,
     /// Filters that could not be read.
@@ -97,6 +106,8 @@ pub fn build(address: Address, filter: &TraceFilter, page: RequestPage, now_ns: 
         .unwrap_or(0)
         .max(1);
     let first_page = |changes: &[(&str, &str)]| address.with(&[&[("after", "")], changes].concat());
+    // Nothing new comes to a time that has an end.
+    let is_live = address.has("live") && !filter.has_end;
     TracesPage {
         frame: Frame { current: "/traces" },
         sentence: sentence(filter, listed.len(), page.next.is_some()),
@@ -104,10 +115,13 @@ pub fn build(address: Address, filter: &TraceFilter, page: RequestPage, now_ns: 
             .iter()
             .enumerate()
             .map(|(at, (id, _, _))| {
-                let href = first_page(&[("range", id), ("from", ""), ("until", "")]);
+                let href = first_page(&[&[("range", *id)], &NOT_FIXED[..]].concat());
                 (*id, href, filter.range == Some(at))
             })
             .collect(),
+        times: times(&address, filter, now_ns),
+        chosen: filter.range.is_none().then(|| chosen(filter)),
+        is_backwards: filter.is_backwards,
         orders: [
             ("Newest", "", RequestOrder::Newest),
             ("Slowest", "slowest", RequestOrder::Slowest),
@@ -138,13 +152,11 @@ pub fn build(address: Address, filter: &TraceFilter, page: RequestPage, now_ns: 
             .outermost
             .then(|| first_page(&[("entries", "all")])),
         unfiltered: has_filters(&address).then(|| first_page(&NO_FILTERS)),
-        live: address
-            .has("live")
-            .then(|| format!("/traces/events{}", address.with(&[("after", "")]))),
-        live_toggle: match address.has("live") {
+        live: is_live.then(|| format!("/traces/events{}", first_page(&[]))),
+        live_toggle: match is_live {
             true => address.with(&[("live", "")]),
             // What is new stands above what is newest.
-            false => address.with(&[("live", "1"), ("sort", ""), ("after", "")]),
+            false => first_page(&[&[("live", "1"), ("sort", "")], &NOT_FIXED[..]].concat()),
         },
         rows: listed
             .into_iter()
@@ -156,6 +168,64 @@ pub fn build(address: Address, filter: &TraceFilter, page: RequestPage, now_ns: 
 
 /// The shortest request's bar, percent: its colours can still be told apart.
 const BAR_MIN: f64 = 2.0;
+
+/// A fixed time, taken away.
+const NOT_FIXED: [(&str, &str); 3] = [("from", ""), ("to", ""), ("until", "")];
+
+/// What a link to a fixed time has instead of these: a time that is over has nothing new.
+const NOT_OF_FIXED: [(&str, &str); 4] = [("range", ""), ("until", ""), ("live", ""), ("after", "")];
+
+const NS_PER_MINUTE: u64 = 60_000_000_000;
+
+/// The form for another time, and as much time right before and right after.
+fn times(address: &Address, filter: &TraceFilter, now_ns: u64) -> Times {
+    let is_fixed = filter.range.is_none();
+    let (mut from_ns, mut to_ns) = (filter.of.from_ns, filter.of.until_ns.min(now_ns));
+    if !is_fixed {
+        // Typed times and links have whole minutes.
+        let length_ns = to_ns - from_ns;
+        to_ns = to_ns.next_multiple_of(NS_PER_MINUTE);
+        from_ns = to_ns - length_ns;
+    }
+    let length_ns = to_ns.saturating_sub(from_ns);
+    let link = |from_ns: u64, to_ns: u64| {
+        let (from, to) = (timestamps::exact(from_ns), timestamps::exact(to_ns));
+        let time = [("from", &*from), ("to", &*to)];
+        address.with(&[&NOT_OF_FIXED[..], &time].concat())
+    };
+    let is_over = is_fixed && filter.has_end && filter.of.until_ns < now_ns;
+    Times {
+        is_fixed,
+        from: timestamps::field(from_ns),
+        to: timestamps::field(to_ns.next_multiple_of(NS_PER_MINUTE)),
+        path: "/traces".to_owned(),
+        hidden: address.without(&["range", "from", "to", "until", "live", "after"]),
+        before: from_ns
+            .checked_sub(length_ns)
+            .filter(|_| length_ns > 0)
+            .map(|it| link(it, from_ns)),
+        after: (is_over && length_ns > 0).then(|| link(to_ns, to_ns.saturating_add(length_ns))),
+    }
+}
+
+/// The fixed time: `20 Nov 14:02 to 20 Nov 14:32 UTC`, and with year and second.
+fn chosen(filter: &TraceFilter) -> (String, String) {
+    let (from_ns, to_ns) = (filter.of.from_ns, filter.of.until_ns);
+    match (from_ns, filter.has_end) {
+        (0, _) => (
+            format!("Until {} UTC", day_and_clock(to_ns)),
+            format!("until {}", at(to_ns)),
+        ),
+        (_, false) => (
+            format!("Since {} UTC", day_and_clock(from_ns)),
+            format!("since {}", at(from_ns)),
+        ),
+        (_, true) => (
+            format!("{} to {} UTC", day_and_clock(from_ns), day_and_clock(to_ns)),
+            format!("{} to {}", at(from_ns), at(to_ns)),
+        ),
+    }
+}
 
 /// Everything but range and order, taken away.
 const NO_FILTERS: [(&str, &str); 9] = [
@@ -219,6 +289,9 @@ fn sentence(filter: &TraceFilter, rows: usize, more: bool) -> String {
     if filter.not_understood.is_some() {
         return "This search is not understood".to_owned();
     }
+    if filter.is_backwards {
+        return "This time ends before it begins".to_owned();
+    }
     match rows {
         0 => format!("No{failed} {what}{place}{culprits} {range}"),
         1 if !more => format!(
@@ -255,7 +328,9 @@ mod tests {
     use axum::http::StatusCode;
     use serde_json::Value;
 
-    use crate::testing::{HOSTILE, Site, assert_harmless, drawn};
+    use crate::format;
+    use crate::testing::{HOSTILE, Site, assert_harmless, drawn, drawn_at};
+    use crate::timestamps;
 
     const CART: &str = "
         shop  GET /cart {http.response.status_code=500}  |----------|
@@ -313,6 +388,65 @@ mod tests {
             let quoted = format!("x=\"{}\"", text.replace(['"', '\\'], ""));
             assert!(found(&quoted).await.0.is_empty());
         }
+    }
+
+    /// Where a link with this text leads.
+    fn link_of(page: &str, text: &str) -> Option<String> {
+        let before = &page[..page.find(&format!(">{text}</a>"))?];
+        let href = &before[before.rfind("href=\"")? + 6..];
+        Some(
+            href[..href.find('"')?]
+                .replace("&amp;", "&")
+                .replace("&#38;", "&"),
+        )
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_time_is_typed_and_the_times_beside_it_are_a_click_away() {
+        const MINUTE: u64 = 60_000_000_000;
+        let hour_ago = format::now_ns() / MINUTE * MINUTE - 60 * MINUTE;
+        let at = |minutes: u64, nth: u8| drawn_at(CART, hour_ago + minutes * MINUTE, nth);
+        let traces = [at(0, 1), at(9, 2), at(10, 3), at(29, 4)];
+        let site = Site::with(&traces.iter().collect::<Vec<_>>()).await;
+        let rows = async |address: &str| {
+            let page = site.page(address).await;
+            (page.matches("data-row").count(), page)
+        };
+        let field = |minutes: u64| timestamps::field(hour_ago + minutes * MINUTE);
+        // As the form sends it.
+        let typed = format!("/traces?from={}&to={}&sort=slowest", field(0), field(10));
+        let (count, page) = rows(&typed).await;
+        assert_eq!(count, 2, "{page}");
+        for shown in [
+            format!("name=\"from\" value=\"{}\"", field(0)),
+            format!("name=\"to\" value=\"{}\"", field(10)),
+            "<summary aria-current=\"true\">Chosen time</summary>".to_owned(),
+            "<input type=\"hidden\" name=\"sort\" value=\"slowest\">".to_owned(),
+        ] {
+            assert!(page.contains(&shown), "{shown}: {page}");
+        }
+        let later = link_of(&page, "Later ›").unwrap();
+        let (count, page) = rows(&format!("/traces{later}")).await;
+        assert_eq!(count, 1, "{later}");
+        let again = link_of(&page, "‹ Earlier").unwrap();
+        assert_eq!(rows(&format!("/traces{again}")).await.0, 2, "{again}");
+        // Nothing new comes to a time that is over: no stream, and the way to it leads to now.
+        let (_, page) = rows(&format!("{typed}&live=1")).await;
+        assert!(!page.contains("data-live") && !page.contains("http-equiv"));
+        assert_eq!(link_of(&page, "Live").unwrap(), "?live=1");
+        // A relative range has no later one, and as much time before it.
+        let (count, page) = rows("/traces?range=15m&service=shop&after=7").await;
+        assert_eq!((count, link_of(&page, "Later ›")), (0, None));
+        let earlier = link_of(&page, "‹ Earlier").unwrap();
+        assert!(earlier.starts_with("?service=shop&from=20"), "{earlier}");
+        // Without an end it goes on until now.
+        let (count, page) = rows(&format!("/traces?from={}", field(10))).await;
+        assert_eq!((count, page.contains("Since ")), (2, true));
+        let (count, page) = rows(&format!("/traces?from={}&to={}", field(9), field(9))).await;
+        assert_eq!(count, 0);
+        assert!(page.contains("ends before it begins"), "{page}");
+        let address = format!("/api/v1/traces?from={}&to={}", field(9), field(9));
+        assert_eq!(site.get(&address).await.0, StatusCode::BAD_REQUEST);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -61,8 +61,8 @@ pub struct Calls {
     pub calls: i64,
     /// Failed ones, weighted.
     pub errors: i64,
-    /// A minute.
-    pub per_minute: f64,
+    /// Calls a second.
+    pub rate: f64,
     /// P50, P90, P95, P99, ns.
     pub percentiles: [u64; 4],
 }
@@ -73,7 +73,7 @@ impl Calls {
         Calls {
             calls: sums.calls,
             errors: sums.errors,
-            per_minute: covered.per_second(sums.calls) * 60.0,
+            rate: covered.per_second(sums.calls),
             percentiles: percentiles(&sums.latency),
         }
     }
@@ -83,9 +83,9 @@ impl Calls {
         self.errors.max(0) as f64 / self.calls.max(1) as f64
     }
 
-    /// A minute, for a cell.
-    pub fn rate_text(&self) -> String {
-        format::number(self.per_minute)
+    /// How often: number and unit.
+    pub fn rate_parts(&self) -> (String, &'static str) {
+        format::rate_parts(self.rate)
     }
 
     /// Percent, for a cell.
@@ -98,12 +98,13 @@ impl Calls {
         self.percentiles.map(format::ms)
     }
 
-    /// `12.3 calls/min, 0.5 % failed, P50 4 ms, P95 12 ms, P99 40 ms`
+    /// `12.3 calls/s, 0.5 % failed, P50 4 ms, P95 12 ms, P99 40 ms`
     pub fn sentence(&self) -> String {
         let [p50, _, p95, p99] = self.percentiles.map(format::duration);
+        let (rate, unit) = self.rate_parts();
         format!(
-            "{} calls/min, {} % failed, P50 {p50}, P95 {p95}, P99 {p99}",
-            self.rate_text(),
+            "{} calls{unit}, {} % failed, P50 {p50}, P95 {p95}, P99 {p99}",
+            rate,
             self.errors_text()
         )
     }
@@ -415,18 +416,17 @@ fn node_view(
             view.title = service_title(service);
             if let Some(numbers) = numbers.get(&service.id) {
                 let p95 = format::duration(numbers.percentiles[2]);
-                let rate = format::number(numbers.rate * 60.0);
+                let (rate, unit) = numbers.rate_parts();
                 view.title = format!(
-                    "{}: {} requests/min, {} % failed, P95 {p95}",
+                    "{}: {rate} requests{unit}, {} % failed, P95 {p95}",
                     view.title,
-                    rate,
                     numbers.errors_text()
                 );
                 let fails = numbers.error_share() >= ERROR_SHARE_MIN;
                 // For all of it there is room only in a title.
                 view.note = match fails || sizes.width < ROOMY.width {
                     true => format!("P95 {p95}"),
-                    false => format!("{rate}/min · P95 {p95}"),
+                    false => format!("{rate}{unit} · P95 {p95}"),
                 };
                 if fails {
                     view.errors = format!("× {} %", numbers.errors_text());
@@ -530,8 +530,8 @@ fn edge_title(edge: &ServiceEdge) -> String {
 
 fn label_view(x: f64, y: f64, calls: &Calls) -> (String, String, String, String) {
     let text = format!(
-        "{}/min · {}",
-        calls.rate_text(),
+        "{} · {}",
+        format::rate(calls.rate),
         format::duration(calls.percentiles[2])
     );
     let errors = match calls.fails() {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{Moment, Row, lasted, now_ms, ns};
 use crate::AppState;
 use crate::format;
-use crate::pages::{Frame, PageError, render};
+use crate::pages::{ALERTS, Frame, PageError, render};
 
 /// `GET /alerts/{incident}`.
 ///
@@ -32,7 +32,7 @@ pub async fn page(
 /// # Errors
 /// It is none.
 pub fn id(text: &str) -> Result<Uuid, PageError> {
-    let missing = |_| PageError::NotFound(format!("There is no alert '{text}'."));
+    let missing = |_| PageError::Missing(format!("There is no alert '{text}'."), ALERTS);
     Uuid::try_parse(text).map_err(missing)
 }
 
@@ -58,9 +58,10 @@ impl Told {
     pub async fn load(state: &AppState, id: Uuid) -> Result<Told, PageError> {
         let store = &state.store;
         let missing = || {
-            PageError::NotFound(format!(
+            let text = format!(
                 "There is no alert '{id}' (any more): alerts that are over are deleted after a while."
-            ))
+            );
+            PageError::Missing(text, ALERTS)
         };
         let incident = store.incident(id).await?.ok_or_else(missing)?;
         let messages = store.messages_of(id).await?;
