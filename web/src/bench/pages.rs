@@ -63,8 +63,8 @@ impl Shown {
             ("bottlenecks", format!("/?{range}")),
             ("services", format!("/services?{range}")),
             ("statements", format!("/statements?{range}")),
-            ("traces", "/traces".to_owned()),
-            ("traces_slowest", "/traces?sort=slowest".to_owned()),
+            ("traces", format!("/traces?{range}")),
+            ("traces_slowest", format!("/traces?{range}&sort=slowest")),
             ("endpoint", endpoint.clone()),
             ("endpoint_tail", format!("{endpoint}&flame=tail-versus-all")),
             (
