@@ -35,7 +35,7 @@ const ROOMY: Sizes = Sizes {
     width: 172.0,
     height: 44.0,
     // A label of a call has room there.
-    across: 168.0,
+    across: 196.0,
     between: 26.0,
     bend: 8.0,
 };
@@ -355,7 +355,7 @@ pub fn draw(
             // Beside the only line that ends there no other label stands.
             let is_only = callers[*to] == 1 && from != to && !layout.is_back[at];
             let has_room = is_only && !is_crowded;
-            let label = points.last().filter(|_| has_room);
+            let end = points.last_chunk().filter(|_| has_room);
             EdgeView {
                 link: edge_link(edge, filters),
                 title: format!("{}: {}", edge_title(edge), calls.sentence()),
@@ -365,7 +365,7 @@ pub fn draw(
                 },
                 width: rounded(width(calls.calls, most)),
                 fails: calls.fails(),
-                label: label.map(|(x, y)| label_view(*x, *y, &calls)),
+                label: end.map(|end| label_view(end, &calls)),
             }
         });
     let mut edges: Vec<EdgeView> = edges.collect();
@@ -528,7 +528,12 @@ fn edge_title(edge: &ServiceEdge) -> String {
     format!("{} → {to}", service_title(&edge.caller))
 }
 
-fn label_view(x: f64, y: f64, calls: &Calls) -> (String, String, String, String) {
+/// Beside a line's last two points, on the side that it does not come from.
+fn label_view(
+    &[(_, before), (x, y)]: &[(f64, f64); 2],
+    calls: &Calls,
+) -> (String, String, String, String) {
+    let beside = if before < y { 15.0 } else { -7.0 };
     let text = format!(
         "{} · {}",
         format::rate(calls.rate),
@@ -540,7 +545,7 @@ fn label_view(x: f64, y: f64, calls: &Calls) -> (String, String, String, String)
     };
     (
         rounded(x + MARGIN - 12.0),
-        rounded(y + MARGIN - 7.0),
+        rounded(y + MARGIN + beside),
         text,
         errors,
     )
