@@ -341,7 +341,9 @@ impl Page {
 
     /// A picture as WebP of what is in the window, without its scroll bars.
     pub fn picture_of_window(&self, quality: u32) -> Result<Vec<u8>, String> {
-        self.ask("Emulation.setScrollbarsHidden", json!({"hidden": true}));
+        self.try_evaluate(
+            "document.querySelectorAll('*').forEach(it => { it.style.scrollbarWidth = 'none'; })",
+        )?;
         self.picture(json!({"format": "webp", "quality": quality}))
     }
 
