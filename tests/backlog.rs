@@ -1,30 +1,12 @@
 //! More arrives than is analysed, seen from outside.
 
-use opentelemetry_proto::tonic::trace::v1::Span;
-use prost::Message;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::support::culprit::{Culprit, data_directory, verify};
 use crate::support::eventually;
 use crate::support::http;
-use crate::support::spans::{SERVER, hex, now_ns, request, trace_id};
-
-/// A span whose caller has not arrived: its trace waits a while before it is analysed.
-fn part_of_a_trace(number: u64) -> Vec<u8> {
-    let start_ns = now_ns();
-    let span = Span {
-        trace_id: trace_id(number),
-        span_id: vec![1; 8],
-        parent_span_id: vec![2; 8],
-        name: "GET /it".into(),
-        kind: SERVER,
-        start_time_unix_nano: start_ns,
-        end_time_unix_nano: start_ns + 1_000_000,
-        ..Span::default()
-    };
-    request("shop", vec![span]).encode_to_vec()
-}
+use crate::support::spans::{hex, one_span, trace_id};
 
 /// While more waits than may, senders are told to come again, and why; what was acknowledged is
 /// analysed, and then there is room again.
@@ -38,7 +20,7 @@ async fn more_than_may_wait_is_told_to_come_again_until_it_is_analysed() {
     let wait_for = async |wanted: u16| {
         eventually(&format!("an answer {wanted}"), async || {
             let number = sent.fetch_add(1, Ordering::Relaxed);
-            let body = part_of_a_trace(number);
+            let body = one_span(number, &[2; 8]);
             let (status, _, body) = http::post(&traces, "application/x-protobuf", body).await;
             if status == 200 {
                 acked.lock().expect("nobody panics with it").push(number);

@@ -1,25 +1,8 @@
 //! A disk that fills up, and days that go, seen from outside.
 
-use prost::Message;
-
 use crate::support::culprit::{Culprit, data_directory, verify};
 use crate::support::http;
-use crate::support::spans::{SERVER, now_ns, request, trace_id};
-use opentelemetry_proto::tonic::trace::v1::Span;
-
-fn one_span(number: u64) -> Vec<u8> {
-    let start_ns = now_ns();
-    let span = Span {
-        trace_id: trace_id(number),
-        span_id: vec![1; 8],
-        name: "GET /it".into(),
-        kind: SERVER,
-        start_time_unix_nano: start_ns,
-        end_time_unix_nano: start_ns + 1_000_000,
-        ..Span::default()
-    };
-    request("shop", vec![span]).encode_to_vec()
-}
+use crate::support::spans::{one_span, trace_id};
 
 /// With more to be free than there is, nothing is taken, the reason says why, and the UI answers.
 /// With room again, what was refused is taken.
@@ -33,7 +16,7 @@ async fn a_disk_that_is_almost_full_is_seen_coming() {
     })
     .await;
     let traces = format!("{}/v1/traces", culprit.http);
-    let (status, _, body) = http::post(&traces, "application/x-protobuf", one_span(1)).await;
+    let (status, _, body) = http::post(&traces, "application/x-protobuf", one_span(1, &[])).await;
     let body = String::from_utf8_lossy(&body).into_owned();
     assert_eq!(status, 503, "{body}");
     assert!(body.contains("the disk is almost full"), "{body}");
@@ -42,7 +25,7 @@ async fn a_disk_that_is_almost_full_is_seen_coming() {
 
     let culprit = Culprit::serve(data.path(), &[]).await;
     let traces = format!("{}/v1/traces", culprit.http);
-    let (status, ..) = http::post(&traces, "application/x-protobuf", one_span(1)).await;
+    let (status, ..) = http::post(&traces, "application/x-protobuf", one_span(1, &[])).await;
     assert_eq!(status, 200);
     culprit
         .trace(&crate::support::spans::hex(&trace_id(1)))

@@ -6,6 +6,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use prost::Message;
 use std::time::SystemTime;
 
 /// OTLP's number of a SERVER span.
@@ -73,6 +74,23 @@ pub fn request(service: &str, spans: Vec<Span>) -> ExportTraceServiceRequest {
             ..ResourceSpans::default()
         }],
     }
+}
+
+/// An encoded request of one span; with a `parent`, of which nothing arrives, its trace waits a while before it
+/// is analysed.
+pub fn one_span(number: u64, parent: &[u8]) -> Vec<u8> {
+    let start_ns = now_ns();
+    let span = Span {
+        trace_id: trace_id(number),
+        span_id: vec![1; 8],
+        parent_span_id: parent.to_vec(),
+        name: "GET /it".into(),
+        kind: SERVER,
+        start_time_unix_nano: start_ns,
+        end_time_unix_nano: start_ns + MS,
+        ..Span::default()
+    };
+    request("shop", vec![span]).encode_to_vec()
 }
 
 /// `GET /posts` with a query for the posts and then `authors` queries, one per author, 4 ms each.
